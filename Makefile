@@ -1,0 +1,51 @@
+# Everything a person or CI types. Needs Python 3.11 or newer and make; all else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help setup setup-dev demo test quick check format bench clean
+
+help:
+	@echo "make demo     train, predict, evaluate and report on generated phantoms (demo/report.html)"
+	@echo "make test     the whole test suite"
+	@echo "make quick    the tests that take seconds"
+	@echo "make check    formatting, lint, types"
+	@echo "make format   rewrite files to the house style"
+	@echo "make bench    measurements behind the figures in the docs"
+
+$(VENV)/.user: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.user
+	$(PIP_INSTALL) --editable '.[dev]'
+	touch $@
+
+setup: $(VENV)/.user
+setup-dev: $(VENV)/.dev
+
+demo: setup
+	$(BIN)/farvox demo --out demo
+
+test: setup-dev
+	$(BIN)/python -m pytest
+
+quick: setup-dev
+	$(BIN)/python -m pytest -m "not long"
+
+check: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup-dev
+	$(BIN)/python benchmarks/predict_memory.py
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

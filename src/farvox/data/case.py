@@ -1,0 +1,65 @@
+"""What a scan, a labelled case and a dataset are while they travel through the program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from farvox.geometry import Grid
+from farvox.labels import LabelTable
+from farvox.types import Array
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An image as it stands in its file.
+
+    Args:
+        image: (C, I, J, K) in the file's own intensities and, where nothing needs scaling, its own dtype.
+        grid: Where the voxels lie.
+        path: The file, or the folder of a DICOM series.
+        header: What the format needs to write a mask that matches: a nibabel header, SimpleITK meta data, or None.
+    """
+
+    image: Array
+    grid: Grid
+    path: Path
+    header: Any = None
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Files of one case: one image with all channels or one image a channel, and a label or None."""
+
+    id: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder of cases understood: who they are, what the channels and labels mean."""
+
+    name: str
+    root: Path
+    cases: tuple[CaseFiles, ...]
+    channels: tuple[str, ...]
+    labels: LabelTable
+    licence: str = ""
+    layout: str = ""
+    """Which reader understood the folder: msd, nnunet, brats, promise12 or pattern."""
+    notes: tuple[str, ...] = ()
+    """What the reader passed over or decided, one line each."""
+    unlabelled: tuple[CaseFiles, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case in memory: image (C, I, J, K), classes (I, J, K) uint8 with `labels.IGNORE`, or None, on one grid."""
+
+    id: str
+    image: Array
+    classes: Array | None
+    grid: Grid
+    header: Any = field(default=None, compare=False)

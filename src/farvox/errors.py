@@ -1,0 +1,74 @@
+"""Errors a user can act on: what was found, what is allowed, what to do; one line, with the case named."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FarvoxError(Exception):
+    """Something the user can mend.
+
+    Args:
+        found: What was found, as a plain statement.
+        allowed: What would have been right.
+        remedy: What to do or type next.
+        case: Id of the case at fault; stands first in the message.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, found: str, *, allowed: str | None = None, remedy: str | None = None, case: str | None = None
+    ) -> None:
+        self.found, self.allowed, self.remedy, self.case = found, allowed, remedy, case
+        super().__init__(found)
+
+    def __str__(self) -> str:
+        parts = [f"case {self.case}: {self.found}" if self.case else self.found]
+        if self.allowed:
+            parts.append(f"allowed: {self.allowed}")
+        if self.remedy:
+            parts.append(f"to mend: {self.remedy}")
+        return "; ".join(" ".join(part.split()) for part in parts)
+
+
+class DataError(FarvoxError):
+    """A scan, label or dataset folder is not usable."""
+
+
+class BundleError(FarvoxError):
+    """A bundle is incomplete, damaged or newer than this program."""
+
+
+class DeviceError(FarvoxError):
+    """The device asked for is not there or cannot do the work."""
+
+
+class ResourceError(FarvoxError):
+    """Memory or disk does not suffice."""
+
+
+class UsageError(FarvoxError):
+    """The command or an option is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe or a setting in it is wrong."""
+
+
+class ModelError(UsageError):
+    """An unknown network name or option."""
+
+
+class FarvoxWarning(UserWarning):
+    """Something worth knowing that does not stop the work."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Phrase for a message: the closest known name, or all of them when none is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"

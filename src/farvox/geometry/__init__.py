@@ -1,0 +1,7 @@
+"""Where voxels lie: grids, orientation, spacing; every step knows its way back."""
+
+from farvox.geometry.grid import Grid, Shape
+from farvox.geometry.orient import Orient
+from farvox.geometry.resample import Resample, interpolation_matrix
+
+__all__ = ["Grid", "Orient", "Resample", "Shape", "interpolation_matrix"]

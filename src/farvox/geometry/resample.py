@@ -1,0 +1,111 @@
+"""Change of voxel spacing along a scan's own axes, as one small matrix an axis; any slab can be had alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from farvox.geometry.grid import Grid, Shape
+from farvox.types import Array, FloatArray
+
+
+def interpolation_matrix(source: int, target: int) -> FloatArray:
+    """(target, source) weights of linear interpolation over the same field of view, half-pixel convention.
+
+    When the axis shrinks the triangle widens with it, so that fine structures are averaged and not skipped.
+    Rows sum to 1: a constant stays constant, edges are continued outward.
+    """
+    scale = source / target
+    width = max(scale, 1.0)
+    centre = (np.arange(target) + 0.5) * scale - 0.5
+    reach = int(np.ceil(width))
+    index = np.floor(centre)[:, None].astype(int) + np.arange(-reach, reach + 2)
+    weight = np.clip(1 - np.abs(index - centre[:, None]) / width, 0, None)
+    matrix = np.zeros((target, source), dtype=np.float64)
+    rows = np.broadcast_to(np.arange(target)[:, None], index.shape)
+    np.add.at(matrix, (rows, np.clip(index, 0, source - 1)), weight)
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Resample:
+    """Step between two grids that share axes and field of view and differ in spacing."""
+
+    source: Grid
+    target: Grid
+
+    @classmethod
+    def to_spacing(cls, grid: Grid, spacing: Sequence[float]) -> Resample:
+        """The step to the grid of nearest whole size with about `spacing` (mm) over the same field of view."""
+        wanted = np.maximum(1, np.round(np.array(grid.shape) * grid.spacing / np.asarray(spacing, dtype=float)))
+        return cls.to_shape(grid, tuple(int(n) for n in wanted))  # type: ignore[arg-type]
+
+    @classmethod
+    def to_shape(cls, grid: Grid, shape: Shape) -> Resample:
+        """The step to `shape` voxels over the same field of view."""
+        factor = np.array(grid.shape) / np.array(shape)
+        affine = grid.affine.copy()
+        affine[:3, :3] *= factor
+        affine[:3, 3] += grid.affine[:3, :3] @ (0.5 * factor - 0.5)
+        return cls(grid, Grid(shape, affine))
+
+    @property
+    def inverse(self) -> Resample:
+        """The step back."""
+        return Resample(self.target, self.source)
+
+    @property
+    def identity(self) -> bool:
+        """True when both grids have the same shape: nothing to compute."""
+        return self.source.shape == self.target.shape
+
+    def needs(self, start: int, stop: int) -> tuple[int, int]:
+        """Range of source slices along K that target slices [start, stop) depend on."""
+        if self.identity:
+            return start, stop
+        used = np.flatnonzero(self._matrix(2)[start:stop].any(0))
+        return int(used[0]), int(used[-1]) + 1
+
+    def apply(self, array: Array | torch.Tensor, start: int = 0, stop: int | None = None, offset: int = 0) -> torch.Tensor:
+        """Linear interpolation of (..., I, J, K) to target slices [start, stop) along K, float32.
+
+        Args:
+            array: On the source grid, or only its slices from `offset` on, as far as `needs` asks.
+            start: First target slice along K.
+            stop: One past the last; None for all.
+            offset: Source index of the array's first slice along K.
+        """
+        stop = self.target.shape[2] if stop is None else stop
+        first, last = self.needs(start, stop)
+        out = torch.as_tensor(array[..., first - offset : last - offset]).float()
+        if self.identity:
+            return out
+        matrix = torch.from_numpy(self._matrix(2)[start:stop, first:last]).to(out)
+        out = out @ matrix.T
+        for axis in sorted((0, 1), key=lambda a: self.target.shape[a] / self.source.shape[a]):
+            if self.source.shape[axis] != self.target.shape[axis]:
+                matrix = torch.from_numpy(self._matrix(axis)).to(out)
+                out = torch.movedim(torch.tensordot(matrix, out, dims=([1], [out.ndim - 3 + axis])), 0, out.ndim - 3 + axis)
+        return out
+
+    def apply_labels(self, classes: Array) -> Array:
+        """Class indices (I, J, K) → class indices on the target: the class with most weight at each voxel.
+
+        One class at a time against a running maximum, so memory does not grow with the number of classes.
+        """
+        if self.identity:
+            return np.ascontiguousarray(classes)
+        best = torch.full(self.target.shape, -1.0)
+        out = torch.zeros(self.target.shape, dtype=torch.uint8)
+        for value in np.unique(classes):
+            share = self.apply((classes == value).astype(np.float32))
+            wins = share > best
+            best = torch.where(wins, share, best)
+            out[wins] = int(value)
+        return out.numpy()
+
+    def _matrix(self, axis: int) -> FloatArray:
+        return interpolation_matrix(self.source.shape[axis], self.target.shape[axis])

@@ -1,0 +1,124 @@
+"""The label table: values in files, dense classes inside, names along the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from farvox.errors import DataError
+from farvox.types import Array, IntArray
+
+IGNORE = 255
+"""Class index of voxels that take no part in loss or metrics (not annotated, or outside the scan)."""
+
+_SIDES = (("left", "right"), ("lt", "rt"), ("l", "r"), ("sinister", "dexter"))
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Label values as they stand in files and their names; class 0 is background.
+
+    Args:
+        values: Value of each class in files, background (0) first, then ascending.
+        names: Name of each class, same order.
+        ignore: Value that means "not annotated", or None.
+    """
+
+    values: tuple[int, ...]
+    names: tuple[str, ...]
+    ignore: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.values or self.values[0] != 0 or list(self.values) != sorted(set(self.values)):
+            raise DataError(f"label values {list(self.values)}", allowed="0 (background) first, then each value once")
+        if len(self.values) != len(self.names):
+            raise DataError(f"{len(self.values)} label values but {len(self.names)} names", allowed="one name a value")
+        if len(self.values) < 2:
+            raise DataError("no label beside background", remedy="add the structures to the label table")
+        if len(self.values) > IGNORE:
+            raise DataError(f"{len(self.values)} labels", allowed=f"at most {IGNORE - 1} beside background")
+
+    @classmethod
+    def from_mapping(cls, names: Mapping[int, str], ignore: int | None = None) -> LabelTable:
+        """Build from value → name; background is added when missing, the ignore value is set apart."""
+        known = {0: "background", **{int(value): name for value, name in names.items()}}
+        if ignore is not None:
+            known.pop(ignore, None)
+        values = tuple(sorted(known, key=lambda value: (value != 0, value)))
+        if values[1:] and values[1] < 0:
+            raise DataError(f"negative label value {values[1]} in the label table", allowed="0 and positive integers")
+        return cls(values, tuple(known[value] for value in values), ignore)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.values)
+
+    @property
+    def foreground(self) -> list[tuple[int, int, str]]:
+        """(class index, value, name) of every class but background."""
+        return [(index, self.values[index], self.names[index]) for index in range(1, self.classes)]
+
+    @cached_property
+    def mirror_classes(self) -> IntArray:
+        """Class index each class turns into when the body is mirrored left to right; identity where unpaired."""
+        partner = np.arange(self.classes)
+        by_key = {_words(name): index for index, name in enumerate(self.names)}
+        for index, name in enumerate(self.names):
+            partner[index] = by_key.get(_swap_sides(_words(name)), index)
+        return partner
+
+    @property
+    def mask_dtype(self) -> np.dtype:
+        """Smallest unsigned integer type that holds every value."""
+        return np.min_scalar_type(max(self.values))
+
+    def to_classes(self, label: Array, case: str | None = None) -> Array:
+        """File values → class indices as uint8, `IGNORE` where not annotated; float files with whole values are fine.
+
+        Raises:
+            DataError: A value that is not whole or not in the table.
+        """
+        present = np.unique(label)
+        if not np.all(np.isfinite(present)):
+            raise DataError("label holds NaN or infinite values", allowed="whole numbers", case=case)
+        if np.any(present != np.round(present)):
+            odd = present[present != np.round(present)]
+            raise DataError(
+                f"label holds fractional values such as {odd[0]:g}",
+                allowed="whole numbers",
+                remedy="save the label with nearest-neighbour interpolation, or threshold it",
+                case=case,
+            )
+        known = [*self.values, *([] if self.ignore is None else [self.ignore])]
+        unknown = [int(value) for value in present if int(value) not in known]
+        if unknown:
+            shown = ", ".join(map(str, unknown[:8])) + (", …" if len(unknown) > 8 else "")
+            raise DataError(
+                f"label holds the value(s) {shown}",
+                allowed=f"{', '.join(map(str, known[:12]))}{', …' if len(known) > 12 else ''}",
+                remedy="add them to the label table (dataset.json) or set them to 0 in the file",
+                case=case,
+            )
+        table = {value: index for index, value in enumerate(self.values)}
+        if self.ignore is not None:
+            table[self.ignore] = IGNORE
+        codes = np.array([table[int(value)] for value in present], dtype=np.uint8)
+        return codes[np.searchsorted(present, label)]
+
+    def to_values(self, classes: Array) -> Array:
+        """Class indices → file values, in `mask_dtype`."""
+        return np.asarray(self.values, dtype=self.mask_dtype)[classes]
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[^a-z0-9]+", name.lower()) if word)
+
+
+def _swap_sides(words: tuple[str, ...]) -> tuple[str, ...]:
+    swap = {a: b for pair in _SIDES for a, b in (pair, pair[::-1])}
+    return tuple(swap.get(word, word) for word in words)
