@@ -1,0 +1,36 @@
+"""Let networks that halve their maps take any size: pad the end of each axis, crop the answer back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+
+
+def pad_to_multiple(image: torch.Tensor, multiple: Sequence[int], coarsest: int = 1) -> torch.Tensor:
+    """Repeat the last voxel along each spatial axis until its size is a multiple; `crop_to` undoes it.
+
+    Edge values rather than zeros, so that the statistics of normalisation stay those of the image.
+
+    Args:
+        image: (B, C, *spatial), 2D or 3D.
+        multiple: Multiple wanted for each spatial axis, voxels.
+        coarsest: Fewest voxels a map reduced by `multiple` may hold; the first axis grows to reach it.
+
+    Returns:
+        (B, C, *padded); the input itself where nothing is missing.
+    """
+    reduced = [-(-size // step) for size, step in zip(image.shape[2:], multiple, strict=True)]
+    if prod(reduced) < coarsest:
+        reduced[0] = coarsest
+    padding: list[int] = []
+    for size, count, step in zip(image.shape[2:], reduced, multiple, strict=True):
+        padding = [0, count * step - size, *padding]
+    return F.pad(image, padding, mode="replicate") if any(padding) else image
+
+
+def crop_to(image: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """The first `shape` voxels along the spatial axes of (B, C, *spatial); a view."""
+    return image[(..., *(slice(size) for size in shape))]

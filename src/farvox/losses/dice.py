@@ -1,0 +1,38 @@
+"""Soft Dice: overlap of class probabilities with the label, one value a class, the whole batch at once."""
+
+from __future__ import annotations
+
+import torch
+
+from farvox.labels import IGNORE
+
+
+def soft_dice(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """1 − mean soft Dice over the foreground classes present in the batch's target.
+
+    Sums run over the whole batch before the ratio is taken. A class absent from the target is left out of the mean:
+    its Dice is 0 whatever is predicted, and its gradient would only reward shrinking it below what noise allows.
+    False positives of such a class are left to the cross-entropy, with which this term is meant to be summed.
+
+    Args:
+        logits: (B, classes, I, J, K), before softmax; half precision is computed in float32.
+        target: (B, I, J, K) class indices, any integer type; `IGNORE` voxels take no part.
+
+    Returns:
+        Scalar in [0, 1]; 0 where no foreground is present.
+    """
+    classes = logits.shape[1]
+    # Sums over a batch need float32; autocast would turn the products below to half precision.
+    with torch.autocast(logits.device.type, enabled=False):
+        probability = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1).flatten(2)  # (B, c, N)
+        index = target.flatten(1).long()
+        valid = index != IGNORE
+        index = index.masked_fill(~valid, 0)
+        at_target = probability.gather(1, index[:, None]).squeeze(1) * valid  # (B, N)
+        zeros = probability.new_zeros(classes)
+        overlap = zeros.index_add(0, index.flatten(), at_target.flatten())
+        reference = zeros.index_add(0, index.flatten(), valid.flatten().to(zeros))
+        predicted = torch.einsum("bcn,bn->c", probability, valid.to(zeros))
+        present = reference[1:] > 0
+        dice = 2 * overlap[1:] / (predicted + reference)[1:].clamp(min=1e-6)
+        return ((1 - dice) * present).sum() / present.sum().clamp(min=1)

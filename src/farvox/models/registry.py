@@ -1,0 +1,97 @@
+"""The table of networks: name, where it is built, and facts; listing it imports no torch."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from farvox.errors import ModelError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a network without building it.
+
+    Args:
+        builder: "module:function" that builds it.
+        paper: Where it was published, or "our own".
+        parameters: Trainable values, offsets included, with `counted_with`.
+        counted_with: Arguments of `create_model` that give this count.
+        dims: 3 when the network sees whole volumes, 2 when it sees slices along K one by one.
+        input_rule: Sizes and intensities the network takes.
+        licence: Licence of this implementation.
+        note: What to know before choosing it.
+    """
+
+    builder: str
+    paper: str
+    parameters: int
+    counted_with: dict[str, Any]
+    dims: int
+    input_rule: str
+    licence: str = "Apache-2.0"
+    note: str = ""
+
+
+_TABLE: dict[str, ModelFacts] = {
+    "unet3d": ModelFacts(
+        builder="farvox.models.unet3d:build",
+        paper="our own, after Çiçek et al. 2016, doi:10.1007/978-3-319-46723-8_49",
+        parameters=1_325_906,
+        counted_with={"in_channels": 1, "classes": 2},
+        dims=3,
+        input_rule="any size (padded inside to a multiple of 8), any channels",
+        note="plain 3D U-Net; strides=[[2,2,1],[2,2,2],[2,2,2]] suits scans with thick slices",
+    ),
+}
+
+
+def list_models() -> list[str]:
+    """Names `create_model` knows, sorted."""
+    return sorted(_TABLE)
+
+
+def model_facts(name: str) -> ModelFacts:
+    """Facts about a network.
+
+    Raises:
+        ModelError: Unknown name.
+    """
+    if name not in _TABLE:
+        raise ModelError(f"no network is called '{name}'", remedy=nearest(name, _TABLE))
+    return _TABLE[name]
+
+
+def create_model(name: str, in_channels: int = 1, classes: int = 2, **options: Any) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Args:
+        name: One of `list_models()`.
+        in_channels: Channels of the image, at least 1.
+        classes: Classes of the answer, background included, at least 2.
+        **options: The network's own; its file names them.
+
+    Returns:
+        Module that turns (B, in_channels, I, J, K) into logits (B, classes, I, J, K) of the same size.
+
+    Raises:
+        ModelError: Unknown name or option, or a value that cannot work.
+    """
+    facts = model_facts(name)
+    for what, value, least in (("in_channels", in_channels, 1), ("classes", classes, 2)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ModelError(f"{what}={value!r} for '{name}'", allowed=f"a whole number of at least {least}")
+    module, function = facts.builder.split(":")
+    build = getattr(import_module(module), function)
+    known = [option for option in inspect.signature(build).parameters if option not in ("in_channels", "classes")]
+    for option in options:
+        if option not in known:
+            remedy = nearest(option, known) if known else "leave it out"
+            raise ModelError(f"'{name}' has no option '{option}'", remedy=remedy)
+    network: nn.Module = build(in_channels=in_channels, classes=classes, **options)
+    return network

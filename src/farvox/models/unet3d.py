@@ -1,0 +1,122 @@
+"""Our plain 3D U-Net: the small network to beat, quick to train on a CPU.
+
+After Çiçek, Abdulkadir, Lienkamp, Brox and Ronneberger, "3D U-Net: Learning Dense Volumetric Segmentation from Sparse
+Annotation", MICCAI 2016, with instance norm, leaky ReLU and strided convolutions as in Isensee et al., "nnU-Net",
+Nature Methods 2021. Maps grow by repeating voxels after a 1×1×1 convolution: on a CPU a training step is about a tenth
+faster than with transposed convolutions, and the 3×3×3 convolutions that follow smooth the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from farvox.blocks import crop_to, double_conv, pad_to_multiple
+from farvox.errors import ModelError
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class UNet3dConfig:
+    """Layout of the network.
+
+    Args:
+        in_channels: Channels of the image.
+        classes: Classes of the answer, background included.
+        widths: Channels at each level, finest first.
+        strides: Step (i, j, k) from each level to the next, 1 or 2 along each axis.
+        kernels: Kernel size (i, j, k) of the convolutions at each level.
+    """
+
+    in_channels: int
+    classes: int
+    widths: tuple[int, ...]
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
+
+    @property
+    def multiple(self) -> Triple:
+        """Sizes the coarsest map needs: voxels along each axis that become one."""
+        i, j, k = (prod(step[axis] for step in self.strides) for axis in range(3))
+        return i, j, k
+
+
+class UNet3d(nn.Module):
+    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K)."""
+
+    def __init__(self, config: UNet3dConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, strides, kernels = config.widths, ((1, 1, 1), *config.strides), config.kernels
+        inputs = (config.in_channels, *widths[:-1])
+        self.encoder = nn.ModuleList(map(double_conv, inputs, widths, kernels, strides))
+        # Level l of the decoder takes the coarser map, narrowed to widths[l], beside the encoder's map of its own level.
+        self.narrow = nn.ModuleList(
+            nn.Conv3d(coarse, fine, 1, bias=False) for fine, coarse in zip(widths, widths[1:], strict=False)
+        )
+        self.decoder = nn.ModuleList(
+            double_conv(2 * width, width, kernel) for width, kernel in zip(widths[:-1], kernels, strict=False)
+        )
+        self.head = nn.Conv3d(widths[0], config.classes, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits for every voxel of the image."""
+        x = pad_to_multiple(image, self.config.multiple, coarsest=2)
+        maps = []
+        for level in self.encoder:
+            x = level(x)  # (B, widths[l], I / 2^l, J / 2^l, K / 2^l) with the default strides
+            maps.append(x)
+        for level in reversed(range(len(self.decoder))):
+            x = F.interpolate(self.narrow[level](x), size=maps[level].shape[2:], mode="nearest")
+            x = self.decoder[level](torch.cat((maps[level], x), 1))  # (B, widths[l], ...)
+        return crop_to(self.head(x), image.shape[2:])
+
+
+def build(
+    in_channels: int,
+    classes: int,
+    widths: Sequence[int] = (16, 32, 64, 128),
+    strides: Sequence[Sequence[int]] | None = None,
+    kernels: Sequence[Sequence[int]] | None = None,
+) -> UNet3d:
+    """Build the network.
+
+    Args:
+        in_channels: Channels of the image.
+        classes: Classes of the answer, background included.
+        widths: Channels at each level, finest first; one level or more.
+        strides: Step (i, j, k) from each level to the next, 1 or 2 along each axis; (2, 2, 2) everywhere when None. A scan
+            with thick slices starts with (2, 2, 1).
+        kernels: Kernel size (i, j, k) at each level, 1, 3 or 5 along each axis; (3, 3, 3) everywhere when None. A level
+            whose slices are far apart takes (3, 3, 1).
+
+    Raises:
+        ModelError: Widths below 1, or strides or kernels of the wrong number or size.
+    """
+    if not widths or any(width < 1 for width in widths):
+        raise ModelError(f"widths={list(widths)} for 'unet3d'", allowed="one positive whole number a level")
+    steps, levels = len(widths) - 1, len(widths)
+    config = UNet3dConfig(
+        in_channels,
+        classes,
+        tuple(widths),
+        _triples("strides", strides if strides is not None else [(2, 2, 2)] * steps, steps, (1, 2)),
+        _triples("kernels", kernels if kernels is not None else [(3, 3, 3)] * levels, levels, (1, 3, 5)),
+    )
+    return UNet3d(config)
+
+
+def _triples(name: str, given: Sequence[Sequence[int]], count: int, allowed: tuple[int, ...]) -> tuple[Triple, ...]:
+    if len(given) != count or any(len(triple) != 3 or not set(triple) <= set(allowed) for triple in given):
+        shown = ", ".join(map(str, allowed))
+        raise ModelError(
+            f"{name}={[list(triple) for triple in given]} for 'unet3d'",
+            allowed=f"{count} triples (i, j, k) out of {shown}, as many as the widths need",
+        )
+    return tuple((i, j, k) for i, j, k in given)
