@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
+
+Triple = tuple[int, int, int]
+"""One whole number for each axis (i, j, k)."""
 
 
 class ConvNormAct(nn.Sequential):
@@ -24,19 +25,19 @@ class ConvNormAct(nn.Sequential):
         self,
         in_channels: int,
         out_channels: int,
-        kernel: Sequence[int] = (3, 3, 3),
-        stride: Sequence[int] = (1, 1, 1),
+        kernel: Triple = (3, 3, 3),
+        stride: Triple = (1, 1, 1),
     ) -> None:
-        padding = tuple(size // 2 for size in kernel)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         super().__init__(
-            nn.Conv3d(in_channels, out_channels, tuple(kernel), tuple(stride), padding, bias=False),
+            nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False),
             nn.GroupNorm(out_channels, out_channels),
             nn.LeakyReLU(0.01, inplace=True),
         )
 
 
 def double_conv(
-    in_channels: int, out_channels: int, kernel: Sequence[int] = (3, 3, 3), stride: Sequence[int] = (1, 1, 1)
+    in_channels: int, out_channels: int, kernel: Triple = (3, 3, 3), stride: Triple = (1, 1, 1)
 ) -> nn.Sequential:
     """Two `ConvNormAct` in a row; the first one takes the stride."""
     return nn.Sequential(

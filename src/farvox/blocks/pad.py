@@ -33,4 +33,6 @@ def pad_to_multiple(image: torch.Tensor, multiple: Sequence[int], coarsest: int 
 
 def crop_to(image: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """The first `shape` voxels along the spatial axes of (B, C, *spatial); a view."""
-    return image[(..., *(slice(size) for size in shape))]
+    for axis, size in enumerate(shape, start=2):
+        image = image.narrow(axis, 0, size)
+    return image

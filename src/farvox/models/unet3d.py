@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import crop_to, double_conv, pad_to_multiple
+from farvox.blocks import Triple, crop_to, double_conv, pad_to_multiple
 from farvox.errors import ModelError
-
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class UNet3dConfig:
 
     @property
     def multiple(self) -> Triple:
-        """Sizes the coarsest map needs: voxels along each axis that become one."""
+        """Voxels along each axis that become one in the coarsest map."""
         i, j, k = (prod(step[axis] for step in self.strides) for axis in range(3))
         return i, j, k
 
@@ -56,10 +55,8 @@ class UNet3d(nn.Module):
         widths, strides, kernels = config.widths, ((1, 1, 1), *config.strides), config.kernels
         inputs = (config.in_channels, *widths[:-1])
         self.encoder = nn.ModuleList(map(double_conv, inputs, widths, kernels, strides))
-        # Level l of the decoder takes the coarser map, narrowed to widths[l], beside the encoder's map of its own level.
-        self.narrow = nn.ModuleList(
-            nn.Conv3d(coarse, fine, 1, bias=False) for fine, coarse in zip(widths, widths[1:], strict=False)
-        )
+        # Level l of the decoder takes the coarser map, narrowed to widths[l], beside the encoder's map of its level.
+        self.narrow = nn.ModuleList(nn.Conv3d(coarse, fine, 1, bias=False) for fine, coarse in pairwise(widths))
         self.decoder = nn.ModuleList(
             double_conv(2 * width, width, kernel) for width, kernel in zip(widths[:-1], kernels, strict=False)
         )
@@ -69,8 +66,8 @@ class UNet3d(nn.Module):
         """Logits for every voxel of the image."""
         x = pad_to_multiple(image, self.config.multiple, coarsest=2)
         maps = []
-        for level in self.encoder:
-            x = level(x)  # (B, widths[l], I / 2^l, J / 2^l, K / 2^l) with the default strides
+        for convolve in self.encoder:
+            x = convolve(x)  # (B, widths[l], I / 2^l, J / 2^l, K / 2^l) with the default strides
             maps.append(x)
         for level in reversed(range(len(self.decoder))):
             x = F.interpolate(self.narrow[level](x), size=maps[level].shape[2:], mode="nearest")
@@ -91,10 +88,10 @@ def build(
         in_channels: Channels of the image.
         classes: Classes of the answer, background included.
         widths: Channels at each level, finest first; one level or more.
-        strides: Step (i, j, k) from each level to the next, 1 or 2 along each axis; (2, 2, 2) everywhere when None. A scan
-            with thick slices starts with (2, 2, 1).
-        kernels: Kernel size (i, j, k) at each level, 1, 3 or 5 along each axis; (3, 3, 3) everywhere when None. A level
-            whose slices are far apart takes (3, 3, 1).
+        strides: Step (i, j, k) from each level to the next, 1 or 2 along each axis; None means (2, 2, 2) everywhere.
+            A scan with thick slices starts with (2, 2, 1).
+        kernels: Kernel size (i, j, k) at each level, 1, 3 or 5 along each axis; None means (3, 3, 3) everywhere.
+            A level whose slices are far apart takes (3, 3, 1).
 
     Raises:
         ModelError: Widths below 1, or strides or kernels of the wrong number or size.
