@@ -1,0 +1,19 @@
+"""How good predictions are: figures per case and label, their statistics, and the files and table that show them."""
+
+from farvox.evaluate.cases import ABSENT_RULE, METRICS, default_tolerance_mm, evaluate_case
+from farvox.evaluate.folders import evaluate_folder
+from farvox.evaluate.statistics import bootstrap_interval, make_document, summarise
+from farvox.evaluate.tables import render_table, write_metrics
+
+__all__ = [
+    "ABSENT_RULE",
+    "METRICS",
+    "bootstrap_interval",
+    "default_tolerance_mm",
+    "evaluate_case",
+    "evaluate_folder",
+    "make_document",
+    "render_table",
+    "summarise",
+    "write_metrics",
+]

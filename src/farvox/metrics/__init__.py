@@ -1,0 +1,6 @@
+"""How well two masks agree: by their voxels and by their surfaces."""
+
+from farvox.metrics.overlap import Overlap
+from farvox.metrics.surface import hd95, surface_dice, surface_distances
+
+__all__ = ["Overlap", "hd95", "surface_dice", "surface_distances"]
