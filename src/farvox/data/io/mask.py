@@ -1,0 +1,55 @@
+"""Write a mask onto its scan's grid: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from farvox.data.case import Scan
+from farvox.data.io import itk, nifti
+from farvox.data.io.failures import writing
+from farvox.data.io.names import NIFTI_SUFFIXES, known_suffix
+from farvox.types import Array
+
+
+def write_mask(path: Path, values: Array, like: Scan) -> None:
+    """Write label values with the scan's shape, affine, orientation and header.
+
+    The file appears under its name only when it is complete; a failure leaves what was there before.
+
+    Args:
+        path: Where to; the suffix decides the format (.nii, .nii.gz, .mha, .mhd with its .zraw, .nrrd).
+        values: (I, J, K) integers on the scan's grid.
+        like: The scan the mask belongs to.
+
+    Raises:
+        DataError: Unknown suffix.
+        ResourceError: The disk is full or the folder cannot be written to.
+        ValueError: `values` are not integers on the scan's grid.
+    """
+    path = Path(path)
+    write = (nifti if known_suffix(path) in NIFTI_SUFFIXES else itk).write
+    if values.shape != like.grid.shape:
+        raise ValueError(f"mask of shape {values.shape} for a scan of shape {like.grid.shape}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A folder and not a file of another name: an .mhd header names the data file beside it.
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+            write(Path(folder) / path.name, _storable(values), like.grid, like.header)
+            for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
+                os.replace(part, path.parent / part.name)
+
+
+def _storable(values: Array) -> Array:
+    """The values in a type all formats hold: 8 to 32 bits."""
+    if values.dtype.kind not in "iub":
+        raise ValueError(f"mask of type {values.dtype}, integers are due")
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.itemsize <= 4:
+        return values
+    low, high = int(values.min()), int(values.max())
+    return values.astype(np.result_type(np.min_scalar_type(low), np.min_scalar_type(high)))

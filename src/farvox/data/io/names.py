@@ -1,0 +1,53 @@
+"""What file names tell: which files are scans, what a case is called, what its mask is to be called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from farvox.errors import DataError
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+ITK_SUFFIXES = (".mha", ".mhd", ".nrrd")
+SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
+"""File endings that are read and written, the longer ones first."""
+
+
+def suffix(path: Path) -> str:
+    """The (double) suffix in lower case, one of `SUFFIXES`, or '' when the file is no scan."""
+    name = Path(path).name.lower()
+    return next((ending for ending in SUFFIXES if name.endswith(ending)), "")
+
+
+def known_suffix(path: Path) -> str:
+    """The suffix, or a DataError that lists the ones there are."""
+    found = suffix(path)
+    if not found:
+        raise DataError(f"{Path(path).name} is in no known format", allowed=", ".join(SUFFIXES) + ", a DICOM folder")
+    return found
+
+
+def scan_stem(path: Path) -> str:
+    """File or folder name without its (double) suffix: 'a/liver_1.nii.gz' → 'liver_1'."""
+    name = Path(path).name
+    return name[: len(name) - len(suffix(path))]
+
+
+def mask_name(scan_path: Path) -> str:
+    """Name of the mask that belongs to a scan: the same name, or '<folder>.nii.gz' for a DICOM folder."""
+    return scan_path.name if suffix(scan_path) else f"{scan_path.resolve().name}.nii.gz"
+
+
+def is_scan(path: Path) -> bool:
+    """Whether the path is a file in a known format, or a folder with DICOM files; no file is opened but a DICOM one."""
+    path = Path(path)
+    if path.name.startswith("._"):
+        return False
+    if path.is_dir():
+        files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+        return any(_is_dicom(file) for file in files[:5])
+    return bool(suffix(path)) and path.is_file()
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"

@@ -1,0 +1,132 @@
+"""Bring one case into memory, or say in one line why it cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from farvox.data.case import Case, CaseFiles, Dataset, Scan
+from farvox.data.io import read_label, read_scan
+from farvox.errors import DataError
+from farvox.geometry import Grid
+from farvox.labels import IGNORE
+from farvox.types import Array
+
+
+def load_case(dataset: Dataset, case: CaseFiles) -> Case:
+    """Read and check image and label of one case.
+
+    Args:
+        dataset: Says which channels and label values there are, and which cases need no label.
+        case: The files.
+
+    Raises:
+        DataError: Missing or damaged files; channels of different grids or wrong number; NaN, infinite or constant
+            intensities; a label that is missing, on another grid, holds values beyond the table or nothing at all.
+    """
+    scan = load_image(dataset, case)
+    require_intensities(dataset, case, scan.image)
+    if case.label is None and case in dataset.unlabelled:
+        return Case(case.id, scan.image, None, scan.grid, scan.header)
+    classes = to_classes(dataset, case, load_label(case, scan.grid))
+    return Case(case.id, scan.image, classes, scan.grid, scan.header)
+
+
+def load_image(dataset: Dataset, case: CaseFiles) -> Scan:
+    """All channels of a case as one scan on one grid; intensities are not looked at."""
+    if not case.images:
+        raise DataError(
+            f"label {_name(case.label)} has no image", remedy="add the image or remove the label", case=case.id
+        )
+    channels = dataset.channels
+    if len(case.images) > 1 and len(case.images) != len(channels):
+        raise _channel_count(dataset, case, len(case.images))
+    scans: list[Scan] = []
+    for index, path in enumerate(case.images):
+        if not path.exists():
+            channel = f" for channel '{channels[index]}'" if len(channels) > 1 and len(case.images) > 1 else ""
+            raise DataError(
+                f"no image file {path.name}{channel} in {path.parent}",
+                allowed="one file a case and channel",
+                remedy="add the file or leave the case out",
+                case=case.id,
+            )
+        scans.append(read_scan(path, case=case.id))
+        if difference := scans[0].grid.mismatch(scans[index].grid):
+            raise DataError(
+                f"channel '{channels[index]}' ({path.name}) is on another grid than '{channels[0]}': {difference}",
+                allowed="all channels on one grid",
+                remedy="resample the channels to one of them",
+                case=case.id,
+            )
+    image = scans[0].image if len(scans) == 1 else np.concatenate([scan.image for scan in scans])
+    if len(image) != len(channels):
+        raise _channel_count(dataset, case, len(image))
+    return Scan(image, scans[0].grid, scans[0].path, scans[0].header)
+
+
+def require_intensities(dataset: Dataset, case: CaseFiles, image: Array) -> None:
+    """Raise where a channel of (C, I, J, K) holds NaN or infinite values, or the same value everywhere."""
+    for channel, voxels in zip(dataset.channels, image, strict=True):
+        low, high = voxels.min(), voxels.max()
+        where = f"channel '{channel}'" if len(image) > 1 else "the image"
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise DataError(
+                f"{where} holds NaN or infinite values",
+                allowed="finite intensities",
+                remedy="replace them (for example with the background's value) or leave the case out",
+                case=case.id,
+            )
+        if low == high:
+            raise DataError(
+                f"{where} is constant: every voxel is {low:g}",
+                remedy="export the image again or leave the case out",
+                case=case.id,
+            )
+
+
+def load_label(case: CaseFiles, grid: Grid) -> Array:
+    """Raw label values (I, J, K), which must lie on the image's grid."""
+    if case.label is None or not case.label.exists():
+        raise DataError(
+            f"no label file {_name(case.label)} in {case.label.parent}" if case.label else "the image has no label",
+            allowed="one label a training case",
+            remedy="add the label or leave the case out",
+            case=case.id,
+        )
+    values, own = read_label(case.label, case=case.id)
+    if difference := grid.mismatch(own):
+        raise DataError(
+            f"label and image do not match: {difference} (label against image)",
+            allowed="label on the image's grid",
+            remedy="resample the label to the image with nearest-neighbour interpolation, or find the right pair",
+            case=case.id,
+        )
+    return values
+
+
+def to_classes(dataset: Dataset, case: CaseFiles, values: Array) -> Array:
+    """Raw values → classes (I, J, K) uint8 with `IGNORE`; at least one structure must be there."""
+    classes = dataset.labels.to_classes(values, case.id)
+    if not np.any((classes > 0) & (classes != IGNORE)):
+        raise DataError(
+            "the label is empty: no structure, only background",
+            allowed="at least one structure a training case",
+            remedy="annotate the case or leave it out",
+            case=case.id,
+        )
+    return classes
+
+
+def _channel_count(dataset: Dataset, case: CaseFiles, found: int) -> DataError:
+    return DataError(
+        f"the image has {found} channel{'s' * (found != 1)}",
+        allowed=f"{len(dataset.channels)} ({', '.join(dataset.channels)})",
+        remedy="correct the file, or the channels in dataset.json",
+        case=case.id,
+    )
+
+
+def _name(path: Path | None) -> str:
+    return path.name if path else ""

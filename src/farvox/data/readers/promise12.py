@@ -1,0 +1,35 @@
+"""PROMISE12 layout: CaseNN.mhd beside CaseNN_segmentation.mhd; test cases have no segmentation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from farvox.data.case import CaseFiles, Dataset
+from farvox.labels import LabelTable
+
+_CASE = re.compile(r"Case\d+")
+
+
+def recognises(root: Path) -> bool:
+    """Whether the folder, or one in it, holds a CaseNN.mhd."""
+    return bool(_images(root))
+
+
+def read(root: Path) -> Dataset:
+    """Cases with a segmentation beside them, and those without as unlabelled."""
+    pairs = [(image, image.with_name(f"{image.stem}_segmentation.mhd")) for image in _images(root)]
+    return Dataset(
+        name=root.resolve().name,
+        root=root,
+        cases=tuple(CaseFiles(image.stem, (image,), label) for image, label in pairs if label.exists()),
+        channels=("T2",),
+        labels=LabelTable.from_mapping({1: "prostate"}),
+        layout="promise12",
+        unlabelled=tuple(CaseFiles(image.stem, (image,)) for image, label in pairs if not label.exists()),
+    )
+
+
+def _images(root: Path) -> list[Path]:
+    found = [*root.glob("Case*.mhd"), *root.glob("*/Case*.mhd")]
+    return sorted((path for path in found if _CASE.fullmatch(path.stem)), key=lambda path: (path.stem, path))
