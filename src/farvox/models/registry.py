@@ -39,6 +39,24 @@ class ModelFacts:
 
 
 _TABLE: dict[str, ModelFacts] = {
+    "obelisk-hybrid": ModelFacts(
+        builder="farvox.models.obelisk_hybrid:build",
+        paper="Heinrich et al. 2019, doi:10.1016/j.media.2019.02.006",
+        parameters=229_217,
+        counted_with={"in_channels": 1, "classes": 9},
+        dims=3,
+        input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        note="variant='visceral': 230,208 with 8 classes; compat='published' runs weights trained by the authors",
+    ),
+    "unet2d": ModelFacts(
+        builder="farvox.models.unet2d:build",
+        paper="Maheshwari et al. 2021 (Distill DSM, MIDL), after Ronneberger et al. 2015",
+        parameters=1_082_211,
+        counted_with={"in_channels": 4, "classes": 3},
+        dims=2,
+        input_rule="any size (slices padded inside to a multiple of 16), any channels",
+        note="slices along K one by one: K should be the axis of thick slices",
+    ),
     "unet3d": ModelFacts(
         builder="farvox.models.unet3d:build",
         paper="our own, after Çiçek et al. 2016, doi:10.1007/978-3-319-46723-8_49",

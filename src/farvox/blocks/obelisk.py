@@ -1,0 +1,95 @@
+"""OBELISK: a large sparse kernel whose offsets and weights are both learned, and the 1×1 network behind it.
+
+Heinrich, Oktay and Bouteldja, "OBELISK-Net: Fewer Layers to Solve 3D Multi-Organ Segmentation with Sparse Deformable
+Convolutions", Medical Image Analysis 2019, doi:10.1016/j.media.2019.02.006.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from farvox.errors import ModelError
+from farvox.ops import SampleGrid, sparse_conv
+
+
+class Obelisk(nn.Module):
+    """Sparse convolution with learned offsets, without bias.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Channels of the answer.
+        offsets: Number of offsets K.
+        pairs: Whether each offset is a pair whose second reading is subtracted from the first.
+        groups: Groups of the weights; divides out_channels and in_channels · offsets.
+        sigma: Standard deviation of the offsets at the start, normalised units (the image spans −1 to +1).
+        trainable: Whether the offsets are learned; their weights always are.
+
+    Raises:
+        ModelError: Groups that do not divide the channels.
+    """
+
+    offsets: torch.Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        offsets: int = 128,
+        pairs: bool = False,
+        groups: int = 1,
+        sigma: float = 0.05,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__()
+        if groups < 1 or out_channels % groups or in_channels * offsets % groups:
+            raise ModelError(
+                f"groups={groups} for {in_channels} channels × {offsets} offsets → {out_channels}",
+                allowed="a number that divides both sides",
+            )
+        self.groups = groups
+        start = sigma * torch.randn((offsets, 2, 3) if pairs else (offsets, 3))
+        self.offsets = nn.Parameter(start, requires_grad=trainable)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels * offsets // groups))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, image: torch.Tensor, grid: Sequence[int] | SampleGrid) -> torch.Tensor:
+        """(B, in_channels, I, J, K) → (B, out_channels, *grid)."""
+        shape = grid.shape if isinstance(grid, SampleGrid) else tuple(grid)
+        return sparse_conv(image, self.offsets, self.weight, grid=grid, groups=self.groups).unflatten(2, shape)
+
+
+class PointwiseDense(nn.Module):
+    """1×1×1 dense net: layers that each see all before them, then one that gathers; (B, C, I, J, K) → same sizes.
+
+    Each layer is batch norm → 1×1×1 convolution without bias → leaky ReLU.
+
+    Args:
+        in_channels: Input channels.
+        out_channels: Output channels.
+        growth: Channels each layer adds.
+        layers: Layers before the gathering one.
+        slope: Slope of the leaky ReLU below zero; 0 is a plain ReLU.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, growth: int = 32, layers: int = 3, slope: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_pointwise(in_channels + growth * n, growth, slope) for n in range(layers))
+        self.gather = _pointwise(in_channels + growth * layers, out_channels, slope)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Every position on its own."""
+        for layer in self.layers:
+            x = torch.cat((x, layer(x)), 1)
+        return self.gather(x)
+
+
+def _pointwise(in_channels: int, out_channels: int, slope: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.BatchNorm3d(in_channels), nn.Conv3d(in_channels, out_channels, 1, bias=False), nn.LeakyReLU(slope)
+    )

@@ -1,0 +1,163 @@
+"""OBELISK-Net, hybrid: a shallow U-Net whose coarse levels are two sparse kernels that reach across the whole image.
+
+Heinrich, Oktay and Bouteldja, "OBELISK-Net: Fewer Layers to Solve 3D Multi-Organ Segmentation with Sparse Deformable
+Convolutions", Medical Image Analysis 2019, doi:10.1016/j.media.2019.02.006. The paper describes one network; these
+layouts are those of the two published sets of weights, which differ: "tcia" (229,217 parameters with 9 classes) and
+"visceral" (230,208 with 8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from farvox.blocks import Obelisk, PointwiseDense, Triple, crop_to, pad_to_multiple
+from farvox.errors import ModelError, nearest
+from farvox.ops import SampleGrid
+
+
+@dataclass(frozen=True)
+class HybridLayout:
+    """What the two published networks do differently.
+
+    Args:
+        slope: Of the leaky ReLU after convolutions, below zero.
+        dense_slope: The same in the 1×1×1 networks.
+        quarter_convs: Convolutions at a quarter of the size.
+        near_sees_features: Whether the near kernel reads the first convolution's features, not the smoothed image.
+        near_groups: Groups of the near kernel's weights.
+        near_width: Channels of the near kernel's answer.
+        far_smoothings: Average poolings before the far kernel reads the image.
+        half_width: Channels of the decoder at half size.
+        decode_full: Whether a last 3×3×3 convolution works at full size; otherwise logits are enlarged from half size.
+    """
+
+    slope: float
+    dense_slope: float
+    quarter_convs: int
+    near_sees_features: bool
+    near_groups: int
+    near_width: int
+    far_smoothings: int
+    half_width: int
+    decode_full: bool
+
+
+LAYOUTS = {
+    "tcia": HybridLayout(0.025, 0.025, 3, False, 2, 16, 2, 12, True),
+    "visceral": HybridLayout(0.05, 0.0, 1, True, 4, 32, 1, 32, False),
+}
+
+
+@dataclass(frozen=True)
+class HybridConfig:
+    """Layout of the network.
+
+    Args:
+        in_channels: Channels of the image.
+        classes: Classes of the answer, background included.
+        variant: "tcia" or "visceral".
+        compat: "none", or "published" for weights trained by the authors: sampling with ±1 on the centres of corner
+            voxels, and for "tcia" a far grid with the quarter's size along the second axis.
+    """
+
+    in_channels: int
+    classes: int
+    variant: str
+    compat: str
+
+    @property
+    def layout(self) -> HybridLayout:
+        """The variant's layout."""
+        return LAYOUTS[self.variant]
+
+    def grids(self, quarter: Triple, eighth: Triple) -> tuple[SampleGrid, SampleGrid]:
+        """Where the near and the far kernel answer."""
+        if self.compat == "none":
+            return SampleGrid(quarter), SampleGrid(eighth)
+        far = (eighth[0], quarter[1], eighth[2]) if self.variant == "tcia" else eighth
+        return SampleGrid(quarter, align_corners=True), SampleGrid(far, align_corners=True)
+
+
+class ObeliskHybrid(nn.Module):
+    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K)."""
+
+    def __init__(self, config: HybridConfig) -> None:
+        super().__init__()
+        self.config = config
+        layout, slope = config.layout, config.layout.slope
+        self.encode_full = _unit(config.in_channels, 4, slope)
+        self.encode_half = nn.Sequential(_unit(4, 16, slope, stride=2), _unit(16, 16, slope))
+        self.encode_quarter = nn.Sequential(
+            _unit(16, 32, slope, stride=2), *(_unit(32, 32, slope) for _ in range(layout.quarter_convs - 1))
+        )
+        near_inputs = 4 if layout.near_sees_features else config.in_channels
+        self.near = Obelisk(near_inputs, 128, offsets=128, groups=layout.near_groups)
+        self.near_dense = PointwiseDense(128, layout.near_width, slope=layout.dense_slope)
+        self.far = Obelisk(config.in_channels, 128, offsets=512, groups=4)
+        self.far_dense = PointwiseDense(128, 32, slope=layout.dense_slope)
+        self.activation = nn.LeakyReLU(layout.dense_slope)
+        self.decode_quarter = _unit(32 + 32, 32, slope)
+        self.decode_half = _unit(32 + layout.near_width + 16, layout.half_width, slope)
+        self.decode_full = _unit(layout.half_width + 4, config.classes, slope) if layout.decode_full else None
+        self.head = nn.Conv3d(config.classes if layout.decode_full else layout.half_width, config.classes, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits for every voxel of the image."""
+        layout = self.config.layout
+        # Batch norm cannot train on the single voxel that an eighth of a tiny image is.
+        x = image if max(image.shape[2:]) > 8 else pad_to_multiple(image, (8, 8, 8), coarsest=2)
+        full = self.encode_full(x)  # (B, 4, I, J, K)
+        half = self.encode_half(full)  # (B, 16, I/2, J/2, K/2), sizes rounded up
+        quarter = self.encode_quarter(half)  # (B, 32, I/4, J/4, K/4)
+        i, j, k = quarter.shape[2:]
+        near_grid, far_grid = self.config.grids((i, j, k), ((i + 1) // 2, (j + 1) // 2, (k + 1) // 2))
+
+        seen = full if layout.near_sees_features else _smooth(x)
+        near = self.near_dense(self.activation(self.near(seen, near_grid)))  # (B, 16 or 32, I/4, J/4, K/4)
+        seen = x
+        for _ in range(layout.far_smoothings):
+            seen = _smooth(seen)
+        far = self.far_dense(self.activation(self.far(seen, far_grid)))  # (B, 32, I/8, J/8, K/8)
+
+        y = self.decode_quarter(torch.cat((quarter, _resize(far, quarter)), 1))  # (B, 32, I/4, J/4, K/4)
+        y = self.decode_half(
+            torch.cat((_resize(y, half), _resize(near, half), half), 1)
+        )  # (B, 12 or 32, I/2, J/2, K/2)
+        if self.decode_full is None:
+            return crop_to(_resize(self.head(y), x), image.shape[2:])
+        y = self.decode_full(torch.cat((_resize(y, full), full), 1))  # (B, classes, I, J, K)
+        return crop_to(self.head(y), image.shape[2:])
+
+
+def build(in_channels: int, classes: int, variant: str = "tcia", compat: str = "none") -> ObeliskHybrid:
+    """Build the network; see `HybridConfig`.
+
+    Raises:
+        ModelError: Unknown variant or compat.
+    """
+    for name, value, known in (("variant", variant, tuple(LAYOUTS)), ("compat", compat, ("none", "published"))):
+        if value not in known:
+            raise ModelError(
+                f"{name}='{value}' for 'obelisk-hybrid'", allowed=" or ".join(known), remedy=nearest(str(value), known)
+            )
+    return ObeliskHybrid(HybridConfig(in_channels, classes, variant, compat))
+
+
+def _unit(in_channels: int, out_channels: int, slope: float, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(in_channels, out_channels, 3, stride, padding=1),
+        nn.BatchNorm3d(out_channels),
+        nn.LeakyReLU(slope),
+    )
+
+
+def _smooth(image: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool3d(image, 3, stride=1, padding=1)
+
+
+def _resize(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(x, size=like.shape[2:], mode="trilinear", align_corners=False)

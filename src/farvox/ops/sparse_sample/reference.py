@@ -1,0 +1,64 @@
+"""The plain truth of sparse sampling: torch's grid_sample, also in float64."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+_CHUNK_VALUES = 1 << 24
+"""Values read from the image at a time; 64 MB in float32."""
+
+
+def sample(image: torch.Tensor, offsets: torch.Tensor, positions: torch.Tensor, align_corners: bool) -> torch.Tensor:
+    """Read the image at every position + offset.
+
+    Args:
+        image: (B, C, *spatial), float32 or float64, d spatial axes.
+        offsets: (K, d) or (K, 2, d), normalised, array axis order, the image's dtype.
+        positions: (B, S, d) or (1, S, d), likewise.
+        align_corners: Whether ±1 are centres of corner voxels.
+
+    Returns:
+        (B, C, K, S).
+    """
+    batch, dims = image.shape[0], image.ndim - 2
+    places = positions[:, None] + offsets.reshape(1, -1, 1, dims)  # (B or 1, K or 2K, S, d)
+    places = places.flip(-1).expand(batch, -1, -1, -1)
+    if dims == 3:
+        places = places.unsqueeze(3)
+    read = F.grid_sample(image, places, padding_mode="zeros", align_corners=align_corners)
+    read = read.reshape(*read.shape[:2], *offsets.shape[:-1], positions.shape[1])  # (B, C, K, S) or (B, C, K, 2, S)
+    return read if offsets.ndim == 2 else read[:, :, :, 0] - read[:, :, :, 1]
+
+
+def conv(
+    image: torch.Tensor,
+    offsets: torch.Tensor,
+    weight: torch.Tensor,
+    positions: torch.Tensor,
+    align_corners: bool,
+    groups: int,
+) -> torch.Tensor:
+    """Weighted sums of what `sample` reads, a chunk of positions at a time; weight (O, C·K / groups) → (B, O, S)."""
+    reads = image.shape[0] * image.shape[1] * (offsets.numel() // offsets.shape[-1])
+    chunks = positions.split(max(1, _CHUNK_VALUES // reads), dim=1)
+    work = partial(_conv_chunk, image, offsets, weight, align_corners=align_corners, groups=groups)
+    if len(chunks) == 1:
+        return work(positions)
+    # Without the second computation autograd would keep what every chunk read until the backward pass.
+    return torch.cat([checkpoint(work, chunk, use_reentrant=False) for chunk in chunks], dim=2)
+
+
+def _conv_chunk(
+    image: torch.Tensor,
+    offsets: torch.Tensor,
+    weight: torch.Tensor,
+    positions: torch.Tensor,
+    align_corners: bool,
+    groups: int,
+) -> torch.Tensor:
+    features = sample(image, offsets, positions, align_corners).flatten(1, 2)  # (B, C·K, S)
+    return F.conv1d(features, weight[:, :, None], groups=groups)
