@@ -15,12 +15,8 @@ from farvox.evaluate.cases import METRICS
 if TYPE_CHECKING:
     from rich.table import Table
 
-_SHOWN = {
-    "dice": ("Dice", 3),
-    "hd95_mm": ("HD95, mm", 2),
-    "surface_dice": ("surface Dice", 3),
-    "sensitivity": ("sensitivity", 3),
-}
+_SHOWN = {"dice": ("Dice", 3), "hd95_mm": ("HD95, mm", 2), "surface_dice": ("surface Dice", 3)}
+"""Columns of the terminal's table: as many as fit 80 characters, the rest stands in the files."""
 
 
 def write_metrics(document: dict[str, Any], path: Path) -> None:
@@ -63,7 +59,7 @@ def render_table(document: dict[str, Any]) -> Table:
     table.add_column("label")
     table.add_column("cases", justify="right")
     for title, _ in _SHOWN.values():
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     summary = document["summary"]
     for label in document["labels"]:
         table.add_row(Text(f"{label['value']} {label['name']}"), *_cells(summary["labels"][str(label["value"])]))
