@@ -9,7 +9,7 @@ import pytest
 
 from farvox.data import Scan, read_label, scan_stem, write_mask
 from farvox.errors import DataError, UsageError
-from farvox.evaluate import evaluate_folder
+from farvox.evaluate import evaluate_folder, evaluate_pairs
 from farvox.geometry import Grid
 from farvox.labels import LabelTable
 from tests.conftest import real_data
@@ -101,6 +101,20 @@ def test_two_files_need_no_common_name(tmp_path):
     document = evaluate_folder(prediction, reference, labels=LABELS)
     assert document["cases"][0]["case"] == "x"
     assert document["cases"][0]["mean"]["dice"] == 1
+
+
+def test_pairs_name_their_scans(tmp_path):
+    prediction, reference = write(tmp_path / "x.mha", nested(1)), write(tmp_path / "y.nii.gz", nested(), (1, 1, 8))
+    other = write(tmp_path / "z.nii.gz", nested(1), (1, 1, 8))
+    pairs = [("one", other, reference), ("two", prediction, reference)]
+    document = evaluate_pairs(pairs, LABELS, scans={"one": tmp_path / "image.nii.gz"})
+    assert document["tolerance_mm"] == 2
+    assert [row["case"] for row in document["failed"]] == ["two"]
+    [case] = document["cases"]
+    assert case["case"] == "one"
+    assert (case["prediction"], case["reference"]) == (str(other), str(reference))
+    assert case["scan"] == str(tmp_path / "image.nii.gz")
+    assert case["labels"] == evaluate_folder(other, reference, labels=LABELS)["cases"][0]["labels"]
 
 
 def test_cases_that_do_not_fit_fail_alone_with_their_reason(tmp_path):

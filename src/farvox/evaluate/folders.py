@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,26 +43,65 @@ def evaluate_folder(
         progress: Called after each case.
 
     Returns:
-        The document of `metrics.json`; cases that cannot be evaluated stand under "failed" with a message.
+        The document of `metrics.json`, as `evaluate_pairs` gives it.
 
     Raises:
         DataError: Nothing to compare, or a prediction without a reference.
         UsageError: A negative or infinite tolerance.
     """
-    if tolerance_mm is not None and not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
-        raise UsageError(f"a tolerance of {tolerance_mm:g} mm", allowed="0 mm or more")
     pairs, notes = find_pairs(Path(predictions), Path(references))
+    if labels is None:
+        labels = _labels_found(pairs)
+        notes.append("no label table: the label values found in the masks are evaluated")
+    return evaluate_pairs(pairs, labels, tolerance_mm=tolerance_mm, notes=notes, progress=progress)
+
+
+def evaluate_pairs(
+    pairs: Sequence[Pair],
+    labels: LabelTable,
+    *,
+    scans: Mapping[str, Path] | None = None,
+    tolerance_mm: float | None = None,
+    notes: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Compare pairs of files that are known to belong together.
+
+    Args:
+        pairs: (case, prediction, reference) of each case.
+        labels: What the values mean.
+        scans: Image of each case, to be named in the document.
+        tolerance_mm: Of surface Dice, mm, 0 or more; None takes `default_tolerance_mm` of the references.
+        notes: Lines for the document's "notes".
+        progress: Called after each case.
+
+    Returns:
+        The document of `metrics.json`; cases that cannot be evaluated stand under "failed" with a message.
+
+    Raises:
+        UsageError: A negative or infinite tolerance.
+    """
+    notes = list(notes)
     if tolerance_mm is None:
         grids = _grids(pairs)
         tolerance_mm = default_tolerance_mm(grids) if grids else 1.0
         notes.append(f"surface tolerance {tolerance_mm:g} mm: median over cases of the geometric mean voxel spacing")
-    if labels is None:
-        labels = _labels_found(pairs)
-        notes.append("no label table: the label values found in the masks are evaluated")
+    elif not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
+        raise UsageError(f"a tolerance of {tolerance_mm:g} mm", allowed="0 mm or more")
     cases, failed = [], []
     for done, (case, prediction, reference) in enumerate(pairs, 1):
+        scan = (scans or {}).get(case)
         try:
-            cases.append(_evaluate_files(case, prediction, reference, labels, tolerance_mm))
+            figures = _evaluate_files(case, prediction, reference, labels, tolerance_mm)
+            cases.append(
+                {
+                    "case": case,
+                    "prediction": str(prediction),
+                    "reference": str(reference),
+                    "scan": None if scan is None else str(scan),
+                    **figures,
+                }
+            )
         except FarvoxError as error:
             failed.append({"case": case, "error": str(error)})
         if progress:
@@ -89,13 +128,7 @@ def _evaluate_files(
         for values, side, path in ((predicted, "prediction", prediction), (wanted, "reference", reference))
     ]
     del predicted, wanted
-    return {
-        "case": case,
-        "prediction": str(prediction),
-        "reference": str(reference),
-        "scan": None,
-        **evaluate_case(classes[0], classes[1], grid, labels, tolerance_mm),
-    }
+    return evaluate_case(classes[0], classes[1], grid, labels, tolerance_mm)
 
 
 def _to_classes(values: Any, labels: LabelTable, what: str, case: str) -> Any:
@@ -105,7 +138,7 @@ def _to_classes(values: Any, labels: LabelTable, what: str, case: str) -> Any:
         raise DataError(f"{what}: {error.found}", allowed=error.allowed, remedy=error.remedy, case=case) from None
 
 
-def _grids(pairs: list[Pair]) -> list[Grid]:
+def _grids(pairs: Sequence[Pair]) -> list[Grid]:
     """Grids of the references; files that cannot be read fail later, one by one."""
     from farvox.data import read_grid
 
@@ -116,7 +149,7 @@ def _grids(pairs: list[Pair]) -> list[Grid]:
     return grids
 
 
-def _labels_found(pairs: list[Pair]) -> LabelTable:
+def _labels_found(pairs: Sequence[Pair]) -> LabelTable:
     """A table of the whole values in all masks; other values and unreadable files fail later, case by case."""
     from farvox.data import read_label
 
