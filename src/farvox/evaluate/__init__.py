@@ -1,7 +1,7 @@
 """How good predictions are: figures per case and label, their statistics, and the files and table that show them."""
 
 from farvox.evaluate.cases import ABSENT_RULE, METRICS, default_tolerance_mm, evaluate_case
-from farvox.evaluate.folders import evaluate_folder, evaluate_pairs, evaluate_pairs
+from farvox.evaluate.folders import evaluate_folder, evaluate_pairs
 from farvox.evaluate.statistics import bootstrap_interval, make_document, summarise
 from farvox.evaluate.tables import render_table, write_metrics
 
@@ -12,7 +12,6 @@ __all__ = [
     "default_tolerance_mm",
     "evaluate_case",
     "evaluate_folder",
-    "evaluate_pairs",
     "evaluate_pairs",
     "make_document",
     "render_table",

@@ -6,10 +6,11 @@ import csv
 import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farvox.errors import UsageError
+from farvox.errors import ResourceError, UsageError
 from farvox.evaluate.cases import METRICS
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def write_metrics(document: dict[str, Any], path: Path) -> None:
         path: The JSON file; missing folders are made.
 
     Raises:
+        ResourceError: The disk is full or the folder cannot be written to.
         UsageError: `path` ends in .csv.
         ValueError: The document holds NaN or infinite figures.
     """
@@ -39,7 +41,6 @@ def write_metrics(document: dict[str, Any], path: Path) -> None:
             allowed="a .json file; the .csv is written beside it",
             remedy=f"name it {path.with_suffix('.json').name}",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     _write_whole(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _write_whole(path.with_suffix(".csv"), _csv(document))
 
@@ -98,7 +99,12 @@ def _csv(document: dict[str, Any]) -> str:
 def _write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise ResourceError(
+            f"{path} cannot be written ({error.strerror})", remedy="free space or choose another place"
+        ) from error

@@ -3,5 +3,15 @@
 from farvox.geometry.grid import Grid, Shape
 from farvox.geometry.orient import Orient
 from farvox.geometry.resample import Resample, interpolation_matrix
+from farvox.geometry.sample import mm_to_voxel_matrix, patch_bounds, sample_patch
 
-__all__ = ["Grid", "Orient", "Resample", "Shape", "interpolation_matrix"]
+__all__ = [
+    "Grid",
+    "Orient",
+    "Resample",
+    "Shape",
+    "interpolation_matrix",
+    "mm_to_voxel_matrix",
+    "patch_bounds",
+    "sample_patch",
+]

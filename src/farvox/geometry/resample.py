@@ -69,7 +69,9 @@ class Resample:
         used = np.flatnonzero(self._matrix(2)[start:stop].any(0))
         return int(used[0]), int(used[-1]) + 1
 
-    def apply(self, array: Array | torch.Tensor, start: int = 0, stop: int | None = None, offset: int = 0) -> torch.Tensor:
+    def apply(
+        self, array: Array | torch.Tensor, start: int = 0, stop: int | None = None, offset: int = 0
+    ) -> torch.Tensor:
         """Linear interpolation of (..., I, J, K) to target slices [start, stop) along K, float32.
 
         Args:
@@ -88,7 +90,9 @@ class Resample:
         for axis in sorted((0, 1), key=lambda a: self.target.shape[a] / self.source.shape[a]):
             if self.source.shape[axis] != self.target.shape[axis]:
                 matrix = torch.from_numpy(self._matrix(axis)).to(out)
-                out = torch.movedim(torch.tensordot(matrix, out, dims=([1], [out.ndim - 3 + axis])), 0, out.ndim - 3 + axis)
+                out = torch.movedim(
+                    torch.tensordot(matrix, out, dims=([1], [out.ndim - 3 + axis])), 0, out.ndim - 3 + axis
+                )
         return out
 
     def apply_labels(self, classes: Array) -> Array:

@@ -1,0 +1,77 @@
+"""What verbs share: options, output on the right stream, the dataset named on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from farvox.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from farvox.data import CaseCheck, Dataset
+
+DatasetArgument = Annotated[
+    Path | None, typer.Argument(help="An MSD, nnU-Net, BraTS or PROMISE12 folder.", show_default=False)
+]
+ImagesOption = Annotated[
+    str | None,
+    typer.Option("--images", help="Instead of DATASET: pattern of image files, such as 'scans/*_t2.nii.gz'."),
+]
+LabelsOption = Annotated[str | None, typer.Option("--labels", help="Pattern of label files; its * match the images'.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave bad cases out instead of stopping.")]
+
+
+def stderr() -> Console:
+    """Console for progress, notes and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def stdout() -> Console:
+    """Console for results."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a verb."""
+    typer.echo(json.dumps(document, indent=1, allow_nan=False, default=str))
+
+
+def open_dataset(folder: Path | None, images: str | None, labels: str | None) -> Dataset:
+    """The dataset a user named by a folder or by patterns.
+
+    Raises:
+        UsageError: Both or neither were given.
+    """
+    from farvox.data import read_dataset
+
+    if (folder is None) == (images is None):
+        raise UsageError(
+            "no dataset given" if folder is None else "both DATASET and --images given",
+            allowed="a DATASET folder, or --images and --labels patterns",
+        )
+    return read_dataset(folder, images=images, labels=labels)
+
+
+def check_cases(dataset: Dataset) -> list[CaseCheck]:
+    """Check every case, with a progress bar."""
+    from rich.progress import track
+
+    from farvox.data import check_dataset
+
+    total = len(dataset.cases) + len(dataset.unlabelled)
+    bar = iter(
+        track(range(total), "checking scans", console=stderr(), transient=True, disable=not stderr().is_terminal)
+    )
+    next(bar, None)
+    return check_dataset(dataset, lambda: next(bar, None))

@@ -1,0 +1,200 @@
+"""`farvox train`: from a dataset to networks, masks of unseen scans, metrics and a report."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from farvox.cli.common import DatasetArgument, DeviceOption, ImagesOption, JsonOption, LabelsOption, SkipBadOption
+
+if TYPE_CHECKING:
+    from farvox.data import CaseCheck, Dataset
+    from farvox.recipes import Recipe
+    from farvox.train.folds import Fold
+
+
+def run(
+    dataset: DatasetArgument = None,
+    images: ImagesOption = None,
+    labels: LabelsOption = None,
+    recipe: Annotated[str, typer.Option("--recipe", help="A shipped recipe's name or a TOML file.")] = "default",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder (default: runs/<dataset>-<recipe>).")
+    ] = None,
+    folds: Annotated[
+        int, typer.Option("--folds", help="Parts of the cross-validation; more than cases: leave one out.")
+    ] = 5,
+    fold: Annotated[
+        int | None, typer.Option("--fold", help="Train this fold alone (0, 1, …); all of them otherwise.")
+    ] = None,
+    leave_one_out: Annotated[bool, typer.Option("--leave-one-out", help="As many folds as cases.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Train one network on all cases, without validation.")
+    ] = False,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="Regular expression; cases whose match agrees (a patient) stay in one fold."),
+    ] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Training time per fold: 45s, 8m, 2h.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the cases instead of a time.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, section.key=value; may be repeated.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped or killed.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where there is a run already.")] = False,
+    skip_bad: SkipBadOption = False,
+    device: DeviceOption = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="GPUs that share each fold.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Train on a dataset by cross-validation; predict, evaluate and report each fold's unseen scans.
+
+    Ctrl-C ends after the current step with a usable bundle; --resume goes on from there, or from the last checkpoint
+    after a kill.
+    """
+    from farvox.cli.common import open_dataset, print_json
+    from farvox.devices import pick_device
+    from farvox.errors import UsageError
+    from farvox.recipes import load_recipe, parse_duration
+
+    changes = list(settings or [])
+    if budget is not None and epochs is not None:
+        raise UsageError("both --budget and --epochs given", allowed="one of them")
+    if budget is not None:
+        parse_duration(budget)
+        changes += [f'train.budget="{budget}"', "train.epochs=0"]
+    if epochs is not None:
+        if epochs < 1:
+            raise UsageError(f"--epochs {epochs}", allowed="1 or more")
+        changes.append(f"train.epochs={epochs}")
+    chosen = load_recipe(recipe, changes)
+    pick_device(device)
+    found = open_dataset(dataset, images, labels)
+    run_folder = out or Path("runs") / f"{found.name.replace(' ', '_')}-{chosen.name}"
+    found, checks = _sound_cases(found, skip_bad)
+    picked = _folds(found, checks, chosen, folds, fold, leave_one_out, everything, group)
+    if overwrite:
+        for one in picked:
+            shutil.rmtree(run_folder / f"fold-{one.name}", ignore_errors=True)
+    summary = train_folds(
+        found, picked, chosen, run_folder, device=device, devices=devices, resume=resume, quiet=as_json
+    )
+    if as_json:
+        print_json(summary)
+    raise typer.Exit(1 if any(entry["reason"] == "interrupted" for entry in summary["folds"].values()) else 0)
+
+
+def train_folds(
+    dataset: Dataset,
+    folds: list[Fold],
+    recipe: Recipe,
+    run_folder: Path,
+    *,
+    device: str = "auto",
+    devices: int = 1,
+    resume: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train the folds one after the other, then write summary and report; shared with `farvox demo`."""
+    from farvox.cli.common import stderr, stdout
+    from farvox.cli.progress import Watch
+    from farvox.evaluate import render_table
+    from farvox.report import write_report
+    from farvox.train.run import is_done, run_fold, summarise_run
+
+    stopped = None
+    with Watch(stderr()) as watch:
+        for one in folds:
+            if resume and is_done(run_folder, one):
+                watch.say(f"fold {one.name} is done")
+                continue
+            validated = f", {len(one.validation)} unseen" if one.validation else ""
+            watch.say(f"fold {one.name}: {len(one.training)} cases to train on{validated}; recipe {recipe.name}")
+            result = run_fold(dataset, one, recipe, run_folder, watch, device=device, devices=devices, resume=resume)
+            if result.outcome.reason == "interrupted":
+                stopped = result
+                break
+            if result.metrics:
+                mean = result.metrics["summary"]["foreground"]["dice"]["mean"]
+                watch.say(f"fold {one.name}: mean foreground Dice {mean:.3f} on {len(one.validation)} unseen scans")
+        watch.stage("write report", 0.0)
+        summary = summarise_run(run_folder, dataset, recipe)
+        if stopped:
+            bundle = run_folder / f"fold-{stopped.fold.name}" / "bundle"
+            watch.say(
+                f"stopped after {stopped.outcome.step} steps; the network so far is in {bundle}; "
+                "repeat the command with --resume to go on"
+            )
+            summary["folds"][stopped.fold.name] = {"reason": "interrupted", "step": stopped.outcome.step}
+        report = write_report(run_folder) if not stopped else None
+    if not quiet:
+        if "summary" in summary:
+            stdout().print(render_table(summary))
+        if report:
+            stdout().print(f"report: {report}", markup=False, soft_wrap=True)
+    return summary
+
+
+def _sound_cases(dataset: Dataset, skip_bad: bool) -> tuple[Dataset, list[CaseCheck]]:
+    """Check all cases before any work; bad ones stop everything, or are left out when the user says so."""
+    from dataclasses import replace
+
+    from farvox.cli.check import table
+    from farvox.cli.common import check_cases, stderr
+    from farvox.data import absent_labels
+    from farvox.errors import DataError
+
+    dataset = replace(dataset, unlabelled=())
+    checks = check_cases(dataset)
+    bad = [check for check in checks if check.problem]
+    if bad and (not skip_bad or len(bad) == len(checks)):
+        stderr().print(table(dataset, bad))
+        first = f"case {bad[0].id}: {bad[0].problem}"
+        raise DataError(
+            f"{len(bad)} of {len(checks)} cases cannot be used ({first})",
+            remedy=bad[0].fix if len(bad) == len(checks) == 1 else "mend them, or leave them out by --skip-bad",
+        )
+    for check in bad:
+        stderr().print(f"left out: case {check.id}: {check.problem}", markup=False)
+    sound = [check for check in checks if not check.problem]
+    absent = absent_labels(dataset, sound)
+    if absent:
+        raise DataError(
+            f"label {', '.join(f'{value} ({name})' for value, name in absent)} occurs in no case",
+            allowed="each label of the table in at least one case",
+            remedy="take it out of the label table (dataset.json)",
+        )
+    names = {check.id for check in sound}
+    return replace(dataset, cases=tuple(case for case in dataset.cases if case.id in names)), sound
+
+
+def _folds(
+    dataset: Dataset,
+    checks: list[CaseCheck],
+    recipe: Recipe,
+    folds: int,
+    fold: int | None,
+    leave_one_out: bool,
+    everything: bool,
+    group: str | None,
+) -> list[Fold]:
+    from farvox.errors import UsageError
+    from farvox.train.folds import all_cases, check_coverage, make_folds
+
+    ids = [case.id for case in dataset.cases]
+    if everything:
+        if fold is not None or leave_one_out:
+            raise UsageError("--all together with --fold or --leave-one-out", allowed="one of them")
+        return [all_cases(ids)]
+    made = make_folds(ids, len(ids) if leave_one_out and len(ids) > 1 else folds, recipe.train.seed, group)
+    if fold is not None and not 0 <= fold < len(made):
+        raise UsageError(f"--fold {fold}", allowed=f"0 to {len(made) - 1}")
+    picked = made if fold is None else [made[fold]]
+    present = {check.id: set(check.labels or ()) for check in checks}
+    names = {value: name for _, value, name in dataset.labels.foreground}
+    for one in picked:
+        check_coverage(one, present, names)
+    return picked

@@ -1,0 +1,48 @@
+"""Which processor does the work and in which arithmetic; a device that was asked for and is not there is an error."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+from farvox.errors import DeviceError
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """'auto' (a GPU when there is one), 'cpu', 'cuda', 'cuda:N' or 'mps' → device.
+
+    Raises:
+        DeviceError: Not such a name, or no such device in this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    here = ["auto", "cpu", *[f"cuda:{n}" for n in range(torch.cuda.device_count())]]
+    if torch.backends.mps.is_available():
+        here.append("mps")
+    if name in here or (name == "cuda" and torch.cuda.is_available()):
+        return torch.device(name)
+    raise DeviceError(f"device '{name}' is not there", allowed=", ".join(here), remedy="choose one of these")
+
+
+def pick_precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+    """The arithmetic to use: `auto` takes bfloat16 only where the processor has matrix units for it."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    # AMX tiles make bfloat16 convolutions two to three times as fast; without them bfloat16 is slower than float32.
+    return "bfloat16" if device.type == "cpu" and _has_amx() else "float32"
+
+
+def arithmetic(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Context in which a network runs in that arithmetic (weights stay float32)."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def _has_amx() -> bool:
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())

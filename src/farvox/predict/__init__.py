@@ -1,0 +1,7 @@
+"""From scans to masks."""
+
+from farvox.predict.memory import parse_memory
+from farvox.predict.predictor import Predictor, make_scorer
+from farvox.predict.windows import stream_scores
+
+__all__ = ["Predictor", "make_scorer", "parse_memory", "stream_scores"]

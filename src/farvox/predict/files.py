@@ -1,0 +1,134 @@
+"""From paths on a command line to masks in a folder: which files make a scan, and one scan after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from farvox.data import CaseFiles, Dataset, is_scan, mask_name, scan_stem, write_mask
+from farvox.data.load import load_image, require_intensities
+from farvox.errors import DataError, FarvoxError
+from farvox.predict.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What became of one scan: a mask, or an error in one line."""
+
+    case: str
+    mask: Path | None
+    error: str | None
+    seconds: float
+    volumes_ml: dict[str, float]
+    """Volume of each label in the mask, by name, ml."""
+
+
+def find_scans(paths: Sequence[Path], channels: Sequence[str]) -> list[CaseFiles]:
+    """Scans among files, DICOM folders and folders of scans.
+
+    Where the network wants several channels, files `<scan>_0000`, `<scan>_0001`, … or `<scan>_<channel name>` (or with
+    a hyphen) belong together; a single file may hold all channels as well.
+
+    Raises:
+        DataError: A path that is not a scan, two scans whose masks would have one name, a missing channel.
+    """
+    files = [file for path in paths for file in _expand(path)]
+    scans = _group(files, channels) if len(channels) > 1 else [CaseFiles(scan_stem(f), (f,)) for f in files]
+    seen: dict[str, CaseFiles] = {}
+    for scan in scans:
+        if other := seen.get(scan.id):
+            raise DataError(
+                f"{other.images[0]} and {scan.images[0]} would write the same mask",
+                allowed="one scan a name",
+                remedy="predict them into two folders",
+                case=scan.id,
+            )
+        seen[scan.id] = scan
+    return scans
+
+
+def predict_scans(
+    predictor: Predictor,
+    scans: Sequence[CaseFiles],
+    out: Path,
+    *,
+    max_memory: int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Iterator[Prediction]:
+    """Segment scans one after the other and write each mask under its scan's name; a bad scan does not stop the rest.
+
+    Args:
+        predictor: The networks.
+        scans: As from `find_scans`.
+        out: Folder for the masks; made where it is missing.
+        max_memory: Bytes for the whole process, or None.
+        progress: Told (case, finished share).
+    """
+    cases = tuple(scans)
+    described = Dataset("scans", Path(), cases, predictor.channels, predictor.labels, unlabelled=cases)
+    for case in cases:
+        started = time.monotonic()
+        try:
+            scan = load_image(described, case)
+            require_intensities(described, case, scan.image)
+            name = mask_name(case.images[0]) if len(case.images) == 1 else case.id + _suffix(case.images[0])
+            if (out / name).resolve() == case.images[0].resolve():
+                raise DataError(
+                    "the mask would replace its scan", remedy="give --out a folder of its own", case=case.id
+                )
+            told = (lambda share, id=case.id: progress(id, share)) if progress else None
+            values = predictor.segment(scan, max_memory=max_memory, progress=told)
+            write_mask(out / name, values, scan)
+            volumes = {
+                name: float((values == value).sum()) * scan.grid.voxel_ml
+                for _, value, name in predictor.labels.foreground
+            }
+            yield Prediction(case.id, out / name, None, time.monotonic() - started, volumes)
+        except FarvoxError as error:
+            error.case = error.case or case.id
+            yield Prediction(case.id, None, str(error), time.monotonic() - started, {})
+
+
+def _expand(path: Path) -> list[Path]:
+    if is_scan(path):
+        return [path]
+    if path.is_dir():
+        inside = [entry for entry in sorted(path.iterdir()) if is_scan(entry)]
+        if inside:
+            return inside
+        raise DataError(f"no scan in folder {path}", allowed="a DICOM series, or scans in a known format")
+    if not path.exists():
+        raise DataError(f"no file {path}", remedy="check the path")
+    raise DataError(f"{path} is not a scan", allowed=".nii, .nii.gz, .mha, .mhd, .nrrd or a DICOM folder")
+
+
+def _group(files: Sequence[Path], channels: Sequence[str]) -> list[CaseFiles]:
+    endings = [{f"{index:04d}", name.lower().replace(" ", "")} for index, name in enumerate(channels)]
+    groups: dict[str, dict[int, Path]] = {}
+    scans = []
+    for file in files:
+        stem = scan_stem(file)
+        cut = max(stem.rfind("_"), stem.rfind("-"))
+        ending = stem[cut + 1 :].lower()
+        index = next((n for n, known in enumerate(endings) if ending in known), None)
+        if cut < 0 or index is None:
+            scans.append(CaseFiles(stem, (file,)))
+        else:
+            groups.setdefault(stem[:cut], {})[index] = file
+    for name, found in groups.items():
+        missing = [channel for index, channel in enumerate(channels) if index not in found]
+        if missing:
+            raise DataError(
+                f"no file for channel {', '.join(missing)}",
+                allowed=f"{len(channels)} channels: {', '.join(channels)}",
+                remedy=f"give a file such as {name}_{channels.index(missing[0]):04d} too",
+                case=name,
+            )
+        scans.append(CaseFiles(name, tuple(found[index] for index in range(len(channels)))))
+    return scans
+
+
+def _suffix(path: Path) -> str:
+    return path.name[len(scan_stem(path)) :] or ".nii.gz"

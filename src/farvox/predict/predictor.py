@@ -1,0 +1,153 @@
+"""`Predictor`: one or several bundles as one function from a scan to a label on that scan's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from farvox.bundle import Bundle, load_bundle
+from farvox.data.case import Scan
+from farvox.data.prepare import to_network_space
+from farvox.devices import Precision, arithmetic, pick_device, pick_precision
+from farvox.errors import BundleError, DataError
+from farvox.geometry import Grid, Shape
+from farvox.labels import LabelTable
+from farvox.predict.memory import plan_memory
+from farvox.predict.restore import ScoreStream, reduce_to_classes
+from farvox.predict.windows import Scorer, stream_scores
+from farvox.types import Array, FloatArray
+
+
+class Predictor:
+    """Segments scans with the mean score of one or several bundles.
+
+    Args:
+        bundles: Networks that know the same labels and channels.
+        device: As in `pick_device`.
+        overlap: Least share that neighbouring windows have in common, 0 to below 1.
+
+    Raises:
+        BundleError: No bundle, or labels or channels differ between bundles.
+        DeviceError: The device is not there.
+    """
+
+    def __init__(self, bundles: Sequence[Bundle], device: str = "auto", overlap: float = 0.5) -> None:
+        if not bundles:
+            raise BundleError("no bundle given", allowed="one or more bundle folders")
+        first = bundles[0].manifest
+        for other in bundles[1:]:
+            if other.manifest.label_table != first.label_table:
+                raise BundleError(
+                    f"{other.path} and {bundles[0].path} know different labels", allowed="folds of one run"
+                )
+            if other.manifest.preparation.channels != first.preparation.channels:
+                raise BundleError(
+                    f"{other.path} and {bundles[0].path} want different channels", allowed="folds of one run"
+                )
+        self.bundles = tuple(bundles)
+        self.labels: LabelTable = first.label_table
+        self.channels: tuple[str, ...] = first.preparation.channels
+        self.overlap = overlap
+        self.device = pick_device(device)
+        self.precision: Precision = pick_precision("auto", self.device)
+        for bundle in self.bundles:
+            bundle.network.to(self.device).eval()
+
+    @classmethod
+    def load(cls, *bundles: str | Path, device: str = "auto", overlap: float = 0.5) -> Predictor:
+        """Open one or several bundle folders.
+
+        Raises:
+            BundleError: A bundle is missing, damaged or newer than this program.
+        """
+        return cls([load_bundle(path) for path in bundles], device, overlap)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The first bundle's network, a plain torch module."""
+        return self.bundles[0].network
+
+    def segment(
+        self,
+        scan: str | Path | Scan | Array,
+        affine: FloatArray | None = None,
+        *,
+        max_memory: int | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Array:
+        """Label a scan.
+
+        Args:
+            scan: A file, the folder of a DICOM series, a `Scan`, or an array (I, J, K) or (C, I, J, K).
+            affine: For an array: 4×4, voxel index to mm, RAS+. Left out, axes are taken as right, anterior, superior at
+                the spacing the network was trained on.
+            max_memory: Bytes the whole process may hold; None leaves it to what is free.
+            progress: Told the finished share, 0 to 1.
+
+        Returns:
+            (I, J, K) label values on the scan's own grid.
+
+        Raises:
+            DataError: The scan cannot be read, or has the wrong number of channels.
+            ResourceError: It does not fit into `max_memory`.
+        """
+        if isinstance(scan, (str, Path)):
+            from farvox.data import read_scan
+
+            scan = read_scan(Path(scan))
+        if isinstance(scan, np.ndarray):
+            scan = self._scan_of(scan, affine)
+        return self.labels.to_values(self._classes(scan, max_memory, progress))
+
+    def _scan_of(self, array: Array, affine: FloatArray | None) -> Scan:
+        image = array if array.ndim == 4 else array[None]
+        if image.ndim != 4:
+            raise DataError(f"array of {array.ndim} dimensions", allowed="(I, J, K) or (C, I, J, K)")
+        if not np.isfinite(image).all():
+            raise DataError("array holds NaN or infinite values", allowed="finite intensities")
+        if affine is None:
+            affine = np.diag([*self.bundles[0].manifest.preparation.spacing, 1.0])
+        i, j, k = image.shape[1:]
+        return Scan(image, Grid((i, j, k), affine), Path("array"))
+
+    def _classes(self, scan: Scan, max_memory: int | None, progress: Callable[[float], None] | None) -> Array:
+        if scan.image.shape[0] != len(self.channels):
+            raise DataError(
+                f"{scan.image.shape[0]} channel(s)",
+                allowed=f"{len(self.channels)}: {', '.join(self.channels)}",
+                remedy="give the scan with the channels the network was trained on",
+                case=scan.path.name,
+            )
+        spaces = [to_network_space(scan.image, scan.grid, b.manifest.preparation) for b in self.bundles]
+        streams, slabs = [], []
+        for bundle, space in zip(self.bundles, spaces, strict=True):
+            plan = plan_memory(
+                max_memory,
+                bundle.network,
+                len(self.channels),
+                self.labels.classes,
+                len(self.bundles),
+                bundle.manifest.window or space.grid.shape,
+                space.grid.shape,
+                space.orient.target.shape,
+            )
+            scorer = make_scorer(bundle.network, self.device, self.precision)
+            batch = 4 if self.device.type == "cuda" else 1
+            parts = stream_scores(scorer, space.slab, space.grid.shape, plan.window, self.overlap, batch)
+            streams.append(ScoreStream(parts, space.resample.inverse))
+            slabs.append(plan.slab)
+        shape: Shape = spaces[0].orient.target.shape
+        return spaces[0].orient.invert(reduce_to_classes(streams, shape, min(slabs), progress))
+
+
+def make_scorer(network: torch.nn.Module, device: torch.device, precision: Precision) -> Scorer:
+    """A network as a function from windows (B, C, I, J, K) to class probabilities, float32."""
+
+    def score(windows: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), arithmetic(precision, device):
+            return network(windows.to(device)).float().softmax(1)
+
+    return score

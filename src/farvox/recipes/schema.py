@@ -1,0 +1,114 @@
+"""Every setting a recipe may hold, its type, range and default; an unknown key is an error."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Spacing = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+LossTerm = Literal["cross_entropy", "hard_cross_entropy_half", "hard_cross_entropy_quarter", "dice"]
+Axis = Literal["left-right", "posterior-anterior", "inferior-superior"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GridSettings(_Section):
+    """Network space. Axes are always right, anterior, superior."""
+
+    spacing: Spacing | Literal["auto"] = "auto"
+    """Voxel spacing, mm; auto takes the median of the training scans, coarsened until `max_voxels` holds."""
+    max_voxels: int = Field(1_000_000, ge=1_000)
+    """For auto: a scan of median size has at most this many voxels in network space."""
+
+
+class IntensitySettings(_Section):
+    """How intensities are brought to about zero mean and unit spread."""
+
+    kind: Literal["auto", "per-scan", "fixed"] = "auto"
+    """per-scan: percentiles, mean and spread of each scan (MR). fixed: those of the training labels (CT, HU)."""
+
+
+class ModelSettings(_Section):
+    """Which network of the registry, with which options."""
+
+    name: str = "unet3d"
+    options: dict[str, Any] = {}
+    """Handed to the network's builder; for `unet3d`, strides and kernels follow the spacing when left out."""
+
+
+class PatchSettings(_Section):
+    """What the network sees at once."""
+
+    size: Size | Literal["auto", "whole"] = "auto"
+    """Voxels; auto fits the median scan within `max_voxels`; whole takes each scan as it is (batch of 1)."""
+    max_voxels: int = Field(200_000, ge=1_000)
+    centre: Literal["classes", "uniform"] = "classes"
+    """classes: each class, background included, is as often at the centre; uniform: anywhere in the scan."""
+
+
+class AugmentSettings(_Section):
+    """Random change of each patch. Zero switches a part off."""
+
+    affine: float = Field(0.1, ge=0, le=0.5)
+    """Spread of the nine entries added to the identity matrix, applied in mm (OBELISK, MIDL 2018: 0.2)."""
+    flip: tuple[Axis, ...] = ()
+    """Axes flipped half of the time; left-right swaps labels whose names are a left/right pair."""
+    contrast: float = Field(0.15, ge=0, le=1)
+    """Spread of the logarithm of a factor on the normalised intensities."""
+    brightness: float = Field(0.15, ge=0, le=1)
+    """Spread of a shift, in units of the normalised intensities."""
+    gamma: float = Field(0.15, ge=0, le=1)
+    """Spread of the logarithm of the exponent applied between the patch's darkest and brightest value."""
+    noise: float = Field(0.1, ge=0, le=1)
+    """Largest standard deviation of added noise."""
+
+
+class LossSettings(_Section):
+    """A sum of terms."""
+
+    terms: tuple[LossTerm, ...] = Field(("cross_entropy", "dice"), min_length=1)
+    class_weights: bool = True
+    """Weight cross-entropy by the inverse square root of each class's frequency (OBELISK, MedIA 2019, section 4)."""
+
+
+class TrainSettings(_Section):
+    """Optimisation and its length."""
+
+    budget: str = "8m"
+    """Time to train, such as 45s, 8m or 2h; the learning rate follows it. Used where `epochs` is 0."""
+    epochs: int = Field(0, ge=0)
+    """Passes over the training cases; when above 0 it takes the place of the budget and makes runs repeatable."""
+    batch: int = Field(2, ge=1)
+    learning_rate: float = Field(0.002, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    schedule: Literal["cosine", "polynomial", "constant"] = "cosine"
+    """Fall of the learning rate over the budget or the epochs."""
+    warmup: float = Field(0.03, ge=0, lt=1)
+    """Share of the training over which the learning rate rises from zero."""
+    clip_gradient: float = Field(1.0, ge=0)
+    """Largest norm of the gradient; 0 for no limit."""
+    seed: int = Field(0, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 arithmetic with float32 weights where the processor multiplies it in hardware, else float32."""
+    checkpoint_seconds: float = Field(20.0, ge=0)
+    """Time between checkpoints; what a kill can cost."""
+
+
+class Recipe(_Section):
+    """All settings of one training."""
+
+    name: str = "default"
+    description: str = ""
+    source: str = ""
+    """Paper and section, where the recipe follows one."""
+    grid: GridSettings = GridSettings()
+    intensity: IntensitySettings = IntensitySettings()
+    model: ModelSettings = ModelSettings()
+    patch: PatchSettings = PatchSettings()
+    augment: AugmentSettings = AugmentSettings()
+    loss: LossSettings = LossSettings()
+    train: TrainSettings = TrainSettings()

@@ -1,0 +1,71 @@
+"""The state of a training on disk, replaced as a whole, so that a kill at any moment leaves a complete one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from farvox.errors import BundleError, ResourceError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a resumed training needs to go on as if it had never stopped.
+
+    Random draws are keyed by seed and step, so the step number stands for all random states.
+    """
+
+    step: int
+    seconds: float
+    network: dict[str, Any]
+    optimiser: dict[str, Any]
+    log_bytes: int
+    """Length of log.jsonl at that step; what was written later is cut off on resuming."""
+    recipe: str
+    """Resolved recipe as TOML."""
+    preparation: str
+    """As JSON."""
+    training: tuple[str, ...]
+    loss_sum: float
+    loss_steps: int
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write beside, flush to the disk, then rename over the old one.
+
+    Raises:
+        ResourceError: The disk is full; the old checkpoint stays.
+    """
+    fresh = path.with_suffix(".tmp")
+    try:
+        with fresh.open("wb") as file:
+            torch.save({**asdict(checkpoint), "training": list(checkpoint.training)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except (OSError, RuntimeError) as error:
+        fresh.unlink(missing_ok=True)
+        raise ResourceError(
+            f"cannot write checkpoint {path}: {getattr(error, 'strerror', None) or error}",
+            remedy="free disk space, then go on with --resume",
+        ) from None
+
+
+def load_checkpoint(path: Path) -> Checkpoint | None:
+    """The checkpoint, or None when there is none; tensors and plain values only, no code is run.
+
+    Raises:
+        BundleError: The file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return Checkpoint(**{**content, "training": tuple(content["training"])})
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BundleError(f"checkpoint {path} is damaged: {first}", remedy="train anew without --resume") from None

@@ -1,0 +1,92 @@
+"""Folds of a cross-validation: fixed by the seed, groups kept together, every class in every training part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from farvox.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Case ids to train on and to validate on; `name` is the fold's number, or 'all'."""
+
+    name: str
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+def make_folds(cases: Sequence[str], folds: int, seed: int = 0, group: str | None = None) -> list[Fold]:
+    """Split cases into `folds` parts of nearly equal size; each part validates once.
+
+    Args:
+        cases: Case ids, any order; the split depends on the set and the seed alone.
+        folds: Number of parts, at least 2; more than there are cases (or groups) becomes leave-one-out.
+        seed: Of the shuffle.
+        group: Regular expression; cases whose matched text agrees (say, a patient's number) stay together.
+
+    Raises:
+        UsageError: Fewer than two folds, or an expression that does not match a case.
+        DataError: Fewer than two cases or groups.
+    """
+    if folds < 2:
+        raise UsageError(f"{folds} fold(s)", allowed="2 or more", remedy="use --all to train on every case")
+    groups: dict[str, list[str]] = {}
+    for case in sorted(cases):
+        groups.setdefault(_group_of(case, group), []).append(case)
+    if len(groups) < 2:
+        raise DataError(
+            f"{len(cases)} case(s) in {len(groups)} group(s)",
+            allowed="at least two, one to train on and one to validate on",
+            remedy="add labelled cases, or train without validation by --all",
+        )
+    names = sorted(groups)
+    np.random.default_rng(seed).shuffle(names)
+    parts = np.array_split(np.array(names, dtype=object), min(folds, len(names)))
+    out = []
+    for number, part in enumerate(parts):
+        held = {case for name in part for case in groups[name]}
+        out.append(Fold(str(number), tuple(c for c in sorted(cases) if c not in held), tuple(sorted(held))))
+    return out
+
+
+def all_cases(cases: Sequence[str]) -> Fold:
+    """Every case to train on, none to validate on."""
+    return Fold("all", tuple(sorted(cases)), ())
+
+
+def check_coverage(fold: Fold, values: Mapping[str, set[int]], names: Mapping[int, str]) -> None:
+    """Refuse a fold whose training part lacks a class altogether.
+
+    Args:
+        fold: The fold.
+        values: Label values present in each case.
+        names: Name of each foreground value.
+
+    Raises:
+        DataError: A class occurs in no training case of the fold.
+    """
+    seen = set().union(*(values[case] for case in fold.training))
+    missing = [f"{value} ({name})" for value, name in names.items() if value not in seen]
+    if missing:
+        raise DataError(
+            f"fold {fold.name}: no training case holds label {', '.join(missing)}",
+            allowed="each label in at least one training case of each fold",
+            remedy="use more folds or another seed (--set train.seed=1), or take the label out of the table",
+        )
+
+
+def _group_of(case: str, expression: str | None) -> str:
+    if expression is None:
+        return case
+    try:
+        match = re.search(expression, case)
+    except re.error as error:
+        raise UsageError(f"--group {expression}: {error}", allowed="a regular expression") from None
+    if match is None:
+        raise UsageError(f"--group {expression} does not match case {case}", allowed="an expression all ids match")
+    return match[0]

@@ -1,0 +1,281 @@
+"""The training loop: draw patches, step, note, validate, keep a checkpoint; ends by budget, epochs or Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from farvox.data.augment import change_intensities, flip, random_matrix
+from farvox.data.patches import PreparedCase, choose_centre, class_counts, draw_patch
+from farvox.data.prepare import Preparation
+from farvox.devices import Precision
+from farvox.errors import FarvoxError
+from farvox.geometry import Shape
+from farvox.labels import IGNORE, LabelTable
+from farvox.losses import class_weights, make_loss
+from farvox.predict.predictor import make_scorer
+from farvox.predict.windows import stream_scores
+from farvox.recipes import Recipe, dump_recipe
+from farvox.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from farvox.train.schedule import Pace, learning_rate
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_VALIDATIONS = 10
+_VALIDATION_CASES = 6
+
+Reason = Literal["budget", "epochs", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the training is, for whoever shows it."""
+
+    share: float
+    epoch: int
+    step: int
+    loss: float
+    seconds: float
+    seconds_left: float | None
+    dice: float | None
+    """Mean foreground Dice of the latest validation, in network space."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    reason: Reason
+    epoch: int
+    step: int
+    seconds: float
+
+
+class TrainingFailed(FarvoxError):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class Training:
+    """One network on one fold.
+
+    Args:
+        recipe: Resolved: no `auto` left.
+        preparation: How scans came into network space.
+        labels: The label table.
+        cases: Prepared training cases.
+        validation: Prepared validation cases; a few of them are scored now and then for the learning curve.
+        folder: Gets `log.jsonl` and `checkpoint.pt`.
+        fabric: Devices and precision.
+        precision: For scoring between steps.
+        on_progress: Called after every step.
+        stop: Asked after every step whether to end early.
+    """
+
+    recipe: Recipe
+    preparation: Preparation
+    labels: LabelTable
+    cases: Sequence[PreparedCase]
+    validation: Sequence[PreparedCase]
+    folder: Path
+    fabric: Fabric
+    precision: Precision
+    on_progress: Callable[[Progress], None]
+    stop: Callable[[], bool]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every training case is seen once, over all devices."""
+        return max(1, math.ceil(len(self.cases) / (self.recipe.train.batch * self.fabric.world_size)))
+
+    def run(self, network: torch.nn.Module, start: dict[str, Any]) -> Outcome:
+        """Train `network` in place, from the folder's checkpoint where there is one.
+
+        Args:
+            network: Freshly built; its weights are replaced when resuming.
+            start: Facts for the log's first line.
+        """
+        settings = self.recipe.train
+        optimiser = torch.optim.AdamW(
+            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        held = load_checkpoint(self.folder / "checkpoint.pt")
+        if held:
+            network.load_state_dict(held.network)
+            optimiser.load_state_dict(held.optimiser)
+        wrapped, optimiser = self.fabric.setup(network, optimiser)
+        counts = torch.from_numpy(class_counts(self.cases))
+        weights = class_weights(counts).float() if self.recipe.loss.class_weights else None
+        loss_function = make_loss(self.recipe.loss.terms, weights).to(self.fabric.device)
+        log = _Log(self.folder / "log.jsonl", held.log_bytes if held else 0, self.fabric.is_global_zero)
+        if not held:
+            log.write({"event": "start", **start})
+        pace = Pace.of(self.recipe, self.steps_per_epoch, held.seconds if held else 0.0)
+        step = held.step if held else 0
+        loss_sum, loss_steps = (held.loss_sum, held.loss_steps) if held else (0.0, 0)
+        dice: float | None = None
+        saved_at = time.monotonic()
+        network.train()
+        while True:
+            done = pace.progress(step)
+            if done >= 1:
+                reason: Reason = "epochs" if settings.epochs else "budget"
+                break
+            if self.stop():
+                reason = "interrupted"
+                break
+            rate = learning_rate(settings.learning_rate, done, settings.schedule, settings.warmup)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            image, target = self._batch(step)
+            torch.manual_seed(self._key(step))
+            with self.fabric.autocast():
+                logits = wrapped(image)
+            loss = loss_function(logits, target)
+            optimiser.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            if settings.clip_gradient:
+                self.fabric.clip_gradients(
+                    wrapped, optimiser, max_norm=settings.clip_gradient, error_if_nonfinite=False
+                )
+            optimiser.step()
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise TrainingFailed(
+                    f"the loss became {value} at step {step}",
+                    remedy="lower the learning rate (--set train.learning_rate=…) or use --set train.precision=float32",
+                )
+            step += 1
+            loss_sum, loss_steps = loss_sum + value, loss_steps + 1
+            now = pace.progress(step)
+            epoch = step // self.steps_per_epoch
+            if step % self.steps_per_epoch == 0 or now >= 1:
+                log.write(
+                    {"event": "epoch", "epoch": epoch, "step": step, "progress": round(now, 6)}
+                    | {"seconds": round(pace.seconds, 2), "loss": loss_sum / loss_steps, "learning_rate": rate}
+                )
+                loss_sum, loss_steps = 0.0, 0
+            if self.validation and int(now * _VALIDATIONS) > int(done * _VALIDATIONS):
+                by_label = self._validate(network)
+                dice = float(np.mean(list(by_label.values()))) if by_label else None
+                log.write(
+                    {"event": "validation", "epoch": epoch, "step": step, "seconds": round(pace.seconds, 2)}
+                    | {"dice": by_label, "mean": dice}
+                )
+            self.on_progress(Progress(now, epoch, step, value, pace.seconds, pace.seconds_left(step), dice))
+            if time.monotonic() - saved_at > settings.checkpoint_seconds:
+                self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
+                saved_at = time.monotonic()
+        self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
+        return Outcome(reason, step // self.steps_per_epoch, step, pace.seconds)
+
+    def _key(self, step: int) -> int:
+        """Seed of everything random in a step on this device."""
+        key = np.random.SeedSequence([self.recipe.train.seed, step, self.fabric.global_rank])
+        return int(key.generate_state(1)[0])
+
+    def _batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches (B, C, *size) and classes (B, *size) of a step; the same for the same seed and step."""
+        settings, change = self.recipe.train, self.recipe.augment
+        rng = np.random.default_rng(self._key(step))
+        epoch, within = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(self.cases))
+        images, targets = [], []
+        for member in range(settings.batch):
+            place = (within * self.fabric.world_size + self.fabric.global_rank) * settings.batch + member
+            case = self.cases[order[place % len(self.cases)]]
+            shape = self._size(case)
+            centre = choose_centre(case, shape, self.recipe.patch.centre, rng)
+            matrix = random_matrix(change.affine, self.preparation.spacing, rng)
+            image, target = draw_patch(case, centre, matrix, shape, self.fabric.device)
+            image, target = flip(image, target, change.flip, self.labels, rng)
+            images.append(
+                change_intensities(image, change.contrast, change.brightness, change.gamma, change.noise, rng)
+            )
+            targets.append(target)
+        return torch.stack(images), torch.stack(targets)
+
+    def _size(self, case: PreparedCase) -> Shape:
+        size = self.recipe.patch.size
+        return case.shape if isinstance(size, str) else size
+
+    def _validate(self, network: torch.nn.Module) -> dict[str, float]:
+        """Dice of each label over a few validation cases together, in network space."""
+        network.eval()
+        scorer = make_scorer(network, self.fabric.device, self.precision)
+        chosen = np.unique(np.linspace(0, len(self.validation) - 1, _VALIDATION_CASES).astype(int))
+        overlap, volume = np.zeros(self.labels.classes), np.zeros(self.labels.classes)
+        for index in chosen:
+            case = self.validation[index]
+            parts = stream_scores(
+                scorer,
+                lambda a, b, case=case: torch.from_numpy(np.array(case.image[..., a:b])),
+                case.shape,
+                self._size(case),
+                overlap=0.25,
+            )
+            found = torch.cat([part.argmax(0).to(torch.uint8).cpu() for part in parts], -1).numpy()
+            truth = np.asarray(case.classes)
+            known = truth != IGNORE
+            for c in range(self.labels.classes):
+                p, t = (found == c) & known, truth == c
+                overlap[c] += 2 * (p & t).sum()
+                volume[c] += p.sum() + t.sum()
+        network.train()
+        return {str(value): float(overlap[c] / volume[c]) for c, value, _ in self.labels.foreground if volume[c]}
+
+    def _save(
+        self,
+        network: torch.nn.Module,
+        optimiser: Any,
+        step: int,
+        pace: Pace,
+        log: _Log,
+        loss_sum: float,
+        loss_steps: int,
+    ) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        save_checkpoint(
+            self.folder / "checkpoint.pt",
+            Checkpoint(
+                step=step,
+                seconds=pace.seconds,
+                network=network.state_dict(),
+                optimiser=optimiser.state_dict(),
+                log_bytes=log.size,
+                recipe=dump_recipe(self.recipe),
+                preparation=self.preparation.model_dump_json(),
+                training=tuple(case.id for case in self.cases),
+                loss_sum=loss_sum,
+                loss_steps=loss_steps,
+            ),
+        )
+
+
+class _Log:
+    """`log.jsonl`: one JSON object a line, cut back to the checkpoint's length when a run goes on."""
+
+    def __init__(self, path: Path, keep: int, active: bool) -> None:
+        self._path, self._active = path, active
+        if active:
+            with path.open("ab") as file:
+                file.truncate(keep)
+
+    @property
+    def size(self) -> int:
+        return self._path.stat().st_size
+
+    def write(self, entry: dict[str, Any]) -> None:
+        if self._active:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,62 @@
+"""How far the training is and what learning rate that means; the budget, in time or epochs, sets the pace."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from farvox.recipes import Recipe, parse_duration
+
+
+@dataclass
+class Pace:
+    """Progress from 0 to 1 by steps (repeatable) or by seconds trained, over all sittings of a resumed run.
+
+    Args:
+        total_steps: Steps to take; 0 when seconds decide.
+        total_seconds: Seconds to train; 0 when steps decide.
+        before: Seconds trained in earlier sittings.
+    """
+
+    total_steps: int
+    total_seconds: float
+    before: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
+
+    @classmethod
+    def of(cls, recipe: Recipe, steps_per_epoch: int, before: float = 0.0) -> Pace:
+        """The pace a recipe asks for."""
+        if recipe.train.epochs:
+            return cls(recipe.train.epochs * steps_per_epoch, 0.0, before)
+        return cls(0, parse_duration(recipe.train.budget), before)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds trained so far."""
+        return self.before + time.monotonic() - self._started
+
+    def progress(self, step: int) -> float:
+        """Share of the training that is done after `step` steps."""
+        share = step / self.total_steps if self.total_steps else self.seconds / self.total_seconds
+        return min(share, 1.0)
+
+    def seconds_left(self, step: int) -> float | None:
+        """Estimate of the seconds to come; None before there is anything to go by."""
+        done = self.progress(step)
+        return self.seconds * (1 - done) / done if done > 0 else None
+
+
+def learning_rate(peak: float, progress: float, schedule: str, warmup: float) -> float:
+    """Learning rate at a progress of 0 to 1: a linear rise over `warmup`, then the schedule's fall to zero."""
+    if progress < warmup:
+        return peak * (0.05 + 0.95 * progress / warmup)
+    rest = (progress - warmup) / (1 - warmup)
+    fall = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * rest)),
+        "polynomial": (1 - rest) ** 0.9,
+        "constant": 1.0,
+    }
+    return peak * fall[schedule]
