@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from farvox.errors import UsageError
+from farvox.errors import ResourceError, UsageError
 from farvox.evaluate import METRICS, evaluate_case, make_document, render_table, write_metrics
 from farvox.geometry import Grid
 from farvox.labels import LabelTable
@@ -59,6 +59,12 @@ def test_nan_is_refused_and_the_old_file_stays(document, tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_metrics(document, tmp_path / "metrics.json")
     assert (tmp_path / "metrics.json").read_bytes() == before
+
+
+def test_place_that_cannot_be_written_to(document, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ResourceError, match="cannot write"):
+        write_metrics(document, tmp_path / "file" / "metrics.json")
 
 
 def test_csv_as_target_is_refused(document, tmp_path):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farvox.errors import ResourceError, UsageError
+from farvox.errors import UsageError
 from farvox.evaluate.cases import METRICS
+from farvox.files import write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,8 +40,8 @@ def write_metrics(document: dict[str, Any], path: Path) -> None:
             allowed="a .json file; the .csv is written beside it",
             remedy=f"name it {path.with_suffix('.json').name}",
         )
-    _write_whole(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    _write_whole(path.with_suffix(".csv"), _csv(document))
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path.with_suffix(".csv"), _csv(document))
 
 
 def render_table(document: dict[str, Any]) -> Table:
@@ -94,17 +93,3 @@ def _csv(document: dict[str, Any]) -> str:
         for value, figures in case["labels"].items():
             writer.writerow([case["case"], value, names[value], *(figures[metric] for metric in METRICS)])
     return text.getvalue()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise ResourceError(
-            f"{path} cannot be written ({error.strerror})", remedy="free space or choose another place"
-        ) from error
