@@ -15,6 +15,13 @@ from farvox.types import FloatArray
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+_PLAIN = {
+    "end-of-stream marker": "the file is cut short",
+    "Expected": "the file is cut short",
+    "Cannot work out file type": "this is no NIfTI file, or its header is damaged",
+}
+"""Words in a library's message → what they mean."""
+
 
 @contextmanager
 def reading(path: Path, case: str | None) -> Iterator[None]:
@@ -35,8 +42,9 @@ def reading(path: Path, case: str | None) -> Iterator[None]:
             case=case,
         ) from error
     except Exception as error:
-        cut = isinstance(error, EOFError) or "Expected" in str(error) or "data not read completely" in str(error)
-        found = "the file is cut short" if cut else f"cannot be read ({reason(error)})"
+        found = next(
+            (plain for told, plain in _PLAIN.items() if told in str(error)), f"cannot be read ({reason(error)})"
+        )
         raise DataError(f"{path.name}: {found}", remedy="fetch or export the file again", case=case) from error
 
 
@@ -46,7 +54,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        full = isinstance(error, OSError) and error.errno in _NO_SPACE
+        full = (isinstance(error, OSError) and error.errno in _NO_SPACE) or "No space left" in str(error)
         raise ResourceError(
             f"cannot write {path}: {'no space left on the disk' if full else reason(error)}",
             remedy="free disk space, or write to another folder"

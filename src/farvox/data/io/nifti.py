@@ -32,7 +32,7 @@ def read(path: Path) -> tuple[Array, Grid, Any]:
         voxels = stored.get_unscaled()
         voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
     else:
-        voxels = stored.get_scaled(np.float32).astype(np.float32, copy=False)
+        voxels = np.asarray(stored, dtype=np.float32)
     return np.moveaxis(voxels.reshape(*grid.shape, channels, order="F"), -1, 0), grid, file.header
 
 

@@ -34,7 +34,8 @@ def read_dataset(root: Path | None, *, images: str | None = None, labels: str | 
     try:
         dataset = _read_folder(root) if images is None and labels is None else pattern.read(root, images, labels)
     except OSError as error:
-        raise DataError(f"{root} cannot be read: {error.strerror}", remedy="check the rights of the folder") from error
+        found = f"{error.filename or root} cannot be read: {error.strerror}"
+        raise DataError(found, remedy="check the rights of the folder") from error
     for cases in (dataset.cases, dataset.unlabelled):
         doubled = [id for id, count in Counter(case.id for case in cases).items() if count > 1]
         if doubled:

@@ -20,11 +20,13 @@ def read(root: Path) -> Dataset:
     """Cases listed under "training" and "test", or, where nothing is listed, those in the folders."""
     source = root / "dataset.json"
     content = read_object(source)
+    labels = label_table(content.get("labels"), source)
+    channels = channel_names(content.get("modality", {"0": "image"}), source)
     if content.get("training"):
         cases = tuple(_entry(root, entry) for entry in content["training"])
     else:
-        labels = scans_in(root / "labelsTr")
-        cases = tuple(CaseFiles(id, (path,), labels.get(id)) for id, path in scans_in(root / "imagesTr").items())
+        beside = scans_in(root / "labelsTr")
+        cases = tuple(CaseFiles(id, (path,), beside.get(id)) for id, path in scans_in(root / "imagesTr").items())
     if content.get("test"):
         unlabelled = tuple(CaseFiles(case.id, case.images) for case in (_entry(root, one) for one in content["test"]))
     else:
@@ -35,8 +37,8 @@ def read(root: Path) -> Dataset:
         name=str(content.get("name") or root.resolve().name),
         root=root,
         cases=cases,
-        channels=channel_names(content.get("modality", {"0": "image"}), source),
-        labels=label_table(content.get("labels"), source),
+        channels=channels,
+        labels=labels,
         licence=str(content.get("licence", content.get("license", ""))),
         layout="msd",
         notes=_unlisted(root, cases),
