@@ -156,7 +156,8 @@ def _unit(in_channels: int, out_channels: int, slope: float, stride: int = 1) ->
 
 
 def _smooth(image: torch.Tensor) -> torch.Tensor:
-    return F.avg_pool3d(image, 3, stride=1, padding=1)
+    # Zeros are put on by hand because pooling that pads refuses axes shorter than its window.
+    return F.avg_pool3d(F.pad(image, (1,) * 6), 3, stride=1)
 
 
 def _resize(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -96,8 +96,8 @@ def build(
     Raises:
         ModelError: Widths below 1, or strides or kernels of the wrong number or size.
     """
-    if not widths or any(width < 1 for width in widths):
-        raise ModelError(f"widths={list(widths)} for 'unet3d'", allowed="one positive whole number a level")
+    if not _whole_numbers(widths) or not widths or min(widths) < 1:
+        raise ModelError(f"widths={widths!r} for 'unet3d'", allowed="one positive whole number a level")
     steps, levels = len(widths) - 1, len(widths)
     config = UNet3dConfig(
         in_channels,
@@ -110,10 +110,17 @@ def build(
 
 
 def _triples(name: str, given: Sequence[Sequence[int]], count: int, allowed: tuple[int, ...]) -> tuple[Triple, ...]:
-    if len(given) != count or any(len(triple) != 3 or not set(triple) <= set(allowed) for triple in given):
+    fits = isinstance(given, (list, tuple)) and len(given) == count
+    if not fits or not all(
+        _whole_numbers(triple) and len(triple) == 3 and set(triple) <= {*allowed} for triple in given
+    ):
         shown = ", ".join(map(str, allowed))
         raise ModelError(
-            f"{name}={[list(triple) for triple in given]} for 'unet3d'",
+            f"{name}={given!r} for 'unet3d'",
             allowed=f"{count} triples (i, j, k) out of {shown}, as many as the widths need",
         )
     return tuple((i, j, k) for i, j, k in given)
+
+
+def _whole_numbers(given: object) -> bool:
+    return isinstance(given, (list, tuple)) and all(type(number) is int for number in given)

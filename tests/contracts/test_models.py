@@ -1,0 +1,143 @@
+"""What every registered network promises, run through the same cases."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from farvox import create_model, list_models
+from farvox.blocks import count_parameters
+from farvox.losses import make_loss
+from farvox.models import model_facts
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in list_models()),
+    ("obelisk-hybrid", {"variant": "visceral"}),
+    ("obelisk-hybrid", {"compat": "published"}),
+    (
+        "unet3d",
+        {"widths": [8, 16, 16], "strides": [[2, 2, 1], [2, 1, 2]], "kernels": [[3, 3, 1], [3, 3, 3], [3, 3, 3]]},
+    ),
+    ("unet3d", {"widths": [4]}),
+]
+every_network = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda value: str(value)[:40])
+
+
+def _build(name: str, options: dict[str, Any], in_channels: int = 1, classes: int = 3, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return create_model(name, in_channels, classes, **options)
+
+
+def _image(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_parameters_are_as_the_facts_say(name: str) -> None:
+    facts = model_facts(name)
+    assert count_parameters(create_model(name, **facts.counted_with)) == facts.parameters
+
+
+@every_network
+@pytest.mark.parametrize(
+    "shape", [(16, 16, 16), (17, 11, 5), (20, 9, 1), (1, 13, 14), (2, 9, 10), (3, 2, 1), (1, 1, 1)]
+)
+def test_any_size_trains_at_batch_one(name: str, options: dict[str, Any], shape: tuple[int, ...]) -> None:
+    network = _build(name, options)
+    logits = network(_image(1, 1, *shape))
+    assert logits.shape == (1, 3, *shape)
+    logits.square().sum().backward()
+    assert torch.isfinite(logits).all()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+
+
+@every_network
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_gradients_reach_every_weight_and_channel(name: str, options: dict[str, Any], channels: int) -> None:
+    network = _build(name, options, channels, classes=2 + channels)
+    image = _image(2, channels, 16, 15, 18).requires_grad_()
+    logits = network(image)
+    assert logits.shape == (2, 2 + channels, 16, 15, 18)
+    (logits * _image(*logits.shape, seed=1)).sum().backward()
+    still = [key for key, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert still == []
+    assert (image.grad.abs().amax((0, 2, 3, 4)) > 0).all()
+
+
+@every_network
+def test_answer_depends_on_its_own_scan_alone(name: str, options: dict[str, Any]) -> None:
+    network = _build(name, options).eval()
+    image = _image(2, 1, 12, 13, 10)
+    with torch.no_grad():
+        both = network(image)
+        assert torch.equal(network(image), both)
+        torch.testing.assert_close(network(image[1:]), both[1:], rtol=1e-4, atol=1e-5)
+    assert (both[0] - both[1]).abs().max() > 1e-3
+
+
+@every_network
+def test_answer_lies_where_the_image_lies(name: str, options: dict[str, Any]) -> None:
+    if options.get("variant") == "visceral":
+        pytest.skip("works at half the size, so a single voxel is not followed exactly")
+    image = _image(1, 1, 17, 19, 13) * 0.1
+    touched = image.clone()
+    voxel = (11, 4, 8)
+    touched[(0, 0, *voxel)] += 3
+    network = _build(name, options).eval()
+    with torch.no_grad():
+        change = (network(touched) - network(image)).abs().sum((0, 1))
+    found = torch.unravel_index(change.argmax(), change.shape)
+    assert all(abs(int(at) - wanted) <= 2 for at, wanted in zip(found, voxel, strict=True))
+
+
+@every_network
+def test_seed_decides_and_state_restores(name: str, options: dict[str, Any]) -> None:
+    network, other = _build(name, options), _build(name, options, seed=1)
+    image = _image(1, 1, 12, 10, 9)
+    network(image)  # moves running statistics, where there are any
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    file.seek(0)
+    with torch.no_grad():
+        expected = network.eval()(image)
+        assert (other.eval()(image) - expected).abs().max() > 1e-4
+        other.load_state_dict(torch.load(file, weights_only=True))
+        assert torch.equal(other(image), expected)
+    again = _build(name, options).state_dict()
+    assert all(torch.equal(again[key], value) for key, value in _build(name, options).state_dict().items())
+
+
+@every_network
+def test_bfloat16_autocast_stays_close(name: str, options: dict[str, Any]) -> None:
+    network = _build(name, options)
+    image = _image(2, 1, 16, 16, 16)
+    expected = network(image).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network(image)
+    found.float().square().mean().backward()
+    error = (found.float() - expected).square().mean().sqrt() / expected.std()
+    assert error < 0.05
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+
+
+@every_network
+def test_learns_a_bright_half(name: str, options: dict[str, Any]) -> None:
+    network = _build(name, options, classes=2)
+    image = _image(1, 1, 16, 16, 8)
+    target = torch.zeros(1, 16, 16, 8, dtype=torch.uint8)
+    target[:, 8:] = 1
+    image[:, 0] += 2 * target
+    loss = make_loss(["cross_entropy", "dice"])
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    values = []
+    for _ in range(16):
+        value = loss(network(image), target)
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        values.append(value.item())
+    assert values[-1] < 0.6 * values[0]
