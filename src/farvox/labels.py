@@ -15,6 +15,8 @@ from farvox.types import Array, IntArray
 IGNORE = 255
 """Class index of voxels that take no part in loss or metrics (not annotated, or outside the scan)."""
 
+_TABLE_SPAN = 2**17
+
 _SIDES = (("left", "right"), ("lt", "rt"), ("l", "r"), ("sinister", "dexter"))
 
 
@@ -40,7 +42,7 @@ class LabelTable:
         if len(self.values) < 2:
             raise DataError("no label beside background", remedy="add the structures to the label table")
         if len(self.values) > IGNORE:
-            raise DataError(f"{len(self.values)} labels", allowed=f"at most {IGNORE - 1} beside background")
+            raise DataError(f"{len(self.values) - 1} labels", allowed=f"at most {IGNORE - 1} beside background")
 
     @classmethod
     def from_mapping(cls, names: Mapping[int, str], ignore: int | None = None) -> LabelTable:
@@ -83,6 +85,8 @@ class LabelTable:
         Raises:
             DataError: A value that is not whole or not in the table.
         """
+        if label.dtype.kind in "iu" and int(label.max()) - int(label.min()) < _TABLE_SPAN:
+            return self._by_table(label, case)
         present = np.unique(label)
         if not np.all(np.isfinite(present)):
             raise DataError("label holds NaN or infinite values", allowed="whole numbers", case=case)
@@ -94,8 +98,28 @@ class LabelTable:
                 remedy="save the label with nearest-neighbour interpolation, or threshold it",
                 case=case,
             )
+        codes = self._codes([int(value) for value in present], case)
+        return codes[np.searchsorted(present, label)]
+
+    def _by_table(self, label: Array, case: str | None) -> Array:
+        """Whole numbers of small span: one look-up a voxel, slice by slice, so that indices never fill memory."""
+        low, span = int(label.min()), int(label.max()) - int(label.min()) + 1
+        out = np.empty(label.shape, dtype=np.uint8)
+        seen = np.zeros(span, dtype=bool)
+        slices = [np.s_[..., k : k + 1] for k in range(label.shape[-1])]
+        for part in slices:
+            seen[label[part].astype(np.intp) - low] = True
+        present = np.flatnonzero(seen)
+        table = np.zeros(span, dtype=np.uint8)
+        table[present] = self._codes([int(value) + low for value in present], case)
+        for part in slices:
+            out[part] = table[label[part].astype(np.intp) - low]
+        return out
+
+    def _codes(self, present: list[int], case: str | None) -> Array:
+        """Class index of each file value that occurs; a value beyond the table is an error."""
         known = [*self.values, *([] if self.ignore is None else [self.ignore])]
-        unknown = [int(value) for value in present if int(value) not in known]
+        unknown = [value for value in present if value not in known]
         if unknown:
             shown = ", ".join(map(str, unknown[:8])) + (", …" if len(unknown) > 8 else "")
             raise DataError(
@@ -107,8 +131,7 @@ class LabelTable:
         table = {value: index for index, value in enumerate(self.values)}
         if self.ignore is not None:
             table[self.ignore] = IGNORE
-        codes = np.array([table[int(value)] for value in present], dtype=np.uint8)
-        return codes[np.searchsorted(present, label)]
+        return np.array([table[value] for value in present], dtype=np.uint8)
 
     def to_values(self, classes: Array) -> Array:
         """Class indices → file values, in `mask_dtype`."""

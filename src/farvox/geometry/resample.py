@@ -15,19 +15,28 @@ from farvox.types import Array, FloatArray
 def interpolation_matrix(source: int, target: int) -> FloatArray:
     """(target, source) weights of linear interpolation over the same field of view, half-pixel convention.
 
-    When the axis shrinks the triangle widens with it, so that fine structures are averaged and not skipped.
-    Rows sum to 1: a constant stays constant, edges are continued outward.
+    When the axis shrinks, each target voxel is the mean of the interpolated line over its own width, so that fine
+    structures are averaged and not skipped. Rows sum to 1, edges are continued outward, a ramp stays where it is.
     """
     scale = source / target
-    width = max(scale, 1.0)
     centre = (np.arange(target) + 0.5) * scale - 0.5
-    reach = int(np.ceil(width))
+    reach = int(np.ceil(1 + max(scale, 1) / 2))
     index = np.floor(centre)[:, None].astype(int) + np.arange(-reach, reach + 2)
-    weight = np.clip(1 - np.abs(index - centre[:, None]) / width, 0, None)
+    away = centre[:, None] - index
+    if scale > 1:
+        weight = (_triangle_integral(away + scale / 2) - _triangle_integral(away - scale / 2)) / scale
+    else:
+        weight = np.clip(1 - np.abs(away), 0, None)
     matrix = np.zeros((target, source), dtype=np.float64)
     rows = np.broadcast_to(np.arange(target)[:, None], index.shape)
     np.add.at(matrix, (rows, np.clip(index, 0, source - 1)), weight)
-    return matrix / matrix.sum(1, keepdims=True)
+    return matrix
+
+
+def _triangle_integral(x: FloatArray) -> FloatArray:
+    """Area under the unit triangle (1 - |t|, from -1 to 1) left of x."""
+    x = np.clip(x, -1, 1)
+    return np.where(x < 0, (1 + x) ** 2 / 2, 1 - (1 - x) ** 2 / 2)
 
 
 @dataclass(frozen=True)

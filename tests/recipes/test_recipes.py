@@ -1,0 +1,80 @@
+"""Recipes: every shipped one is valid, nothing unknown passes, settings lie over files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from farvox.errors import FarvoxError, RecipeError
+from farvox.recipes import dump_recipe, list_recipes, load_recipe, parse_duration, parse_recipe, with_settings
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_shipped_recipes_survive_being_written_out(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+    assert parse_recipe(dump_recipe(recipe), "again") == recipe
+
+
+def test_settings_lie_over_the_file() -> None:
+    recipe = load_recipe("default", ["train.batch=3", "grid.spacing=[1, 2.5, 3]", "patch.centre=uniform", 'loss.terms=["dice"]'])
+    assert (recipe.train.batch, recipe.grid.spacing, recipe.patch.centre) == (3, (1.0, 2.5, 3.0), "uniform")
+    assert recipe.loss.terms == ("dice",)
+    assert with_settings(recipe, {"train.batch": 5}).train.batch == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("train.bach=2", ("unknown key 'bach'", "did you mean 'batch'?")),
+        ("trian.batch=2", ("unknown key 'trian'", "did you mean 'train'?")),
+        ("train.batch=0", ("train.batch = 0", "greater than or equal to 1")),
+        ("train.batch", ("--set train.batch", "section.key=value")),
+        ("loss.terms=[]", ("loss.terms", "at least 1 item")),
+        ("grid.spacing=[1,2]", ("grid.spacing", "[1, 2]")),
+        ("name.x=1", ("'name' is not a section",)),
+    ],
+)
+def test_wrong_settings_are_named(setting: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe("default", [setting])
+    for word in words:
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_key_in_a_file_comes_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('description = "mine"\n\n[train]\nbatch = 2\nlerning_rate = 0.1\n')
+    with pytest.raises(RecipeError) as error:
+        load_recipe(str(path))
+    assert f"{path}, line 5" in str(error.value)
+    assert "did you mean 'learning_rate'?" in str(error.value)
+
+
+def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[train\nbatch = 2")
+    with pytest.raises(RecipeError, match=r"not valid TOML.*line 1"):
+        load_recipe(str(path))
+
+
+def test_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="did you mean 'default'"):
+        load_recipe("defautl")
+    with pytest.raises(RecipeError, match="no recipe file"):
+        load_recipe("nowhere/at.toml")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("45s", 45), ("8m", 480), ("1.5h", 5400), (" .5m ", 30)])
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "0m", "-3m", "8", "m", "8 minutes", "nan"])
+def test_durations_that_are_none(text: str) -> None:
+    with pytest.raises(FarvoxError, match="above zero") as error:
+        parse_duration(text)
+    assert error.value.exit_code == 2
