@@ -146,7 +146,11 @@ def _write_fold(
     )
     (bundle / "manifest.json").write_text(
         json.dumps(
-            {"format": "farvox-bundle/1", "preparation": {"spacing": [1.25, 1.25, 7.7]}, "versions": {"torch": "2.7.1"}}
+            {
+                "format": "farvox-bundle/1",
+                "preparation": {"spacing": [1.25, 1.25, 7.7]},
+                "made_with": {"torch": "2.7.1"},
+            }
         )
     )
     metrics = {"format": "farvox-metrics/1", **_common(names), "cases": entries, "summary": statistics(entries)}

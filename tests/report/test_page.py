@@ -221,6 +221,15 @@ def test_a_single_case_has_no_interval(own_run: Path) -> None:
     assert Cells(page).tables[0][-1][1] == "0.812"
 
 
+def test_pictures_do_not_depend_on_the_axis_order_of_the_files(tmp_path: Path) -> None:
+    pictures = []
+    for code in ("RAS", "PIL"):
+        folder = write_run(tmp_path / code / "run", {1: "Liver", 2: "Spleen"}, folds=1, code=code)
+        pictures.append(re.findall(r'src="([^"]+)"', write_report(folder).read_text()))
+    assert len(pictures[0]) == 3
+    assert pictures[0] == pictures[1]
+
+
 def test_without_validation_cases_the_page_says_so(own_run: Path) -> None:
     shutil.rmtree(own_run / "fold-1")
     (own_run / "fold-0" / "metrics.json").unlink()

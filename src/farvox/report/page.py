@@ -33,7 +33,7 @@ from farvox.report.wording import DASH
 ROWS_OPEN = 12
 """Rows up to which the table of cases stands open."""
 
-NOT_FACTS = ("event", "fold", "train", "validation", "versions")
+NOT_FACTS = ("event", "fold", "train", "validation", "dataset", "recipe")
 """Entries of a log's start that are shown elsewhere."""
 
 
@@ -184,13 +184,10 @@ def _reading(run: RunFiles) -> str:
     absent = (
         f"<b>Absent structures.</b> {html.escape(str(rule))}" if rule else "No file says how absent structures count."
     )
-    stated = [
-        document["versions"]
-        for fold in run.folds
-        for document in (fold.last("start"), fold.manifest)
-        if isinstance(document.get("versions"), dict)
-    ]
-    versions = {"farvox": run.summary.get("version"), **(stated[0] if stated else {})}
+    made_with: dict[str, str] = next(
+        (fold.manifest["made_with"] for fold in run.folds if fold.manifest.get("made_with")), {}
+    )
+    versions = {"farvox": run.summary.get("version"), **made_with}
     return f"<p>{wording.how_to_read(run.fact('tolerance_mm'))}</p><p>{absent}</p><h3>Versions</h3>{facts(versions)}"
 
 
