@@ -27,7 +27,13 @@ def test_classes_are_dense_and_types_small() -> None:
 
 @pytest.mark.parametrize(
     ("values", "word"),
-    [([0, 1], "value(s) 1"), ([0, -200], "-200"), ([0, 0.5], "fractional"), ([0, np.nan], "NaN"), ([0, 70000], "70000")],
+    [
+        ([0, 1], "value(s) 1"),
+        ([0, -200], "-200"),
+        ([0, 0.5], "fractional"),
+        ([0, np.nan], "NaN"),
+        ([0, 70000], "70000"),
+    ],
 )
 def test_values_beyond_the_table_are_named_with_the_case(values: list[float], word: str) -> None:
     with pytest.raises(DataError) as error:
@@ -43,7 +49,9 @@ def test_ignored_voxels_keep_their_own_index() -> None:
 
 
 def test_mirrored_classes_follow_names() -> None:
-    table = LabelTable.from_mapping({1: "liver", 2: "right kidney", 3: "Left Kidney", 4: "Amygdala right", 5: "left atrium"})
+    table = LabelTable.from_mapping(
+        {1: "liver", 2: "right kidney", 3: "Left Kidney", 4: "Amygdala right", 5: "left atrium"}
+    )
     np.testing.assert_array_equal(table.mirror_classes, [0, 1, 3, 2, 4, 5])
 
 

@@ -19,7 +19,9 @@ def test_shipped_recipes_survive_being_written_out(name: str) -> None:
 
 
 def test_settings_lie_over_the_file() -> None:
-    recipe = load_recipe("default", ["train.batch=3", "grid.spacing=[1, 2.5, 3]", "patch.centre=uniform", 'loss.terms=["dice"]'])
+    recipe = load_recipe(
+        "default", ["train.batch=3", "grid.spacing=[1, 2.5, 3]", "patch.centre=uniform", 'loss.terms=["dice"]']
+    )
     assert (recipe.train.batch, recipe.grid.spacing, recipe.patch.centre) == (3, (1.0, 2.5, 3.0), "uniform")
     assert recipe.loss.terms == ("dice",)
     assert with_settings(recipe, {"train.batch": 5}).train.batch == 5
