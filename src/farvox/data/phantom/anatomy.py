@@ -140,7 +140,7 @@ def _organs(points: FloatArray, rng: np.random.Generator, cavity: FloatArray, so
     heights = np.linspace(-150, 150, 6)
     for x, y, radius, hu, label in (
         (17, -16, rng.uniform(7, 9), blood - rng.uniform(15, 45), 0),
-        (-9, -18, rng.uniform(5.3, 5.9), blood, value["aorta"]),
+        (-9, -18, rng.uniform(5.7, 6.0), blood, value["aorta"]),
     ):
         bends = rng.uniform(-1, 1, (6, 2)) * (6, 4)
         yield from _coated(

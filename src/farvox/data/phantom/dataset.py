@@ -1,4 +1,4 @@
-"""A folder of phantoms in the layout of the Medical Segmentation Decathlon, so that the demo reads it like any dataset."""
+"""A folder of phantoms in the Medical Segmentation Decathlon's layout, so that the demo reads it like any dataset."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def phantom_case(seed: int) -> tuple[Array, Array, Grid]:
     if seed < 0:
         raise UsageError(f"phantom seed {seed}", allowed="0 or larger")
     rng = np.random.default_rng(seed)
-    grid, centre = _draw_grid(rng)
+    grid, centre = draw_grid(rng)
     points = _patient_points(grid, centre, rng)
     grain = [gaussian_filter(_white(rng, grid), sigma).ravel() for sigma in (0.8, 1.6)]
     texture = sum(field / field.std() for field in grain) / np.float32(np.sqrt(2))
@@ -52,8 +52,8 @@ def phantom_case(seed: int) -> tuple[Array, Array, Grid]:
     return np.clip(np.round(scan), -1024, 3071).astype(np.int16), label.reshape(grid.shape), grid
 
 
-def _draw_grid(rng: np.random.Generator) -> tuple[Grid, FloatArray]:
-    """A grid of random spacing, axis order, directions and tilt, and the point in mm it is centred on."""
+def draw_grid(rng: np.random.Generator) -> tuple[Grid, FloatArray]:
+    """A grid of random spacing, axis order, directions and tilt, and the point (3,) in mm it is centred on."""
     plane = rng.uniform(3.6, 4.2)
     spacing = np.array([plane, plane, rng.uniform(4.4, 6.0)])
     order = rng.permutation(3) if rng.random() < 0.4 else np.arange(3)
@@ -70,7 +70,7 @@ def _draw_grid(rng: np.random.Generator) -> tuple[Grid, FloatArray]:
 
 def _patient_points(grid: Grid, centre: FloatArray, rng: np.random.Generator) -> FloatArray:
     """(3, N) position of every voxel in the upright patient, mm: pose and size undone, then bent smoothly."""
-    voxels = np.indices(grid.shape).reshape(3, -1).T
+    voxels = np.indices(grid.shape, dtype=np.float64).reshape(3, -1).T
     world = (grid.world(voxels) - centre).T.astype(np.float32)
     shift, size = rng.uniform(-8, 8, 3), rng.uniform(1.0, 1.13, 3)
     pose = rotation(rng.uniform(-5, 5, 3))
