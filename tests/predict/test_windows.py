@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ def test_windows_cover_the_axis_and_overlap_enough(extra: int, window: int, over
     starts = window_starts(size, window, overlap)
     assert starts[0] == 0
     assert starts[-1] == size - window
-    steps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(starts)]
     assert all(0 < step <= max(1, int(window * (1 - overlap))) + 1 for step in steps)
     assert all(step <= window for step in steps)
 

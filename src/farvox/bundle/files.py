@@ -38,6 +38,7 @@ def save_bundle(folder: Path, network: torch.nn.Module, manifest: Manifest, reci
     Raises:
         ResourceError: The disk is full or not writable; what stood there before is kept.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -65,8 +66,9 @@ def save_bundle(folder: Path, network: torch.nn.Module, manifest: Manifest, reci
             shutil.rmtree(aside)
         else:
             fresh.replace(folder)
-    except OSError as error:
-        raise ResourceError(f"cannot write bundle {folder}: {error.strerror or error}", remedy="free space") from None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResourceError(f"cannot write bundle {folder}: {reason}", remedy="free disk space") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return folder

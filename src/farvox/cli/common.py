@@ -74,4 +74,8 @@ def check_cases(dataset: Dataset) -> list[CaseCheck]:
         track(range(total), "checking scans", console=stderr(), transient=True, disable=not stderr().is_terminal)
     )
     next(bar, None)
-    return check_dataset(dataset, lambda: next(bar, None))
+
+    def advance() -> None:
+        next(bar, None)
+
+    return check_dataset(dataset, advance)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from farvox.cli.common import JsonOption
+
+if TYPE_CHECKING:
+    from farvox.labels import LabelTable
 
 
 def run(
@@ -43,7 +46,7 @@ def run(
     raise typer.Exit(1 if document["failed"] else 0)
 
 
-def _labels(dataset: Path | None, references: Path):  # type: ignore[no-untyped-def]
+def _labels(dataset: Path | None, references: Path) -> LabelTable | None:
     """The label table of the dataset named, or of the one the references lie in."""
     from farvox.data import read_dataset
     from farvox.errors import DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ class PreparedCase:
         i, j, k = self.classes.shape
         return (i, j, k)
 
+    def slab(self, start: int, stop: int) -> torch.Tensor:
+        """Network input (C, I, J, stop - start), slices [start, stop) along K."""
+        return torch.from_numpy(np.array(self.image[..., start:stop]))
+
 
 def prepare_case(case: Case, preparation: Preparation, classes: int, folder: Path) -> PreparedCase:
     """Bring a labelled case to network space, store it in `folder` and open it from there."""
@@ -67,7 +71,8 @@ def prepare_case(case: Case, preparation: Preparation, classes: int, folder: Pat
         chosen = rng.permutation(found)[:_PLACES_PER_CLASS] if found.size > _PLACES_PER_CLASS else found
         places.append(np.stack(np.unravel_index(chosen, label.shape), -1))
     counts = np.bincount(label[label != IGNORE].ravel(), minlength=classes)
-    np.savez(f"{stem}.places.npz", counts=counts, **{str(index): p for index, p in enumerate(places)})
+    places_by_class: dict[str, Any] = {str(index): found for index, found in enumerate(places)}
+    np.savez(f"{stem}.places.npz", counts=counts, **places_by_class)
     return open_prepared(folder, case.id)
 
 

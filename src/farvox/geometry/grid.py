@@ -7,7 +7,7 @@ from itertools import permutations
 
 import numpy as np
 
-from farvox.types import FloatArray
+from farvox.types import Array, FloatArray
 
 Shape = tuple[int, int, int]
 
@@ -78,11 +78,11 @@ class Grid:
             return f"affine differs by up to {worst:.3g} mm"
         return None
 
-    def world(self, voxels: FloatArray) -> FloatArray:
+    def world(self, voxels: Array) -> FloatArray:
         """(N, 3) voxel indices → (N, 3) mm."""
         return voxels @ self.affine[:3, :3].T + self.affine[:3, 3]
 
-    def voxel(self, points_mm: FloatArray) -> FloatArray:
+    def voxel(self, points_mm: Array) -> FloatArray:
         """(N, 3) mm → (N, 3) fractional voxel indices."""
         return np.linalg.solve(self.affine[:3, :3], (points_mm - self.affine[:3, 3]).T).T
 

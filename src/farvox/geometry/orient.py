@@ -36,11 +36,11 @@ class Orient:
     def apply(self, array: Array) -> Array:
         """(..., I, J, K) on `source` → (..., I, J, K) on `target`."""
         lead = array.ndim - 3
-        flipped = np.flip(array, [lead + axis for axis in range(3) if self.flips[axis]])
+        flipped = np.flip(array, tuple(lead + axis for axis in range(3) if self.flips[axis]))
         return np.transpose(flipped, [*range(lead), *(lead + axis for axis in self.order)])
 
     def invert(self, array: Array) -> Array:
         """(..., I, J, K) on `target` → (..., I, J, K) on `source`."""
         lead = array.ndim - 3
         back = np.transpose(array, [*range(lead), *(lead + int(axis) for axis in np.argsort(self.order))])
-        return np.flip(back, [lead + axis for axis in range(3) if self.flips[axis]])
+        return np.flip(back, tuple(lead + axis for axis in range(3) if self.flips[axis]))

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,7 @@ import torch
 from farvox.data.augment import change_intensities, flip, random_matrix
 from farvox.data.patches import PreparedCase, choose_centre, class_counts, draw_patch
 from farvox.data.prepare import Preparation
-from farvox.devices import Precision
+from farvox.devices import Precision, peak_memory_mb
 from farvox.errors import FarvoxError
 from farvox.geometry import Shape
 from farvox.labels import IGNORE, LabelTable
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _VALIDATIONS = 10
 _VALIDATION_CASES = 6
+_VALIDATION_SHARE = 0.05
+"""Part of a time budget that may go into learning curves."""
 
 Reason = Literal["budget", "epochs", "interrupted"]
 
@@ -58,6 +60,7 @@ class Outcome:
     epoch: int
     step: int
     seconds: float
+    peak_memory_mb: float
 
 
 class TrainingFailed(FarvoxError):
@@ -124,6 +127,7 @@ class Training:
         loss_sum, loss_steps = (held.loss_sum, held.loss_steps) if held else (0.0, 0)
         dice: float | None = None
         saved_at = time.monotonic()
+        validating = 0.0
         network.train()
         while True:
             done = pace.progress(step)
@@ -164,8 +168,11 @@ class Training:
                     | {"seconds": round(pace.seconds, 2), "loss": loss_sum / loss_steps, "learning_rate": rate}
                 )
                 loss_sum, loss_steps = 0.0, 0
-            if self.validation and int(now * _VALIDATIONS) > int(done * _VALIDATIONS):
+            due = int(now * _VALIDATIONS) > int(done * _VALIDATIONS)
+            if self.validation and due and validating <= _VALIDATION_SHARE * pace.total_seconds * now:
+                began = time.monotonic()
                 by_label = self._validate(network)
+                validating += time.monotonic() - began if pace.total_seconds else 0.0
                 dice = float(np.mean(list(by_label.values()))) if by_label else None
                 log.write(
                     {"event": "validation", "epoch": epoch, "step": step, "seconds": round(pace.seconds, 2)}
@@ -176,7 +183,10 @@ class Training:
                 self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
                 saved_at = time.monotonic()
         self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
-        return Outcome(reason, step // self.steps_per_epoch, step, pace.seconds)
+        outcome = Outcome(reason, step // self.steps_per_epoch, step, pace.seconds, peak_memory_mb(self.fabric.device))
+        # After the checkpoint, so that a run that goes on cuts this line off again.
+        log.write({"event": "end", **asdict(outcome)})
+        return outcome
 
     def _key(self, step: int) -> int:
         """Seed of everything random in a step on this device."""
@@ -218,7 +228,7 @@ class Training:
             case = self.validation[index]
             parts = stream_scores(
                 scorer,
-                lambda a, b, case=case: torch.from_numpy(np.array(case.image[..., a:b])),
+                case.slab,
                 case.shape,
                 self._size(case),
                 overlap=0.25,

@@ -86,7 +86,8 @@ def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[st
             "train.batch": 1 if size == "whole" else recipe.train.batch,
         },
     )
-    return resolved, Preparation(spacing=resolved.grid.spacing, channels=tuple(channels), intensity=tuple(steps))
+    i, j, k = (round(float(s), 6) for s in spacing)
+    return resolved, Preparation(spacing=(i, j, k), channels=tuple(channels), intensity=tuple(steps))
 
 
 def _spacing(recipe: Recipe, prints: Sequence[Fingerprint]) -> FloatArray:

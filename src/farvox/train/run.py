@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import threading
@@ -12,17 +13,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-import psutil
 import torch
 
 import farvox
 from farvox.bundle import LabelEntry, Manifest, ModelEntry, load_bundle, save_bundle
-from farvox.data import CaseFiles, Dataset, load_case
+from farvox.data import CaseFiles, Dataset, load_case, read_grid
 from farvox.data.patches import PreparedCase, prepare_case
 from farvox.data.prepare import Preparation
 from farvox.devices import pick_device, pick_precision
 from farvox.errors import RecipeError, ResourceError, UsageError
-from farvox.evaluate import evaluate_pairs, summarise, write_metrics
+from farvox.evaluate import default_tolerance_mm, evaluate_pairs, summarise, write_metrics
 from farvox.files import read_json, write_json
 from farvox.models import create_model
 from farvox.predict import Predictor
@@ -108,6 +108,8 @@ def run_fold(
             f"cannot write to {folder}: {error.strerror}", remedy="free space or choose another --out"
         ) from None
     precision = pick_precision(resolved.train.precision, picked)
+    for name in ("lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=picked.type,
         devices=[picked.index] if picked.index is not None else devices,
@@ -153,7 +155,7 @@ def run_fold(
         "epoch": outcome.epoch,
         "step": outcome.step,
         "seconds": round(outcome.seconds, 1),
-        "peak_memory_mb": _peak_memory_mb(picked),
+        "peak_memory_mb": outcome.peak_memory_mb,
     }
     size = resolved.patch.size
     manifest = Manifest(
@@ -284,6 +286,8 @@ def _evaluate(
     metrics = evaluate_pairs(
         pairs,
         dataset.labels,
+        # One tolerance for the whole dataset, so that the folds can be put together.
+        tolerance_mm=default_tolerance_mm(read_grid(case.label) for case in dataset.cases if case.label),
         scans=scans,
         progress=lambda number, total, _case: watcher.stage("evaluate", number / total),
     )
@@ -291,20 +295,6 @@ def _evaluate(
         raise ResourceError(metrics["failed"][0]["error"])
     write_metrics(metrics, folder / "metrics.json")
     return metrics
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    info = psutil.Process().memory_info()
-    try:
-        import resource
-        import sys
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-    except ImportError:
-        return round(getattr(info, "peak_wset", info.rss) / 2**20, 1)
 
 
 @contextmanager
