@@ -249,6 +249,8 @@ def test_barrel_is_zero_on_its_outline() -> None:
     outline = np.stack([x, y, np.zeros(100)]).astype(np.float32)
     assert barrel(outline, 30, 20, power=4) == pytest.approx(0, abs=1e-3)
     assert barrel(2 * outline, 30, 20, power=4) == pytest.approx(np.hypot(x, y), rel=1e-4)
+    middle = barrel(np.random.default_rng(0).normal(0, 0.1, (3, 50)).astype(np.float32), 30, 20, power=4)
+    assert np.all((middle > -36) & (middle < -19)), "the axis is deep inside"
 
 
 def test_union_holds_both_shapes_and_fills_only_the_seam() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from farvox.errors import FarvoxError, RecipeError
-from farvox.recipes import dump_recipe, list_recipes, load_recipe, parse_duration, parse_recipe, with_settings
+from farvox.recipes import Recipe, dump_recipe, list_recipes, load_recipe, parse_duration, parse_recipe, with_settings
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -80,3 +81,19 @@ def test_durations_that_are_none(text: str) -> None:
     with pytest.raises(FarvoxError, match="above zero") as error:
         parse_duration(text)
     assert error.value.exit_code == 2
+
+
+def test_the_reference_page_names_every_setting_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "recipe.md").read_text()
+    recipe = Recipe()
+    for section, model in recipe:
+        if not isinstance(model, BaseModel):
+            assert f"`{section}`" in page
+            continue
+        for key, value in model:
+            row = next((line for line in page.splitlines() if f"`{section}.{key}`" in line), None)
+            assert row, f"{section}.{key} is not described"
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                assert f"{value:g}".replace("1e+06", "1000000") in row or str(value) in row
+    for name in list_recipes():
+        assert f"`{name}`" in page

@@ -49,9 +49,9 @@ def barrel(points: FloatArray, half_width: float, half_depth: float, power: floa
     Returns:
         (N,) mm.
     """
-    x, y = np.abs(points[0]), np.abs(points[1])
+    x, y = np.maximum(np.abs(points[:2]), np.float32(0.01))  # on the axis itself there is no ray
     norm = ((x / half_width) ** power + (y / half_depth) ** power) ** (1 / power)
-    return np.hypot(x, y) * (1 - 1 / np.maximum(norm, 0.05))
+    return np.hypot(x, y) * (1 - 1 / norm)
 
 
 def vessel(points: FloatArray, knots: FloatArray, radius: float) -> FloatArray:
