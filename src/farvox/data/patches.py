@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,10 @@ def prepare_case(case: Case, preparation: Preparation, classes: int, folder: Pat
     image = np.lib.format.open_memmap(
         f"{stem}.image.npy", "w+", np.float32, shape=(case.image.shape[0], *space.grid.shape)
     )
+    if hasattr(os, "posix_fallocate"):
+        # Writing to a mapped page that the disk has no room for would kill the process; asking first is an OSError.
+        with open(f"{stem}.image.npy", "rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     for start in range(0, space.grid.shape[2], 32):
         stop = min(start + 32, space.grid.shape[2])
         image[..., start:stop] = space.slab(start, stop).numpy()

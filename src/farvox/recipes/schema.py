@@ -21,7 +21,7 @@ class GridSettings(_Section):
 
     spacing: Spacing | Literal["auto"] = "auto"
     """Voxel spacing, mm; auto takes the median of the training scans, coarsened until `max_voxels` holds."""
-    max_voxels: int = Field(1_000_000, ge=1_000)
+    max_voxels: int = Field(500_000, ge=1_000)
     """For auto: a scan of median size has at most this many voxels in network space."""
 
 
@@ -45,7 +45,7 @@ class PatchSettings(_Section):
 
     size: Size | Literal["auto", "whole"] = "auto"
     """Voxels; auto fits the median scan within `max_voxels`; whole takes each scan as it is (batch of 1)."""
-    max_voxels: int = Field(200_000, ge=1_000)
+    max_voxels: int = Field(150_000, ge=1_000)
     centre: Literal["classes", "uniform"] = "classes"
     """classes: each class, background included, is as often at the centre; uniform: anywhere in the scan."""
 
@@ -83,7 +83,7 @@ class TrainSettings(_Section):
     epochs: int = Field(0, ge=0)
     """Passes over the training cases; when above 0 it takes the place of the budget and makes runs repeatable."""
     batch: int = Field(2, ge=1)
-    learning_rate: float = Field(0.002, gt=0)
+    learning_rate: float = Field(0.006, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     schedule: Literal["cosine", "polynomial", "constant"] = "cosine"
     """Fall of the learning rate over the budget or the epochs."""

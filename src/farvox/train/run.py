@@ -88,8 +88,8 @@ def run_fold(
 
     folder = run / f"fold-{fold.name}"
     prepared = folder / "prepared"
-    started = folder.exists() and any(folder.iterdir())
-    if started and not resume:
+    begun = any((folder / name).exists() for name in ("checkpoint.pt", "bundle", "done.json"))
+    if begun and not resume:
         raise UsageError(
             f"{folder} is there already",
             remedy="add --resume to go on, --overwrite to begin anew, or choose another --out",
@@ -104,6 +104,7 @@ def run_fold(
         cases = _prepare(dataset, fold.training, files, preparation, prepared, watcher)
         unseen = _prepare(dataset, fold.validation, files, preparation, prepared, watcher)
     except OSError as error:
+        shutil.rmtree(prepared, ignore_errors=True)
         raise ResourceError(
             f"cannot write to {folder}: {error.strerror}", remedy="free space or choose another --out"
         ) from None
