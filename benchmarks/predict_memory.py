@@ -78,7 +78,7 @@ def main() -> None:
         make_scan(scan)
         for spacing in [(2.5, 2.5, 2.5), SPACING][: 1 if options.quick else 2]:
             bundle = make_bundle(folder / "bundle", spacing)
-            program = [sys.executable, "-c", "from farvox.cli import main; main()"]
+            program = [sys.executable, "-m", "farvox"]
             command = [*program, "predict", str(bundle), str(scan), "--out", str(folder / "out"), "--max-memory", LIMIT]
             peak, seconds, code = peak_of(command)
             mask = nib.load(folder / "out" / "scan.nii.gz")

@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-FARVOX = [sys.executable, "-c", "from farvox.cli import main; main()"]
+FARVOX = [sys.executable, "-m", "farvox"]
 QUICK = [
     *("--set", "model.options={widths=[4, 8]}"),
     *("--set", "patch.size=[16, 16, 16]"),

@@ -69,7 +69,7 @@ def table(dataset: Dataset, checks: list[CaseCheck]) -> Table:
     out = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("case", "voxels", "mm", "axes", "type", "range", "labels"):
         out.add_column(name, no_wrap=name in ("case", "voxels", "mm"), overflow="ellipsis")
-    out.add_column("problem and fix", ratio=1)
+    out.add_column("remarks", ratio=1)
     several = len(dataset.labels.foreground)
     for check in sorted(checks, key=lambda c: (not c.problem, not c.notes)):
         if check.labels is None:

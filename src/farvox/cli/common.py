@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from farvox.data import CaseCheck, Dataset
 
 DatasetArgument = Annotated[
-    Path | None, typer.Argument(help="An MSD, nnU-Net, BraTS or PROMISE12 folder.", show_default=False)
+    Path | None,
+    typer.Argument(metavar="DATASET", help="An MSD, nnU-Net, BraTS or PROMISE12 folder.", show_default=False),
 ]
 ImagesOption = Annotated[
     str | None,

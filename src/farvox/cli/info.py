@@ -27,7 +27,7 @@ def run(
 
         from farvox.devices import pick_device, pick_precision
 
-        for name in ("torch", "numpy", "nibabel", "SimpleITK", "monai", "lightning-fabric"):
+        for name in ("torch", "numpy", "nibabel", "SimpleITK", "scipy", "lightning-fabric"):
             try:
                 facts[name] = version(name)
             except PackageNotFoundError:

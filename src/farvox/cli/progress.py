@@ -18,11 +18,11 @@ _LINE_SECONDS = 15.0
 class Watch:
     """Shows a run; on a terminal one bar for what is being done, elsewhere a line every quarter of a minute."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, silent: bool = False) -> None:
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn
         from rich.progress import Progress as Bars
 
-        self._console = console
+        self._console, self._silent = console, silent
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -31,7 +31,7 @@ class Watch:
             TextColumn("[dim]{task.fields[detail]}"),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=silent or not console.is_terminal,
         )
         self._task = self._bars.add_task("", total=1.0, left="", detail="")
         self._said_at = time.monotonic()
@@ -45,7 +45,8 @@ class Watch:
 
     def say(self, text: str) -> None:
         """A line worth keeping."""
-        self._console.print(text, markup=False)
+        if not self._silent:
+            self._console.print(text, markup=False)
 
     def stage(self, name: str, share: float) -> None:
         """A stage of a fold and how much of it is done, 0 to 1."""

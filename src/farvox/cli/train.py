@@ -52,8 +52,7 @@ def run(
 ) -> None:
     """Train on a dataset by cross-validation; predict, evaluate and report each fold's unseen scans.
 
-    Ctrl-C ends after the current step with a usable bundle; --resume goes on from there, or from the last checkpoint
-    after a kill.
+    Ctrl-C ends after the current step with a usable bundle; --resume goes on, also after a kill.
     """
     from farvox.cli.common import open_dataset, print_json
     from farvox.devices import pick_device
@@ -103,23 +102,26 @@ def train_folds(
     from farvox.cli.progress import Watch
     from farvox.evaluate import render_table
     from farvox.report import write_report
-    from farvox.train.run import is_done, run_fold, summarise_run
+    from farvox.train.run import is_done, open_fabric, run_fold, summarise_run
 
     stopped = None
-    with Watch(stderr()) as watch:
+    fabric = open_fabric(recipe, device, devices)
+    with Watch(stderr(), silent=not fabric.is_global_zero) as watch:
         for one in folds:
             if resume and is_done(run_folder, one):
                 watch.say(f"fold {one.name} is done")
                 continue
             validated = f", {len(one.validation)} unseen" if one.validation else ""
             watch.say(f"fold {one.name}: {len(one.training)} cases to train on{validated}; recipe {recipe.name}")
-            result = run_fold(dataset, one, recipe, run_folder, watch, device=device, devices=devices, resume=resume)
+            result = run_fold(dataset, one, recipe, run_folder, watch, fabric, resume=resume)
             if result.outcome.reason == "interrupted":
                 stopped = result
                 break
             if result.metrics:
                 mean = result.metrics["summary"]["foreground"]["dice"]["mean"]
                 watch.say(f"fold {one.name}: mean foreground Dice {mean:.3f} on {len(one.validation)} unseen scans")
+        if not fabric.is_global_zero:
+            raise typer.Exit
         watch.stage("write report", 0.0)
         summary = summarise_run(run_folder, dataset, recipe)
         if stopped:

@@ -53,6 +53,11 @@ class Dataset:
     """What the reader passed over or decided, one line each."""
     unlabelled: tuple[CaseFiles, ...] = ()
 
+    @property
+    def by_id(self) -> dict[str, CaseFiles]:
+        """Labelled cases by their id."""
+        return {case.id: case for case in self.cases}
+
 
 @dataclass(frozen=True)
 class Case:

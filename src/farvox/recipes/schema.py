@@ -45,7 +45,7 @@ class PatchSettings(_Section):
 
     size: Size | Literal["auto", "whole"] = "auto"
     """Voxels; auto fits the median scan within `max_voxels`; whole takes each scan as it is (batch of 1)."""
-    max_voxels: int = Field(150_000, ge=1_000)
+    max_voxels: int = Field(200_000, ge=1_000)
     centre: Literal["classes", "uniform"] = "classes"
     """classes: each class, background included, is as often at the centre; uniform: anywhere in the scan."""
 

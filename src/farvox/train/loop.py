@@ -130,34 +130,18 @@ class Training:
         validating = 0.0
         network.train()
         while True:
-            done = pace.progress(step)
+            # The first process decides for all, whose clocks and signals may differ.
+            done, stop = self.fabric.broadcast((pace.progress(step), self.stop()))
             if done >= 1:
                 reason: Reason = "epochs" if settings.epochs else "budget"
                 break
-            if self.stop():
+            if stop:
                 reason = "interrupted"
                 break
             rate = learning_rate(settings.learning_rate, done, settings.schedule, settings.warmup)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            image, target = self._batch(step)
-            torch.manual_seed(self._key(step))
-            with self.fabric.autocast():
-                logits = wrapped(image)
-            loss = loss_function(logits, target)
-            optimiser.zero_grad(set_to_none=True)
-            self.fabric.backward(loss)
-            if settings.clip_gradient:
-                self.fabric.clip_gradients(
-                    wrapped, optimiser, max_norm=settings.clip_gradient, error_if_nonfinite=False
-                )
-            optimiser.step()
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise TrainingFailed(
-                    f"the loss became {value} at step {step}",
-                    remedy="lower the learning rate (--set train.learning_rate=…) or use --set train.precision=float32",
-                )
+            value = self._step(step, wrapped, optimiser, loss_function)
             step += 1
             loss_sum, loss_steps = loss_sum + value, loss_steps + 1
             now = pace.progress(step)
@@ -187,6 +171,27 @@ class Training:
         # After the checkpoint, so that a run that goes on cuts this line off again.
         log.write({"event": "end", **asdict(outcome)})
         return outcome
+
+    def _step(self, step: int, network: Any, optimiser: Any, loss_function: torch.nn.Module) -> float:
+        """One step down the gradient; returns the loss before it."""
+        image, target = self._batch(step)
+        torch.manual_seed(self._key(step))
+        with self.fabric.autocast():
+            logits = network(image)
+        loss = loss_function(logits, target)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingFailed(
+                f"the loss became {value} at step {step}",
+                remedy="lower the learning rate (--set train.learning_rate=…) or use --set train.precision=float32",
+            )
+        optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        limit = self.recipe.train.clip_gradient
+        if limit:
+            self.fabric.clip_gradients(network, optimiser, max_norm=limit, error_if_nonfinite=False)
+        optimiser.step()
+        return value
 
     def _key(self, step: int) -> int:
         """Seed of everything random in a step on this device."""

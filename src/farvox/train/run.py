@@ -6,19 +6,19 @@ import logging
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 import farvox
 from farvox.bundle import LabelEntry, Manifest, ModelEntry, load_bundle, save_bundle
 from farvox.data import CaseFiles, Dataset, load_case, read_grid
-from farvox.data.patches import PreparedCase, prepare_case
+from farvox.data.patches import open_prepared, prepare_case
 from farvox.data.prepare import Preparation
 from farvox.devices import pick_device, pick_precision
 from farvox.errors import RecipeError, ResourceError, UsageError
@@ -32,6 +32,9 @@ from farvox.train.checkpoint import load_checkpoint
 from farvox.train.folds import Fold
 from farvox.train.loop import Outcome, Progress, Training
 from farvox.train.plan import fingerprint, resolve
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Watcher(Protocol):
@@ -56,16 +59,34 @@ class FoldResult:
     metrics: dict[str, Any] | None
 
 
+def open_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabric:
+    """The processes and arithmetic of a run; with several devices the program is started once more for each.
+
+    Args:
+        recipe: Says the precision.
+        device: As in `pick_device`.
+        devices: How many share the work of a fold.
+
+    Raises:
+        DeviceError: The device is not there.
+    """
+    from lightning_fabric import Fabric
+
+    for name in ("lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    picked = pick_device(device)
+    precision = pick_precision(recipe.train.precision, picked)
+    fabric = Fabric(
+        accelerator=picked.type,
+        devices=[picked.index] if picked.index is not None else devices,
+        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
 def run_fold(
-    dataset: Dataset,
-    fold: Fold,
-    recipe: Recipe,
-    run: Path,
-    watcher: Watcher,
-    *,
-    device: str = "auto",
-    devices: int = 1,
-    resume: bool = False,
+    dataset: Dataset, fold: Fold, recipe: Recipe, run: Path, watcher: Watcher, fabric: Fabric, *, resume: bool = False
 ) -> FoldResult:
     """Train one fold into `run/fold-<name>/`: log, bundle, predictions and metrics of its validation cases.
 
@@ -75,8 +96,7 @@ def run_fold(
         recipe: May hold `auto`.
         run: The run's folder.
         watcher: Is told what happens.
-        device: As in `pick_device`.
-        devices: How many GPUs share the work.
+        fabric: As from `open_fabric`; its first process alone writes.
         resume: Go on from the fold's checkpoint where there is one.
 
     Raises:
@@ -84,88 +104,69 @@ def run_fold(
         RecipeError: It was begun with other settings.
         ResourceError: Disk or memory is full.
     """
-    from lightning_fabric import Fabric
-
     folder = run / f"fold-{fold.name}"
-    prepared = folder / "prepared"
     begun = any((folder / name).exists() for name in ("checkpoint.pt", "bundle", "done.json"))
     if begun and not resume:
         raise UsageError(
             f"{folder} is there already",
             remedy="add --resume to go on, --overwrite to begin anew, or choose another --out",
         )
-    picked = pick_device(device)
-    files = {case.id: case for case in dataset.cases}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        resolved, preparation = _plan(dataset, fold, recipe, files, watcher)
-        resolved = _same_settings(folder, resolved, fold)
-        write_json(folder / "split.json", {"fold": fold.name, "training": fold.training, "validation": fold.validation})
-        cases = _prepare(dataset, fold.training, files, preparation, prepared, watcher)
-        unseen = _prepare(dataset, fold.validation, files, preparation, prepared, watcher)
-    except OSError as error:
-        shutil.rmtree(prepared, ignore_errors=True)
-        raise ResourceError(
-            f"cannot write to {folder}: {error.strerror}", remedy="free space or choose another --out"
-        ) from None
-    precision = pick_precision(resolved.train.precision, picked)
-    for name in ("lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    fabric = Fabric(
-        accelerator=picked.type,
-        devices=[picked.index] if picked.index is not None else devices,
-        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
-    )
-    fabric.launch()
-    torch.manual_seed(resolved.train.seed)
-    network = create_model(
-        resolved.model.name,
+    resolved, preparation = _plan(dataset, fold, recipe, watcher)
+    _require_same_settings(folder, resolved, fold)
+    prepared = folder / "prepared"
+    if fabric.is_global_zero:
+        try:
+            split = {"fold": fold.name, "training": fold.training, "validation": fold.validation}
+            write_json(folder / "split.json", split)
+            _prepare(dataset, fold, preparation, prepared, watcher)
+        except OSError as error:
+            shutil.rmtree(prepared, ignore_errors=True)
+            raise ResourceError(
+                f"cannot write to {folder}: {error.strerror}", remedy="free space or choose another --out"
+            ) from None
+    fabric.barrier()
+    entry = ModelEntry(
+        name=resolved.model.name,
         in_channels=len(dataset.channels),
         classes=dataset.labels.classes,
-        **resolved.model.options,
+        options=resolved.model.options,
     )
+    torch.manual_seed(resolved.train.seed)
+    network = create_model(entry.name, entry.in_channels, entry.classes, **entry.options)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    precision = pick_precision(resolved.train.precision, fabric.device)
+    start = {
+        "fold": fold.name,
+        "dataset": dataset.name,
+        "recipe": resolved.name,
+        "model": resolved.model.name,
+        "parameters": parameters,
+        "device": torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else fabric.device.type,
+        "devices": fabric.world_size,
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "train": fold.training,
+        "validation": fold.validation,
+    }
     with _graceful_interrupt() as interrupted:
-        training = Training(
+        outcome = Training(
             resolved,
             preparation,
             dataset.labels,
-            cases,
-            unseen,
+            [open_prepared(prepared, case) for case in fold.training],
+            [open_prepared(prepared, case) for case in fold.validation],
             folder,
             fabric,
             precision,
             on_progress=lambda progress: watcher.training(fold.name, progress),
             stop=interrupted.is_set,
-        )
-        start = {
-            "fold": fold.name,
-            "dataset": dataset.name,
-            "recipe": resolved.name,
-            "model": resolved.model.name,
-            "parameters": parameters,
-            "device": torch.cuda.get_device_name(picked) if picked.type == "cuda" else picked.type,
-            "precision": precision,
-            "threads": torch.get_num_threads(),
-            "train": list(fold.training),
-            "validation": list(fold.validation),
-        }
-        outcome = training.run(network, start)
-    facts = {
-        "reason": outcome.reason,
-        "epoch": outcome.epoch,
-        "step": outcome.step,
-        "seconds": round(outcome.seconds, 1),
-        "peak_memory_mb": outcome.peak_memory_mb,
-    }
+        ).run(network, start)
+    if not fabric.is_global_zero:
+        return FoldResult(fold, outcome, None)
     size = resolved.patch.size
+    facts = asdict(outcome) | {"seconds": round(outcome.seconds, 1)}
     manifest = Manifest(
-        model=ModelEntry(
-            name=resolved.model.name,
-            in_channels=len(dataset.channels),
-            classes=dataset.labels.classes,
-            options=resolved.model.options,
-        ),
+        model=entry,
         parameters=parameters,
         preparation=preparation,
         window=None if isinstance(size, str) else size,
@@ -180,13 +181,14 @@ def run_fold(
     )
     bundle = save_bundle(folder / "bundle", network, manifest, resolved)
     shutil.rmtree(prepared, ignore_errors=True)
+    if outcome.reason == "interrupted":
+        return FoldResult(fold, outcome, None)
     metrics = None
-    if fold.validation and outcome.reason != "interrupted":
-        metrics = _evaluate(dataset, [files[c] for c in fold.validation], bundle, folder, device, watcher)
+    if fold.validation:
+        metrics = _evaluate(dataset, fold, bundle, folder, fabric.device, watcher)
         save_bundle(bundle, network, manifest.model_copy(update={"metrics": metrics["summary"]}), resolved)
-    if outcome.reason != "interrupted":
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
-        write_json(folder / "done.json", facts | {"parameters": parameters})
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    write_json(folder / "done.json", facts | {"parameters": parameters})
     return FoldResult(fold, outcome, metrics)
 
 
@@ -225,54 +227,45 @@ def summarise_run(run: Path, dataset: Dataset, recipe: Recipe) -> dict[str, Any]
     return summary
 
 
-def _plan(
-    dataset: Dataset, fold: Fold, recipe: Recipe, files: dict[str, CaseFiles], watcher: Watcher
-) -> tuple[Recipe, Preparation]:
-    prints = []
+def _plan(dataset: Dataset, fold: Fold, recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Preparation]:
+    files, prints = dataset.by_id, []
     for number, case in enumerate(fold.training, start=1):
         prints.append(fingerprint(load_case(dataset, files[case])))
         watcher.stage("look at scans", number / len(fold.training))
     return resolve(recipe, prints, dataset.channels)
 
 
-def _prepare(
-    dataset: Dataset,
-    ids: Sequence[str],
-    files: dict[str, CaseFiles],
-    preparation: Preparation,
-    folder: Path,
-    watcher: Watcher,
-) -> list[PreparedCase]:
-    out = []
+def _prepare(dataset: Dataset, fold: Fold, preparation: Preparation, folder: Path, watcher: Watcher) -> None:
+    files, ids = dataset.by_id, (*fold.training, *fold.validation)
     for number, case in enumerate(ids, start=1):
-        out.append(prepare_case(load_case(dataset, files[case]), preparation, dataset.labels.classes, folder))
+        prepare_case(load_case(dataset, files[case]), preparation, dataset.labels.classes, folder)
         watcher.stage("prepare scans", number / len(ids))
-    return out
 
 
-def _same_settings(folder: Path, resolved: Recipe, fold: Fold) -> Recipe:
-    """The settings to go on with; only the length of a training may differ from those it was begun with."""
+def _require_same_settings(folder: Path, resolved: Recipe, fold: Fold) -> None:
+    """Refuse to go on with other settings than a fold was begun with; only its length may differ."""
     held = load_checkpoint(folder / "checkpoint.pt")
     if held is None:
-        return resolved
+        return
     before = parse_recipe(held.recipe, str(folder / "checkpoint.pt"))
     length = {f"train.{key}": getattr(before.train, key) for key in ("budget", "epochs", "checkpoint_seconds")}
-    if dump_recipe(with_settings(resolved, length)) != dump_recipe(before) or held.training != fold.training:
-        old, new = dump_recipe(before).splitlines(), dump_recipe(with_settings(resolved, length)).splitlines()
-        changed = [line for line in new if line not in old] or ["the training cases"]
-        raise RecipeError(
-            f"fold {fold.name} was begun with other settings; now: {changed[0]}",
-            allowed="the settings it was begun with; the budget or the epochs may change",
-            remedy="repeat the first command with --resume, or begin anew with --overwrite",
-        )
-    return resolved
+    old, new = dump_recipe(before), dump_recipe(with_settings(resolved, length))
+    if old == new and held.training == fold.training:
+        return
+    changed = [line for line in new.splitlines() if line not in old.splitlines()] or ["other training cases"]
+    raise RecipeError(
+        f"fold {fold.name} was begun with other settings; now: {changed[0]}",
+        allowed="the settings it was begun with; the budget or the epochs may change",
+        remedy="repeat the first command with --resume, or begin anew with --overwrite",
+    )
 
 
 def _evaluate(
-    dataset: Dataset, cases: Sequence[CaseFiles], bundle: Path, folder: Path, device: str, watcher: Watcher
+    dataset: Dataset, fold: Fold, bundle: Path, folder: Path, device: torch.device, watcher: Watcher
 ) -> dict[str, Any]:
     """Predict the fold's unseen scans from their files, as a user would, and compare with their labels."""
-    predictor = Predictor([load_bundle(bundle)], device)
+    cases = [dataset.by_id[case] for case in fold.validation]
+    predictor = Predictor([load_bundle(bundle)], str(device))
     out = folder / "predictions"
     shutil.rmtree(out, ignore_errors=True)
     pairs, scans = [], {}

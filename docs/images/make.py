@@ -1,0 +1,29 @@
+"""Draws the README's picture from what `farvox demo` leaves: the median phantom, reference above prediction."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from farvox.data import read_label, read_scan
+from farvox.geometry import Orient
+from farvox.report.colours import label_colours
+from farvox.report.overlays import overlay_figure
+
+
+def main(demo: Path) -> None:
+    """Write `demo.png` beside this file."""
+    document = json.loads((demo / "fold-0" / "metrics.json").read_text())
+    cases = sorted(document["cases"], key=lambda case: case["mean"]["dice"])
+    case = cases[len(cases) // 2]
+    scan = read_scan(Path(case["scan"]))
+    step = Orient.to_canonical(scan.grid)
+    labels = [step.apply(read_label(Path(case[side]))[0]) for side in ("reference", "prediction")]
+    colours = label_colours([str(label["value"]) for label in document["labels"]])
+    figure = overlay_figure(step.apply(scan.image)[0], *labels, step.target.spacing, colours)
+    figure.savefig(Path(__file__).parent / "demo.png", dpi=90)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo"))

@@ -1,0 +1,5 @@
+"""`python -m farvox` is the `farvox` program."""
+
+from farvox.cli import main
+
+main()
