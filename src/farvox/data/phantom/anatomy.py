@@ -119,17 +119,17 @@ def _organs(points: FloatArray, rng: np.random.Generator, cavity: FloatArray, so
 
     spleen = _blob(points, rng, (-77, -20, 40), (27, 41, 38), (15, 0, -20))
     hollow = _blob(points, rng, (-42, -6, 38), (26, 32, 30), (0, 0, 0))
-    yield from _coated(intersection(spleen, -hollow, cavity), soft + rng.uniform(20, 45), 6, value["spleen"])
+    yield from _coated(intersection(spleen, -hollow, cavity), soft + rng.uniform(15, 45), 6, value["spleen"])
 
     right_lobe = _blob(points, rng, (52, 8, 32), (58, 64, 62), (0, 12, 0))
     left_lobe = _blob(points, rng, (0, 40, 50), (58, 29, 27), (0, 10, 0))
     liver = intersection(union(right_lobe, left_lobe, rounding=20), cavity)
-    yield from _coated(liver, soft + rng.uniform(0, 25), 8, value["liver"])
+    yield from _coated(liver, soft + rng.uniform(0, 30), 8, value["liver"])
 
-    gallbladder = _blob(points, rng, (38, 40, -14), (15, 24, 17), (30, 0, 0), wander=3)
+    gallbladder = _blob(points, rng, (38, 40, -14), (13, 22, 15), (30, 0, 0), wander=3)
     yield Layer(intersection(gallbladder, cavity), rng.uniform(-5, 15), 4, value["gallbladder"])
 
-    kidneys = soft + rng.uniform(45, 75)
+    kidneys = soft + rng.uniform(30, 65)
     for name, side, height in (("right kidney", 1, -22), ("left kidney", -1, -10)):
         bean = _blob(points, rng, (side * 55, -33, height), (23, 19, 45), (8, side * -12, side * 20))
         hilum = _blob(points, rng, (side * 33, -25, height), (13, 11, 14), (0, 0, 0), wander=2)
