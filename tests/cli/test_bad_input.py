@@ -48,7 +48,7 @@ def _relabel(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
 
 SHAPE = (20, 18, 16)
 BAD_CASES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "truncated": (lambda f: _image(f).write_bytes(_image(f).read_bytes()[:2000]), "cannot be read"),
+    "truncated": (lambda f: _image(f).write_bytes(_image(f).read_bytes()[:2000]), "cut short"),
     "empty file": (lambda f: _image(f).write_bytes(b""), "empty"),
     "text": (lambda f: _image(f).write_text("hello"), "case_1"),
     "NaN": (lambda f: _save(_image(f), np.where(_voxels(_image(f)) > 150, np.nan, 1.0)), "NaN"),
@@ -102,6 +102,7 @@ def test_skip_bad_leaves_it_out_and_says_so(dataset: Path, tmp_path: Path) -> No
     [
         (["--set", "train.bach=2"], 2, "did you mean 'batch'"),
         (["--set", "model.name=unet9d"], 2, "unet9d"),
+        (["--set", "model.options={widht=[4]}"], 2, "widht"),
         (["--recipe", "nonsense"], 2, "no recipe 'nonsense'"),
         (["--budget", "0m"], 2, "budget '0m'"),
         (["--budget", "8"], 2, "budget '8'"),

@@ -57,6 +57,7 @@ def run(
     from farvox.cli.common import open_dataset, print_json
     from farvox.devices import pick_device
     from farvox.errors import UsageError
+    from farvox.models import model_facts
     from farvox.recipes import load_recipe, parse_duration
 
     changes = list(settings or [])
@@ -70,6 +71,7 @@ def run(
             raise UsageError(f"--epochs {epochs}", allowed="1 or more")
         changes.append(f"train.epochs={epochs}")
     chosen = load_recipe(recipe, changes)
+    model_facts(chosen.model.name)
     pick_device(device)
     found = open_dataset(dataset, images, labels)
     run_folder = out or Path("runs") / f"{found.name.replace(' ', '_')}-{chosen.name}"

@@ -28,7 +28,7 @@ class CaseCheck:
     axcodes: str | None = None
     dtype: str | None = None
     intensities: tuple[float, float] | None = None
-    """Smallest and largest, all channels together."""
+    """Smallest and largest, all channels together; None when one is not finite."""
     labels: tuple[int, ...] | None = None
     """Label values that occur, without background and ignored voxels; None for a case without label."""
     problem: str | None = None
@@ -81,7 +81,8 @@ def _describe(check: CaseCheck, scan: Scan) -> None:
     check.shape, check.axcodes, check.dtype = grid.shape, grid.axcodes, str(scan.image.dtype)
     x, y, z = grid.spacing.tolist()
     check.spacing = (x, y, z)
-    check.intensities = (float(scan.image.min()), float(scan.image.max()))
+    low, high = float(scan.image.min()), float(scan.image.max())
+    check.intensities = (low, high) if np.isfinite(low) and np.isfinite(high) else None
     if max(x, y, z) > _THICK * min(x, y, z):
         check.notes += (f"spacing {max(x, y, z):.3g} mm is {max(x, y, z) / min(x, y, z):.2g} times the finest axis",)
     if 1 in grid.shape:

@@ -85,11 +85,10 @@ def stream_scores(
         low, high = max(before[2] - start, 0), min(before[2] + shape[2] - start, done)
         if high > low:
             yield total[:, inner_i, inner_j, low:high] / divisor[inner_i, inner_j, low:high]
-        if done < depth:
-            for buffer in (total, divisor):
-                kept = buffer[..., done:].clone()
-                buffer[..., : depth - done] = kept
-                buffer[..., depth - done :] = 0
+        for buffer in (total, divisor):
+            kept = buffer[..., done:].clone()
+            buffer[..., : depth - done] = kept
+            buffer[..., depth - done :] = 0
 
 
 def _padded(

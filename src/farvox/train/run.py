@@ -113,6 +113,15 @@ def run_fold(
         )
     resolved, preparation = _plan(dataset, fold, recipe, watcher)
     _require_same_settings(folder, resolved, fold)
+    entry = ModelEntry(
+        name=resolved.model.name,
+        in_channels=len(dataset.channels),
+        classes=dataset.labels.classes,
+        options=resolved.model.options,
+    )
+    torch.manual_seed(resolved.train.seed)
+    network = create_model(entry.name, entry.in_channels, entry.classes, **entry.options)
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     prepared = folder / "prepared"
     if fabric.is_global_zero:
         try:
@@ -125,15 +134,6 @@ def run_fold(
                 f"cannot write to {folder}: {error.strerror}", remedy="free space or choose another --out"
             ) from None
     fabric.barrier()
-    entry = ModelEntry(
-        name=resolved.model.name,
-        in_channels=len(dataset.channels),
-        classes=dataset.labels.classes,
-        options=resolved.model.options,
-    )
-    torch.manual_seed(resolved.train.seed)
-    network = create_model(entry.name, entry.in_channels, entry.classes, **entry.options)
-    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     precision = pick_precision(resolved.train.precision, fabric.device)
     start = {
         "fold": fold.name,
