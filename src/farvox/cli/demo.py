@@ -38,7 +38,7 @@ def run(
     dataset = read_dataset(folder)
     ids = [case.id for case in dataset.cases]
     fold = Fold("0", tuple(ids[:_TRAINING]), tuple(ids[_TRAINING:]))
-    recipe = load_recipe("default", [f'train.budget="{budget}"'])
+    recipe = load_recipe("quick", [f'train.budget="{budget}"'])
     summary = train_folds(dataset, [fold], recipe, out, device=device, quiet=as_json)
     if as_json:
         print_json(summary)
