@@ -16,7 +16,7 @@ help:
 
 $(VENV)/.user: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) --editable .
+	$(PIP_INSTALL) --editable '.[train]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.user

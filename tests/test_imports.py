@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "farvox"
-ANYWHERE = {"errors", "types", "labels", "files", "devices"}
+ANYWHERE = {"errors", "types", "labels", "files", "devices", "optional"}
 ALLOWED = {
     "geometry": set(),
     "ops": set(),

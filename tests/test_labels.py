@@ -59,3 +59,22 @@ def test_mirrored_classes_follow_names() -> None:
 def test_useless_tables_are_refused(names: dict[int, str]) -> None:
     with pytest.raises(DataError):
         LabelTable.from_mapping(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "mirrored"),
+    [
+        ({1: "LeftKidney", 2: "RightKidney"}, [0, 2, 1]),
+        ({1: "左腎", 2: "右腎", 3: "肝臓"}, [0, 1, 2, 3]),
+        ({1: "T+", 2: "T-"}, [0, 1, 2]),
+        ({1: "kidney_l", 2: "kidney_r", 3: "L5"}, [0, 2, 1, 3]),
+        ({1: "left lung", 2: "Left Lung", 3: "right lung"}, [0, 1, 2, 3]),
+    ],
+)
+def test_pairs_are_found_by_words_alone(names: dict[int, str], mirrored: list[int]) -> None:
+    np.testing.assert_array_equal(LabelTable.from_mapping(names).mirror_classes, mirrored)
+
+
+def test_sides_without_partner_are_named() -> None:
+    table = LabelTable.from_mapping({1: "left atrium", 2: "left kidney", 3: "right kidney", 4: "liver"})
+    assert table.unpaired_sides == ["left atrium"]

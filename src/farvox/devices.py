@@ -12,15 +12,18 @@ from farvox.errors import DeviceError
 Precision = Literal["float32", "bfloat16"]
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str = "auto", count: int = 1) -> torch.device:
     """'auto' (a GPU when there is one), 'cpu', 'cuda', 'cuda:N' or 'mps' → device.
 
     Raises:
-        DeviceError: Not such a name, or no such device in this machine.
+        DeviceError: Not such a name, no such device in this machine, or fewer than `count` of them.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    here = ["auto", "cpu", *[f"cuda:{n}" for n in range(torch.cuda.device_count())]]
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    gpus = torch.cuda.device_count()
+    if count > 1 and (":" in name or name == "mps" or (name == "cuda" and count > gpus)):
+        raise DeviceError(f"{count} devices of '{name}'", allowed=f"cuda with up to {gpus}, or cpu")
+    here = ["auto", "cpu", *[f"cuda:{n}" for n in range(gpus)]]
     if torch.backends.mps.is_available():
         here.append("mps")
     if name in here or (name == "cuda" and torch.cuda.is_available()):

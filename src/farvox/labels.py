@@ -69,10 +69,20 @@ class LabelTable:
     def mirror_classes(self) -> IntArray:
         """Class index each class turns into when the body is mirrored left to right; identity where unpaired."""
         partner = np.arange(self.classes)
-        by_key = {_words(name): index for index, name in enumerate(self.names)}
-        for index, name in enumerate(self.names):
-            partner[index] = by_key.get(_swap_sides(_words(name)), index)
+        keys = [_words(name) for name in self.names]
+        for index, key in enumerate(keys):
+            other = _swap_sides(key)
+            if other != key and keys.count(other) == keys.count(key) == 1:
+                partner[index] = keys.index(other)
         return partner
+
+    @property
+    def unpaired_sides(self) -> list[str]:
+        """Names that speak of a side and have no partner; mirroring keeps their class."""
+        keys = [_words(name) for name in self.names]
+        return [
+            n for n, k, p in zip(self.names, keys, self.mirror_classes, strict=True) if _swap_sides(k) != k == keys[p]
+        ]
 
     @property
     def mask_dtype(self) -> np.dtype:
@@ -139,7 +149,8 @@ class LabelTable:
 
 
 def _words(name: str) -> tuple[str, ...]:
-    return tuple(word for word in re.split(r"[^a-z0-9]+", name.lower()) if word)
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return tuple(re.findall(r"[^\W_]+", spaced.lower()))
 
 
 def _swap_sides(words: tuple[str, ...]) -> tuple[str, ...]:

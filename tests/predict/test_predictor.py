@@ -125,9 +125,10 @@ def test_several_files_make_one_scan_and_a_missing_channel_is_named(tmp_path: Pa
         "p1": ["p1_0000.nii.gz", "p1_0001.nii.gz"],
         "p2": ["p2_flair.nii.gz", "p2_t1.nii.gz"],
     }
-    with pytest.raises(DataError, match="case p1: no file for channel T1") as error:
-        find_scans([tmp_path / "p1_0000.nii.gz"], ("FLAIR", "T1"))
-    assert "p1_0001" in str(error.value)
+    predictor = Predictor([identity_bundle(VALUES, (1, 1, 1), channels=("FLAIR", "T1"))], "cpu")
+    scans = find_scans([tmp_path / "p1_0000.nii.gz", tmp_path / "both.nii.gz"], ("FLAIR", "T1"))
+    results = {p.case: p.error for p in predict_scans(predictor, scans, tmp_path / "out")}
+    assert "case p1: no image file p1_0001.nii.gz for channel 'T1'" in str(results["p1"])
 
 
 def test_wrong_scans_are_named_and_the_rest_is_done(tmp_path: Path) -> None:
@@ -204,3 +205,18 @@ def test_grid_of_a_bare_array_is_the_networks() -> None:
     array = blocks((9, 9, 9)).astype(np.float32)
     with_affine = predictor.segment(array, Grid((9, 9, 9), np.diag([1.5, 1.5, 2.0, 1])).affine)
     np.testing.assert_array_equal(predictor.segment(array), with_affine)
+
+
+def test_a_network_of_whole_scans_is_not_cut(tmp_path: Path) -> None:
+    scan = (256, 256, 256)
+    with pytest.raises(ResourceError, match="as a whole, as this network must"):
+        plan_memory(resident_bytes() + 500 * 2**20, Steps(9), 1, 9, 1, scan, scan, scan, whole=True)
+
+
+def test_scans_with_nan_are_refused_however_they_come(tmp_path: Path) -> None:
+    array = np.ones((6, 6, 6), np.float32)
+    array[2, 2, 2] = np.inf
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "odd.nii.gz")
+    predictor = Predictor([identity_bundle(VALUES, (1, 1, 1))], "cpu")
+    with pytest.raises(DataError, match=r"case odd\.nii\.gz: NaN or infinite"):
+        predictor.segment(tmp_path / "odd.nii.gz")

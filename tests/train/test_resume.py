@@ -117,6 +117,9 @@ def test_other_settings_on_resume_are_refused_by_name(dataset: Path, tmp_path: P
     other = farvox(*_train(dataset, tmp_path / "run", "--resume", "--set", "train.learning_rate=0.5"))
     assert other.returncode == 2
     assert "begun with other settings; now: learning_rate = 0.5" in other.stderr
+    split = farvox(*_train(dataset, tmp_path / "run", "--resume", "--folds", "2"))
+    assert split.returncode == 2
+    assert "begun with other split" in split.stderr
 
 
 def test_what_a_run_leaves_behind(uninterrupted: Path) -> None:

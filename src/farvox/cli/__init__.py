@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 
+_NO_MEMORY = (
+    "out of memory; to mend: smaller patches (--set patch.max_voxels=…), or predict with a smaller --max-memory"
+)
+
 
 def main() -> None:
     """Run the program; exits with 0 (done), 1 (the work failed, or some cases did) or 2 (wrong usage)."""
@@ -17,7 +21,12 @@ def main() -> None:
     except KeyboardInterrupt:
         _end("interrupted", 1)
     except MemoryError:
-        _end("out of memory; to mend: smaller patches (--set patch.max_voxels=…) or a smaller --max-memory", 1)
+        _end(_NO_MEMORY, 1)
+    except RuntimeError as error:
+        # torch has no class of its own for a CPU without memory.
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        _end(_NO_MEMORY, 1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

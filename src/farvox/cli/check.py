@@ -44,11 +44,9 @@ def run(
         )
     else:
         console = stdout()
-        console.print(
-            f"[bold]{found.name}[/bold]: {len(found.cases)} labelled cases, {len(found.unlabelled)} without label; "
-            f"{found.layout} layout; channels: {', '.join(found.channels)}",
-            markup=True,
-        )
+        size = f"{len(found.cases)} labelled cases, {len(found.unlabelled)} without label"
+        channels = ", ".join(found.channels)
+        console.print(f"{found.name}: {size}; {found.layout} layout; channels: {channels}", markup=False, style="bold")
         shown = ", ".join(f"{value} {name}" for _, value, name in found.labels.foreground)
         console.print(f"labels: {shown}", markup=False)
         for note in found.notes:

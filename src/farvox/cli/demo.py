@@ -14,7 +14,7 @@ _TRAINING, _TESTING = 12, 4
 
 def run(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("demo"),
-    budget: Annotated[str, typer.Option("--budget", help="Training time.")] = "75s",
+    budget: Annotated[str, typer.Option("--budget", help="Training time.")] = "90s",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -25,10 +25,13 @@ def run(
     from farvox.cli.train import train_folds
     from farvox.data import read_dataset
     from farvox.data.phantom import write_phantoms
+    from farvox.devices import pick_device
     from farvox.errors import UsageError
     from farvox.recipes import load_recipe
     from farvox.train.folds import Fold
 
+    recipe = load_recipe("quick", [f'train.budget="{budget}"'])
+    pick_device(device)
     if out.exists() and any(out.iterdir()) and not (out / "phantoms").is_dir():
         raise UsageError(f"{out} holds something else", remedy="choose another folder by --out")
     for part in ("phantoms", "fold-0"):
@@ -38,7 +41,6 @@ def run(
     dataset = read_dataset(folder)
     ids = [case.id for case in dataset.cases]
     fold = Fold("0", tuple(ids[:_TRAINING]), tuple(ids[_TRAINING:]))
-    recipe = load_recipe("quick", [f'train.budget="{budget}"'])
     summary = train_folds(dataset, [fold], recipe, out, device=device, quiet=as_json)
     if as_json:
         print_json(summary)

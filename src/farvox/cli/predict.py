@@ -37,8 +37,11 @@ def run(
     from farvox.predict.files import find_scans, predict_scans
 
     limit = parse_memory(max_memory) if max_memory else None
-    bundles = [path for path in paths if path == paths[0] or (path / "manifest.json").is_file()]
-    scans = paths[len(bundles) :]
+    count = next((n for n, path in enumerate(paths) if n and not _like_a_bundle(path)), len(paths))
+    bundles, scans = paths[:count], paths[count:]
+    late = [path for path in scans if _like_a_bundle(path)]
+    if late:
+        raise UsageError(f"bundle {late[0]} stands after a scan", allowed="bundles first, then scans")
     if not scans:
         raise UsageError("no scan given", allowed="farvox predict BUNDLE SCAN... --out DIR")
     predictor = Predictor.load(*bundles, device=device)
@@ -58,3 +61,8 @@ def run(
     elif failed:
         stderr().print(f"{failed} of {len(results)} scans failed", markup=False)
     raise typer.Exit(1 if failed else 0)
+
+
+def _like_a_bundle(path: Path) -> bool:
+    """Whether any of a bundle's files is there; a damaged bundle is one, too."""
+    return any((path / name).is_file() for name in ("manifest.json", "weights.safetensors", "recipe.toml"))

@@ -57,29 +57,30 @@ def run(
     from farvox.cli.common import open_dataset, print_json
     from farvox.devices import pick_device
     from farvox.errors import UsageError
-    from farvox.models import model_facts
-    from farvox.recipes import load_recipe, parse_duration
+    from farvox.models import create_model
+    from farvox.recipes import load_recipe
+    from farvox.train.run import require_one_run
 
     changes = list(settings or [])
     if budget is not None and epochs is not None:
         raise UsageError("both --budget and --epochs given", allowed="one of them")
     if budget is not None:
-        parse_duration(budget)
         changes += [f'train.budget="{budget}"', "train.epochs=0"]
     if epochs is not None:
         if epochs < 1:
             raise UsageError(f"--epochs {epochs}", allowed="1 or more")
         changes.append(f"train.epochs={epochs}")
     chosen = load_recipe(recipe, changes)
-    model_facts(chosen.model.name)
-    pick_device(device)
+    pick_device(device, devices)
     found = open_dataset(dataset, images, labels)
+    create_model(chosen.model.name, len(found.channels), found.labels.classes, **chosen.model.options)
     run_folder = out or Path("runs") / f"{found.name.replace(' ', '_')}-{chosen.name}"
     found, checks = _sound_cases(found, skip_bad)
-    picked = _folds(found, checks, chosen, folds, fold, leave_one_out, everything, group)
+    planned, picked = _folds(found, checks, chosen, folds, fold, leave_one_out, everything, group)
     if overwrite:
-        for one in picked:
-            shutil.rmtree(run_folder / f"fold-{one.name}", ignore_errors=True)
+        for old in [run_folder / f"fold-{fold}"] if fold is not None else run_folder.glob("fold-*"):
+            shutil.rmtree(old, ignore_errors=True)
+    require_one_run(run_folder, found, planned, chosen)
     summary = train_folds(
         found, picked, chosen, run_folder, device=device, devices=devices, resume=resume, quiet=as_json
     )
@@ -103,9 +104,11 @@ def train_folds(
     from farvox.cli.common import stderr, stdout
     from farvox.cli.progress import Watch
     from farvox.evaluate import render_table
+    from farvox.optional import optional
     from farvox.report import write_report
     from farvox.train.run import is_done, open_fabric, run_fold, summarise_run
 
+    optional("matplotlib", "train")  # for the report: better missed now than after the training
     stopped = None
     fabric = open_fabric(recipe, device, devices)
     with Watch(stderr(), silent=not fabric.is_global_zero) as watch:
@@ -184,21 +187,22 @@ def _folds(
     leave_one_out: bool,
     everything: bool,
     group: str | None,
-) -> list[Fold]:
+) -> tuple[list[Fold], list[Fold]]:
+    """All folds of the split (and the one of all cases), and those to train."""
     from farvox.errors import UsageError
     from farvox.train.folds import all_cases, check_coverage, make_folds
 
     ids = [case.id for case in dataset.cases]
-    if everything:
-        if fold is not None or leave_one_out:
-            raise UsageError("--all together with --fold or --leave-one-out", allowed="one of them")
-        return [all_cases(ids)]
+    if everything and (fold is not None or leave_one_out):
+        raise UsageError("--all together with --fold or --leave-one-out", allowed="one of them")
+    if everything and len(ids) < 2:
+        return [all_cases(ids)], [all_cases(ids)]
     made = make_folds(ids, len(ids) if leave_one_out and len(ids) > 1 else folds, recipe.train.seed, group)
     if fold is not None and not 0 <= fold < len(made):
         raise UsageError(f"--fold {fold}", allowed=f"0 to {len(made) - 1}")
-    picked = made if fold is None else [made[fold]]
+    picked = [all_cases(ids)] if everything else made if fold is None else [made[fold]]
     present = {check.id: set(check.labels or ()) for check in checks}
     names = {value: name for _, value, name in dataset.labels.foreground}
     for one in picked:
         check_coverage(one, present, names)
-    return picked
+    return [*made, all_cases(ids)], picked

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farvox.data import CaseFiles, Dataset, is_scan, mask_name, scan_stem, write_mask
+from farvox.data.io import count_channels
 from farvox.data.load import load_image, require_intensities
 from farvox.errors import DataError, FarvoxError
 from farvox.predict.predictor import Predictor
@@ -32,20 +33,21 @@ def find_scans(paths: Sequence[Path], channels: Sequence[str]) -> list[CaseFiles
     a hyphen) belong together; a single file may hold all channels as well.
 
     Raises:
-        DataError: A path that is not a scan, two scans whose masks would have one name, a missing channel.
+        DataError: A path that is not a scan, two scans whose masks would have one name. A missing channel is an error
+            of its scan alone, when it is read.
     """
     files = [file for path in paths for file in _expand(path)]
     scans = _group(files, channels) if len(channels) > 1 else [CaseFiles(scan_stem(f), (f,)) for f in files]
     seen: dict[str, CaseFiles] = {}
     for scan in scans:
-        if other := seen.get(scan.id):
+        if other := seen.get(_mask_file(scan)):
             raise DataError(
                 f"{other.images[0]} and {scan.images[0]} would write the same mask",
                 allowed="one scan a name",
                 remedy="predict them into two folders",
                 case=scan.id,
             )
-        seen[scan.id] = scan
+        seen[_mask_file(scan)] = scan
     return scans
 
 
@@ -73,7 +75,7 @@ def predict_scans(
         try:
             scan = load_image(described, case)
             require_intensities(described, case, scan.image)
-            name = mask_name(case.images[0]) if len(case.images) == 1 else case.id + _suffix(case.images[0])
+            name = _mask_file(case)
             if (out / name).resolve() == case.images[0].resolve():
                 raise DataError(
                     "the mask would replace its scan", remedy="give --out a folder of its own", case=case.id
@@ -113,21 +115,26 @@ def _group(files: Sequence[Path], channels: Sequence[str]) -> list[CaseFiles]:
         cut = max(stem.rfind("_"), stem.rfind("-"))
         ending = stem[cut + 1 :].lower()
         index = next((n for n, known in enumerate(endings) if ending in known), None)
-        if cut < 0 or index is None:
+        if cut < 0 or index is None or _holds_all(file, channels):
             scans.append(CaseFiles(stem, (file,)))
         else:
             groups.setdefault(stem[:cut], {})[index] = file
     for name, found in groups.items():
-        missing = [channel for index, channel in enumerate(channels) if index not in found]
-        if missing:
-            raise DataError(
-                f"no file for channel {', '.join(missing)}",
-                allowed=f"{len(channels)} channels: {', '.join(channels)}",
-                remedy=f"give a file such as {name}_{channels.index(missing[0]):04d} too",
-                case=name,
-            )
-        scans.append(CaseFiles(name, tuple(found[index] for index in range(len(channels)))))
+        some = next(iter(found.values()))
+        expected = [some.with_name(f"{name}_{index:04d}{_suffix(some)}") for index in range(len(channels))]
+        scans.append(CaseFiles(name, tuple(found.get(index, expected[index]) for index in range(len(channels)))))
     return scans
+
+
+def _holds_all(path: Path, channels: Sequence[str]) -> bool:
+    try:
+        return count_channels(path) == len(channels)
+    except FarvoxError:  # said when the scan's turn comes
+        return False
+
+
+def _mask_file(scan: CaseFiles) -> str:
+    return mask_name(scan.images[0]) if len(scan.images) == 1 else scan.id + _suffix(scan.images[0])
 
 
 def _suffix(path: Path) -> str:

@@ -51,6 +51,7 @@ def plan_memory(
     window: Shape,
     space: Shape,
     scan: Shape,
+    whole: bool = False,
 ) -> MemoryPlan:
     """Largest window and slab that keep the process under `limit` bytes.
 
@@ -63,9 +64,10 @@ def plan_memory(
         window: Wanted window.
         space: Voxels of the scan in network space.
         scan: Voxels of the scan.
+        whole: The network knows whole scans only, because it reaches relative to the field of view: never cut.
 
     Raises:
-        ResourceError: Even the smallest window does not fit.
+        ResourceError: Even the smallest window, or the whole scan a network needs, does not fit.
     """
     used = resident_bytes() + _voxels(scan) * 2  # the label, as classes and as values
     budget = limit - used if limit is not None else int(psutil.virtual_memory().available * 0.75)
@@ -83,10 +85,11 @@ def plan_memory(
         if slab >= 1:
             return MemoryPlan(window, min(slab, 32, scan[2]))
         axis = 2 if window[2] > max(smallest[2], 32) else max(range(3), key=lambda a: window[a] / smallest[a])
-        if window[axis] <= smallest[axis]:
+        if whole or window[axis] <= smallest[axis]:
             short = (need + slice_bytes - budget + (limit or 0)) / 2**20
             raise ResourceError(
-                f"predicting {'×'.join(map(str, scan))} voxels with {classes} classes does not fit into memory",
+                f"predicting {'×'.join(map(str, scan))} voxels with {classes} classes"
+                f"{' as a whole, as this network must,' if whole else ''} does not fit into memory",
                 allowed=f"about {short:.0f}M or more",
                 remedy="raise --max-memory, or predict fewer networks at once",
             )

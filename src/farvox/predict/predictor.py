@@ -52,7 +52,6 @@ class Predictor:
         self.channels: tuple[str, ...] = first.preparation.channels
         self.overlap = overlap
         self.device = pick_device(device)
-        self.precision: Precision = pick_precision("auto", self.device)
         for bundle in self.bundles:
             bundle.network.to(self.device).eval()
 
@@ -106,8 +105,6 @@ class Predictor:
         image = array if array.ndim == 4 else array[None]
         if image.ndim != 4:
             raise DataError(f"array of {array.ndim} dimensions", allowed="(I, J, K) or (C, I, J, K)")
-        if not np.isfinite(image).all():
-            raise DataError("array holds NaN or infinite values", allowed="finite intensities")
         if affine is None:
             affine = np.diag([*self.bundles[0].manifest.preparation.spacing, 1.0])
         i, j, k = image.shape[1:]
@@ -121,6 +118,8 @@ class Predictor:
                 remedy="give the scan with the channels the network was trained on",
                 case=scan.path.name,
             )
+        if not all(np.isfinite(c.min()) and np.isfinite(c.max()) for c in scan.image):
+            raise DataError("NaN or infinite intensities", allowed="finite intensities", case=scan.path.name)
         spaces = [to_network_space(scan.image, scan.grid, b.manifest.preparation) for b in self.bundles]
         streams, slabs = [], []
         for bundle, space in zip(self.bundles, spaces, strict=True):
@@ -133,8 +132,10 @@ class Predictor:
                 bundle.manifest.window or space.grid.shape,
                 space.grid.shape,
                 space.orient.target.shape,
+                whole=bundle.manifest.window is None,
             )
-            scorer = make_scorer(bundle.network, self.device, self.precision)
+            precision = pick_precision(bundle.recipe.train.precision, self.device)
+            scorer = make_scorer(bundle.network, self.device, precision)
             batch = 4 if self.device.type == "cuda" else 1
             parts = stream_scores(scorer, space.slab, space.grid.shape, plan.window, self.overlap, batch)
             streams.append(ScoreStream(parts, space.resample.inverse))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from farvox.recipes.duration import parse_duration
 
 Spacing = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
@@ -96,6 +98,12 @@ class TrainSettings(_Section):
     """auto: bfloat16 arithmetic with float32 weights where the processor multiplies it in hardware, else float32."""
     checkpoint_seconds: float = Field(20.0, ge=0)
     """Time between checkpoints; what a kill can cost."""
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_time(cls, budget: str) -> str:
+        parse_duration(budget)
+        return budget
 
 
 class Recipe(_Section):

@@ -85,7 +85,7 @@ def _tiles(run: RunFiles) -> str:
         for key in ("seconds", "peak_memory_mb", "parameters")
     )
     tolerance = run.fact("tolerance_mm")
-    at = "" if tolerance is None else f" at {tolerance:g} mm"
+    at = "" if tolerance is None else f" at {tolerance:.3g} mm"
     tiles = [
         ("foreground Dice", *_estimate(mean.get("dice"), 3)),
         ("HD95", *_estimate(mean.get("hd95_mm"), 2, " mm")),

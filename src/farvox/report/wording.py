@@ -27,7 +27,7 @@ NO_LIST = "No case is listed in a metrics.json of the folds, so cases cannot be 
 
 def how_to_read(tolerance_mm: float | None) -> str:
     """What each metric means, in a paragraph."""
-    within = "the tolerance" if tolerance_mm is None else f"{tolerance_mm:g} mm"
+    within = "the tolerance" if tolerance_mm is None else f"{tolerance_mm:.3g} mm"
     return (
         "Dice: overlap of prediction and reference, 0 to 1. HD95: 95th percentile of the distances between the two "
         f"surfaces, mm. Surface Dice: share of the two surfaces that lie within {within} of each other. Sensitivity: "

@@ -25,8 +25,6 @@ class Checkpoint:
     optimiser: dict[str, Any]
     log_bytes: int
     """Length of log.jsonl at that step; what was written later is cut off on resuming."""
-    recipe: str
-    """Resolved recipe as TOML."""
     preparation: str
     """As JSON."""
     training: tuple[str, ...]

@@ -17,13 +17,13 @@ from farvox.data.augment import change_intensities, flip, random_matrix
 from farvox.data.patches import PreparedCase, choose_centre, class_counts, draw_patch
 from farvox.data.prepare import Preparation
 from farvox.devices import Precision, peak_memory_mb
-from farvox.errors import FarvoxError
+from farvox.errors import DataError, FarvoxError
 from farvox.geometry import Shape
 from farvox.labels import IGNORE, LabelTable
 from farvox.losses import class_weights, make_loss
 from farvox.predict.predictor import make_scorer
 from farvox.predict.windows import stream_scores
-from farvox.recipes import Recipe, dump_recipe
+from farvox.recipes import Recipe
 from farvox.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from farvox.train.schedule import Pace, learning_rate
 
@@ -108,10 +108,17 @@ class Training:
             start: Facts for the log's first line.
         """
         settings = self.recipe.train
+        network.to(self.fabric.device)  # before the optimiser's state is loaded, which follows its parameters
         optimiser = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         held = load_checkpoint(self.folder / "checkpoint.pt")
+        if held and (held.preparation, held.training) != self._origin():
+            raise DataError(
+                "the scans have changed since the training was begun",
+                allowed="the scans and labels it was begun with",
+                remedy="restore them, or begin anew with --overwrite",
+            )
         if held:
             network.load_state_dict(held.network)
             optimiser.load_state_dict(held.optimiser)
@@ -183,7 +190,7 @@ class Training:
         if not math.isfinite(value):
             raise TrainingFailed(
                 f"the loss became {value} at step {step}",
-                remedy="lower the learning rate (--set train.learning_rate=…) or use --set train.precision=float32",
+                remedy="begin anew with --overwrite and a lower train.learning_rate, or train.precision=float32",
             )
         optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
@@ -192,6 +199,10 @@ class Training:
             self.fabric.clip_gradients(network, optimiser, max_norm=limit, error_if_nonfinite=False)
         optimiser.step()
         return value
+
+    def _origin(self) -> tuple[str, tuple[str, ...]]:
+        """What a checkpoint must agree with to be gone on from."""
+        return self.preparation.model_dump_json(), tuple(case.id for case in self.cases)
 
     def _key(self, step: int) -> int:
         """Seed of everything random in a step on this device."""
@@ -268,9 +279,8 @@ class Training:
                 network=network.state_dict(),
                 optimiser=optimiser.state_dict(),
                 log_bytes=log.size,
-                recipe=dump_recipe(self.recipe),
-                preparation=self.preparation.model_dump_json(),
-                training=tuple(case.id for case in self.cases),
+                preparation=self._origin()[0],
+                training=self._origin()[1],
                 loss_sum=loss_sum,
                 loss_steps=loss_steps,
             ),

@@ -72,7 +72,7 @@ def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[st
         options.setdefault("kernels", kernels)
     size = recipe.patch.size
     if size == "auto":
-        multiple = np.prod(options["strides"], axis=0) if "strides" in options else np.full(3, 8)
+        multiple = np.prod(np.reshape(options["strides"], (-1, 3)), axis=0) if "strides" in options else np.full(3, 8)
         median = np.median([p.extent for p in prints], axis=0)
         size = _patch(median, spacing, multiple, recipe.patch.max_voxels)
     kinds = {step.kind for step in steps}

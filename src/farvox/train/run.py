@@ -6,7 +6,7 @@ import logging
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,14 +21,14 @@ from farvox.data import CaseFiles, Dataset, load_case, read_grid
 from farvox.data.patches import open_prepared, prepare_case
 from farvox.data.prepare import Preparation
 from farvox.devices import pick_device, pick_precision
-from farvox.errors import RecipeError, ResourceError, UsageError
+from farvox.errors import ResourceError, UsageError
 from farvox.evaluate import default_tolerance_mm, evaluate_pairs, summarise, write_metrics
 from farvox.files import read_json, write_json
 from farvox.models import create_model
+from farvox.optional import optional
 from farvox.predict import Predictor
 from farvox.predict.files import predict_scans
-from farvox.recipes import Recipe, dump_recipe, parse_recipe, with_settings
-from farvox.train.checkpoint import load_checkpoint
+from farvox.recipes import Recipe, dump_recipe, with_settings
 from farvox.train.folds import Fold
 from farvox.train.loop import Outcome, Progress, Training
 from farvox.train.plan import fingerprint, resolve
@@ -70,11 +70,10 @@ def open_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabri
     Raises:
         DeviceError: The device is not there.
     """
-    from lightning_fabric import Fabric
-
+    Fabric = optional("lightning_fabric", "train").Fabric
     for name in ("lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    picked = pick_device(device)
+    picked = pick_device(device, devices)
     precision = pick_precision(recipe.train.precision, picked)
     fabric = Fabric(
         accelerator=picked.type,
@@ -101,7 +100,6 @@ def run_fold(
 
     Raises:
         UsageError: The fold was begun before and `resume` is not set.
-        RecipeError: It was begun with other settings.
         ResourceError: Disk or memory is full.
     """
     folder = run / f"fold-{fold.name}"
@@ -111,8 +109,9 @@ def run_fold(
             f"{folder} is there already",
             remedy="add --resume to go on, --overwrite to begin anew, or choose another --out",
         )
+    if "left-right" in recipe.augment.flip and dataset.labels.unpaired_sides:
+        watcher.say(f"note: no left/right partner for {', '.join(dataset.labels.unpaired_sides)}; mirrored as they are")
     resolved, preparation = _plan(dataset, fold, recipe, watcher)
-    _require_same_settings(folder, resolved, fold)
     entry = ModelEntry(
         name=resolved.model.name,
         in_channels=len(dataset.channels),
@@ -123,64 +122,47 @@ def run_fold(
     network = create_model(entry.name, entry.in_channels, entry.classes, **entry.options)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     prepared = folder / "prepared"
-    if fabric.is_global_zero:
-        try:
-            split = {"fold": fold.name, "training": fold.training, "validation": fold.validation}
-            write_json(folder / "split.json", split)
+    try:
+        if fabric.is_global_zero:
+            write_json(folder / "split.json", fold_terms(dataset, fold, recipe))
             _prepare(dataset, fold, preparation, prepared, watcher)
-        except OSError as error:
+        fabric.barrier()
+        precision = pick_precision(resolved.train.precision, fabric.device)
+        start = {
+            "fold": fold.name,
+            "dataset": dataset.name,
+            "recipe": resolved.name,
+            "model": resolved.model.name,
+            "parameters": parameters,
+            "device": torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else fabric.device.type,
+            "devices": fabric.world_size,
+            "precision": precision,
+            "threads": torch.get_num_threads(),
+            "train": fold.training,
+            "validation": fold.validation,
+        }
+        with _graceful_interrupt() as interrupted:
+            outcome = Training(
+                resolved,
+                preparation,
+                dataset.labels,
+                [open_prepared(prepared, case) for case in fold.training],
+                [open_prepared(prepared, case) for case in fold.validation],
+                folder,
+                fabric,
+                precision,
+                on_progress=lambda progress: watcher.training(fold.name, progress),
+                stop=interrupted.is_set,
+            ).run(network, start)
+    finally:
+        if fabric.is_global_zero:
             shutil.rmtree(prepared, ignore_errors=True)
-            raise ResourceError(
-                f"cannot write to {folder}: {error.strerror}", remedy="free space or choose another --out"
-            ) from None
-    fabric.barrier()
-    precision = pick_precision(resolved.train.precision, fabric.device)
-    start = {
-        "fold": fold.name,
-        "dataset": dataset.name,
-        "recipe": resolved.name,
-        "model": resolved.model.name,
-        "parameters": parameters,
-        "device": torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else fabric.device.type,
-        "devices": fabric.world_size,
-        "precision": precision,
-        "threads": torch.get_num_threads(),
-        "train": fold.training,
-        "validation": fold.validation,
-    }
-    with _graceful_interrupt() as interrupted:
-        outcome = Training(
-            resolved,
-            preparation,
-            dataset.labels,
-            [open_prepared(prepared, case) for case in fold.training],
-            [open_prepared(prepared, case) for case in fold.validation],
-            folder,
-            fabric,
-            precision,
-            on_progress=lambda progress: watcher.training(fold.name, progress),
-            stop=interrupted.is_set,
-        ).run(network, start)
     if not fabric.is_global_zero:
         return FoldResult(fold, outcome, None)
-    size = resolved.patch.size
     facts = asdict(outcome) | {"seconds": round(outcome.seconds, 1)}
-    manifest = Manifest(
-        model=entry,
-        parameters=parameters,
-        preparation=preparation,
-        window=None if isinstance(size, str) else size,
-        labels=tuple(
-            LabelEntry(value=v, name=n) for v, n in zip(dataset.labels.values, dataset.labels.names, strict=True)
-        ),
-        ignore=dataset.labels.ignore,
-        dataset=dataset.name,
-        licence=dataset.licence,
-        fold=fold.name,
-        training={**facts, "cases": len(fold.training), "precision": precision},
-    )
+    training = {**facts, "cases": len(fold.training), "precision": precision}
+    manifest = _manifest(dataset, fold, resolved, preparation, entry, parameters, training)
     bundle = save_bundle(folder / "bundle", network, manifest, resolved)
-    shutil.rmtree(prepared, ignore_errors=True)
     if outcome.reason == "interrupted":
         return FoldResult(fold, outcome, None)
     metrics = None
@@ -190,6 +172,51 @@ def run_fold(
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     write_json(folder / "done.json", facts | {"parameters": parameters})
     return FoldResult(fold, outcome, metrics)
+
+
+def fold_terms(dataset: Dataset, fold: Fold, recipe: Recipe) -> dict[str, Any]:
+    """What a fold is trained on and how, apart from for how long: `split.json`."""
+    length = {f"train.{key}": getattr(Recipe().train, key) for key in ("budget", "epochs", "checkpoint_seconds")}
+    return {
+        "fold": fold.name,
+        "training": list(fold.training),
+        "validation": list(fold.validation),
+        "channels": list(dataset.channels),
+        "labels": {str(v): name for v, name in zip(dataset.labels.values, dataset.labels.names, strict=True)},
+        "recipe": dump_recipe(with_settings(recipe, length)).splitlines(),
+    }
+
+
+def require_one_run(run: Path, dataset: Dataset, folds: Sequence[Fold], recipe: Recipe) -> None:
+    """Refuse to put folds into a run whose other folds were split, labelled or set up differently.
+
+    Args:
+        run: The run's folder, which may not exist yet.
+        dataset: The cases.
+        folds: All folds of the split, not only those to be trained.
+        recipe: May hold `auto`; its length does not count.
+
+    Raises:
+        UsageError: What is in the folder does not belong to this run.
+    """
+    planned = {fold.name: fold_terms(dataset, fold, recipe) for fold in folds}
+    for path in sorted(run.glob("fold-*/split.json")):
+        there = read_json(path)
+        wanted = planned.get(there["fold"])
+        if wanted == there:
+            continue
+        differs = "the split"
+        if wanted is not None:
+            key = next(key for key in wanted if there.get(key) != wanted[key])
+            differs = {"recipe": "settings", "training": "the split", "validation": "the split"}.get(key, key)
+            if key == "recipe":
+                changed = [line for line in wanted[key] if line not in there.get(key, [])]
+                differs += f"; now: {changed[0]}" if changed else ""
+        raise UsageError(
+            f"{path.parent} was begun with other {differs.removeprefix('the ')}",
+            allowed="folds of one split, one label table and one recipe in a run; the budget or the epochs may change",
+            remedy="repeat the first command, begin all anew with --overwrite, or choose another --out",
+        )
 
 
 def is_done(run: Path, fold: Fold) -> bool:
@@ -235,29 +262,41 @@ def _plan(dataset: Dataset, fold: Fold, recipe: Recipe, watcher: Watcher) -> tup
     return resolve(recipe, prints, dataset.channels)
 
 
+def _manifest(
+    dataset: Dataset,
+    fold: Fold,
+    resolved: Recipe,
+    preparation: Preparation,
+    entry: ModelEntry,
+    parameters: int,
+    training: dict[str, Any],
+) -> Manifest:
+    size, table = resolved.patch.size, dataset.labels
+    return Manifest(
+        model=entry,
+        parameters=parameters,
+        preparation=preparation,
+        window=None if isinstance(size, str) else size,
+        labels=tuple(LabelEntry(value=v, name=n) for v, n in zip(table.values, table.names, strict=True)),
+        ignore=table.ignore,
+        dataset=dataset.name,
+        licence=dataset.licence,
+        fold=fold.name,
+        training=training,
+    )
+
+
 def _prepare(dataset: Dataset, fold: Fold, preparation: Preparation, folder: Path, watcher: Watcher) -> None:
     files, ids = dataset.by_id, (*fold.training, *fold.validation)
     for number, case in enumerate(ids, start=1):
-        prepare_case(load_case(dataset, files[case]), preparation, dataset.labels.classes, folder)
+        loaded = load_case(dataset, files[case])
+        try:
+            prepare_case(loaded, preparation, dataset.labels.classes, folder)
+        except OSError as error:
+            raise ResourceError(
+                f"cannot write to {folder}: {error.strerror}", remedy="free space or choose another --out"
+            ) from None
         watcher.stage("prepare scans", number / len(ids))
-
-
-def _require_same_settings(folder: Path, resolved: Recipe, fold: Fold) -> None:
-    """Refuse to go on with other settings than a fold was begun with; only its length may differ."""
-    held = load_checkpoint(folder / "checkpoint.pt")
-    if held is None:
-        return
-    before = parse_recipe(held.recipe, str(folder / "checkpoint.pt"))
-    length = {f"train.{key}": getattr(before.train, key) for key in ("budget", "epochs", "checkpoint_seconds")}
-    old, new = dump_recipe(before), dump_recipe(with_settings(resolved, length))
-    if old == new and held.training == fold.training:
-        return
-    changed = [line for line in new.splitlines() if line not in old.splitlines()] or ["other training cases"]
-    raise RecipeError(
-        f"fold {fold.name} was begun with other settings; now: {changed[0]}",
-        allowed="the settings it was begun with; the budget or the epochs may change",
-        remedy="repeat the first command with --resume, or begin anew with --overwrite",
-    )
 
 
 def _evaluate(
@@ -265,7 +304,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Predict the fold's unseen scans from their files, as a user would, and compare with their labels."""
     cases = [dataset.by_id[case] for case in fold.validation]
-    predictor = Predictor([load_bundle(bundle)], str(device))
+    predictor = Predictor([load_bundle(bundle)], str(device) if device.type == "cuda" else device.type)
     out = folder / "predictions"
     shutil.rmtree(out, ignore_errors=True)
     pairs, scans = [], {}

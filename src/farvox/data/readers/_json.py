@@ -60,7 +60,22 @@ def channel_names(content: Any, path: Path) -> tuple[str, ...]:
 
 
 def scans_in(folder: Path) -> dict[str, Path]:
-    """Name without suffix → path of the scans in a folder, sorted; empty where there is no folder."""
-    if not folder.is_dir():
-        return {}
-    return {scan_stem(path): path for path in sorted(folder.iterdir()) if is_scan(path)}
+    """Name without suffix → path of the scans in a folder, sorted; empty where there is no folder.
+
+    Raises:
+        DataError: Two files differ in their suffix alone.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not is_scan(path):
+            continue
+        stem = scan_stem(path)
+        if stem in found:
+            raise DataError(
+                f"{found[stem].name} and {path.name} in {folder} are two cases of one name",
+                allowed="one file a name",
+                remedy="rename or remove one of them",
+                case=stem,
+            )
+        found[stem] = path
+    return found

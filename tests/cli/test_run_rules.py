@@ -1,0 +1,70 @@
+"""What may share a run's folder, and that nothing is lost by a command that could not have worked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.train.runs import QUICK, farvox, make_dataset
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data") / "boxes", cases=6)
+
+
+@pytest.fixture(scope="module")
+def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    done = farvox("train", dataset, "--out", out, "--folds", "3", "--epochs", "1", *QUICK)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--folds", "2", "--fold", "0", "--resume"], "other split"),
+        (["--folds", "6", "--fold", "5"], "other split"),
+        (["--folds", "3", "--fold", "0", "--resume", "--set", "train.batch=3"], "now: batch = 3"),
+        (["--folds", "3", "--fold", "0", "--overwrite", "--set", "model.options={width=[4]}"], "width"),
+        (["--folds", "3", "--fold", "0", "--overwrite", "--set", "model.options={widths=4}"], "widths"),
+        (["--folds", "3", "--fold", "0", "--overwrite", "--device", "cpu:3"], "cpu:3"),
+        (["--folds", "3", "--fold", "0", "--overwrite", "--set", "train.budget=0s"], "0s"),
+    ],
+)
+def test_folds_of_different_runs_do_not_mix_and_nothing_is_lost(
+    dataset: Path, run: Path, arguments: list[str], word: str
+) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    length = [] if "train.budget=0s" in arguments else ["--epochs", "1"]
+    done = farvox("train", dataset, "--out", run, *QUICK, *length, *arguments)
+    assert done.returncode in (1, 2), done.stderr
+    assert "Traceback" not in done.stderr
+    assert word in done.stderr.strip().splitlines()[-1]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_the_final_network_may_join_its_cross_validation(dataset: Path, run: Path) -> None:
+    cases = json.loads((run / "summary.json").read_text())["summary"]["foreground"]["dice"]["cases"]
+    done = farvox("train", dataset, "--out", run, "--folds", "3", "--all", "--epochs", "1", *QUICK)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((run / "summary.json").read_text())
+    assert set(summary["folds"]) == {"0", "1", "2", "all"}
+    assert summary["summary"]["foreground"]["dice"]["cases"] == cases == 6
+
+
+def test_bundles_come_before_scans(run: Path, dataset: Path, tmp_path: Path) -> None:
+    bundle, scan = run / "fold-0" / "bundle", dataset / "imagesTr" / "case_0.nii.gz"
+    done = farvox("predict", bundle, scan, run / "fold-1" / "bundle", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "stands after a scan" in done.stderr
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "recipe.toml").write_text("")
+    done = farvox("predict", bundle, tmp_path / "damaged", scan, "--out", tmp_path)
+    assert done.returncode == 1
+    assert "lacks weights.safetensors, manifest.json" in done.stderr
