@@ -106,7 +106,7 @@ def train_folds(
     from farvox.evaluate import render_table
     from farvox.optional import optional
     from farvox.report import write_report
-    from farvox.train.run import is_done, open_fabric, run_fold, summarise_run
+    from farvox.train.run import is_done, leave_processes, open_fabric, run_fold, summarise_run
 
     optional("matplotlib", "train")  # for the report: better missed now than after the training
     stopped = None
@@ -125,6 +125,7 @@ def train_folds(
             if result.metrics:
                 mean = result.metrics["summary"]["foreground"]["dice"]["mean"]
                 watch.say(f"fold {one.name}: mean foreground Dice {mean:.3f} on {len(one.validation)} unseen scans")
+        leave_processes()
         if not fabric.is_global_zero:
             raise typer.Exit
         watch.stage("write report", 0.0)

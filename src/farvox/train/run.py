@@ -84,6 +84,12 @@ def open_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabri
     return fabric
 
 
+def leave_processes() -> None:
+    """Close the connections between the processes of a run; each goes its own way from here."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def run_fold(
     dataset: Dataset, fold: Fold, recipe: Recipe, run: Path, watcher: Watcher, fabric: Fabric, *, resume: bool = False
 ) -> FoldResult:
