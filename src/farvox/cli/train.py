@@ -59,7 +59,7 @@ def run(
     from farvox.errors import UsageError
     from farvox.models import create_model
     from farvox.recipes import load_recipe
-    from farvox.train.run import require_one_run
+    from farvox.train.terms import require_one_run
 
     changes = list(settings or [])
     if budget is not None and epochs is not None:
@@ -106,7 +106,8 @@ def train_folds(
     from farvox.evaluate import render_table
     from farvox.optional import optional
     from farvox.report import write_report
-    from farvox.train.run import is_done, leave_processes, open_fabric, run_fold, summarise_run
+    from farvox.train.run import leave_processes, open_fabric, run_fold
+    from farvox.train.summary import is_done, summarise_run
 
     optional("matplotlib", "train")  # for the report: better missed now than after the training
     stopped = None

@@ -1,37 +1,33 @@
-"""A run, fold by fold: plan, prepare, train, predict the unseen scans, evaluate; and the summary over folds."""
+"""One fold of a run: plan, prepare, train, save, predict the unseen scans, evaluate."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-import farvox
 from farvox.bundle import LabelEntry, Manifest, ModelEntry, load_bundle, save_bundle
 from farvox.data import CaseFiles, Dataset, load_case, read_grid
 from farvox.data.patches import open_prepared, prepare_case
 from farvox.data.prepare import Preparation
 from farvox.devices import pick_device, pick_precision
 from farvox.errors import ResourceError, UsageError
-from farvox.evaluate import default_tolerance_mm, evaluate_pairs, summarise, write_metrics
-from farvox.files import read_json, write_json
+from farvox.evaluate import default_tolerance_mm, evaluate_pairs, write_metrics
+from farvox.files import write_json
 from farvox.models import create_model
 from farvox.optional import optional
 from farvox.predict import Predictor
 from farvox.predict.files import predict_scans
-from farvox.recipes import Recipe, dump_recipe, with_settings
+from farvox.recipes import Recipe
 from farvox.train.folds import Fold
+from farvox.train.interrupt import graceful_interrupt
 from farvox.train.loop import Outcome, Progress, Training
 from farvox.train.plan import fingerprint, resolve
+from farvox.train.terms import fold_terms
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -147,7 +143,7 @@ def run_fold(
             "train": fold.training,
             "validation": fold.validation,
         }
-        with _graceful_interrupt() as interrupted:
+        with graceful_interrupt() as interrupted:
             outcome = Training(
                 resolved,
                 preparation,
@@ -178,86 +174,6 @@ def run_fold(
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     write_json(folder / "done.json", facts | {"parameters": parameters})
     return FoldResult(fold, outcome, metrics)
-
-
-def fold_terms(dataset: Dataset, fold: Fold, recipe: Recipe) -> dict[str, Any]:
-    """What a fold is trained on and how, apart from for how long: `split.json`."""
-    length = {f"train.{key}": getattr(Recipe().train, key) for key in ("budget", "epochs", "checkpoint_seconds")}
-    return {
-        "fold": fold.name,
-        "training": list(fold.training),
-        "validation": list(fold.validation),
-        "channels": list(dataset.channels),
-        "labels": {str(v): name for v, name in zip(dataset.labels.values, dataset.labels.names, strict=True)},
-        "recipe": dump_recipe(with_settings(recipe, length)).splitlines(),
-    }
-
-
-def require_one_run(run: Path, dataset: Dataset, folds: Sequence[Fold], recipe: Recipe) -> None:
-    """Refuse to put folds into a run whose other folds were split, labelled or set up differently.
-
-    Args:
-        run: The run's folder, which may not exist yet.
-        dataset: The cases.
-        folds: All folds of the split, not only those to be trained.
-        recipe: May hold `auto`; its length does not count.
-
-    Raises:
-        UsageError: What is in the folder does not belong to this run.
-    """
-    planned = {fold.name: fold_terms(dataset, fold, recipe) for fold in folds}
-    for path in sorted(run.glob("fold-*/split.json")):
-        there = read_json(path)
-        wanted = planned.get(there["fold"])
-        if wanted == there:
-            continue
-        differs = "the split"
-        if wanted is not None:
-            key = next(key for key in wanted if there.get(key) != wanted[key])
-            differs = {"recipe": "settings", "training": "the split", "validation": "the split"}.get(key, key)
-            if key == "recipe":
-                changed = [line for line in wanted[key] if line not in there.get(key, [])]
-                differs += f"; now: {changed[0]}" if changed else ""
-        raise UsageError(
-            f"{path.parent} was begun with other {differs.removeprefix('the ')}",
-            allowed="folds of one split, one label table and one recipe in a run; the budget or the epochs may change",
-            remedy="repeat the first command, begin all anew with --overwrite, or choose another --out",
-        )
-
-
-def is_done(run: Path, fold: Fold) -> bool:
-    """Whether a fold of the run has been trained and evaluated."""
-    return (run / f"fold-{fold.name}" / "done.json").exists()
-
-
-def summarise_run(run: Path, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
-    """Write `summary.json` from all folds finished so far, wherever they were trained, and return it."""
-    folds, cases, first = {}, [], None
-    for done in sorted(run.glob("fold-*/done.json")):
-        facts = read_json(done)
-        metrics_path = done.parent / "metrics.json"
-        metrics = read_json(metrics_path) if metrics_path.exists() else None
-        entry = {key: facts[key] for key in ("seconds", "peak_memory_mb", "parameters", "reason")}
-        if metrics:
-            first = first or metrics
-            cases += metrics["cases"]
-            entry |= {
-                "cases": len(metrics["cases"]),
-                "dice": metrics["summary"]["foreground"]["dice"]["mean"],
-            }
-        folds[done.parent.name.removeprefix("fold-")] = entry
-    summary: dict[str, Any] = {
-        "format": "farvox-run/1",
-        "dataset": {"name": dataset.name, "cases": len(dataset.cases)},
-        "recipe": recipe.name,
-        "version": farvox.__version__,
-        "folds": folds,
-    }
-    if first:
-        summary |= {key: first[key] for key in ("labels", "rule", "tolerance_mm")}
-        summary["summary"] = summarise(cases, dataset.labels)
-    write_json(run / "summary.json", summary)
-    return summary
 
 
 def _plan(dataset: Dataset, fold: Fold, recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Preparation]:
@@ -334,26 +250,3 @@ def _evaluate(
         raise ResourceError(metrics["failed"][0]["error"])
     write_metrics(metrics, folder / "metrics.json")
     return metrics
-
-
-@contextmanager
-def _graceful_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C (or a polite kill) asks the loop to end after its step; a second one ends at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before: dict[int, Callable[..., Any] | int | None] = {
-        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
