@@ -63,10 +63,6 @@ class ModelError(UsageError):
     """An unknown network name or option."""
 
 
-class FarvoxWarning(UserWarning):
-    """Something worth knowing that does not stop the work."""
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """Phrase for a message: the closest known name, or all of them when none is close."""
     names = sorted(known)
