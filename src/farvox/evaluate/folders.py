@@ -96,9 +96,9 @@ def evaluate_pairs(
             cases.append(
                 {
                     "case": case,
-                    "prediction": str(prediction),
-                    "reference": str(reference),
-                    "scan": None if scan is None else str(scan),
+                    "prediction": str(prediction.resolve()),
+                    "reference": str(reference.resolve()),
+                    "scan": None if scan is None else str(scan.resolve()),
                     **figures,
                 }
             )
