@@ -126,9 +126,7 @@ def train_folds(
             if result.metrics:
                 mean = result.metrics["summary"]["foreground"]["dice"]["mean"]
                 watch.say(f"fold {one.name}: mean foreground Dice {mean:.3f} on {len(one.validation)} unseen scans")
-        leave_processes()
-        if not fabric.is_global_zero:
-            raise typer.Exit
+        leave_processes(fabric)
         watch.stage("write report", 0.0)
         summary = summarise_run(run_folder, dataset, recipe)
         if stopped:

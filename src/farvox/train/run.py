@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,10 +81,14 @@ def open_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabri
     return fabric
 
 
-def leave_processes() -> None:
-    """Close the connections between the processes of a run; each goes its own way from here."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+def leave_processes(fabric: Fabric) -> None:
+    """Close the connections between the processes of a run; the first goes on alone, the others end here."""
+    if fabric.world_size == 1:
+        return
+    torch.distributed.destroy_process_group()
+    if not fabric.is_global_zero:
+        # At once: a library that stumbles while the interpreter is taken down would end the first process, too.
+        os._exit(0)
 
 
 def run_fold(
