@@ -127,6 +127,8 @@ def test_several_files_make_one_scan_and_a_missing_channel_is_named(tmp_path: Pa
     }
     predictor = Predictor([identity_bundle(VALUES, (1, 1, 1), channels=("FLAIR", "T1"))], "cpu")
     scans = find_scans([tmp_path / "p1_0000.nii.gz", tmp_path / "both.nii.gz"], ("FLAIR", "T1"))
+    assert [path.name for path in scans[1].images] == ["p1_0000.nii.gz", "p1_0001.nii.gz"]  # found beside
+    (tmp_path / "p1_0001.nii.gz").unlink()
     results = {p.case: p.error for p in predict_scans(predictor, scans, tmp_path / "out")}
     assert "case p1: no image file p1_0001.nii.gz for channel 'T1'" in str(results["p1"])
 
