@@ -44,8 +44,7 @@ def run(
         raise UsageError(f"bundle {late[0]} stands after a scan", allowed="bundles first, then scans")
     if not scans:
         raise UsageError("no scan given", allowed="farvox predict BUNDLE SCAN... --out DIR")
-    predictor = Predictor.load(*bundles, device=device)
-    predictor.overlap = overlap
+    predictor = Predictor.load(*bundles, device=device, overlap=overlap)
     found = find_scans(scans, predictor.channels)
     results = []
     with scan_bar(stderr(), len(found)) as told:

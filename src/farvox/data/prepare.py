@@ -76,8 +76,8 @@ class NetworkSpace:
     def slab(self, start: int, stop: int) -> torch.Tensor:
         """Normalised input (C, I, J, stop - start), float32, for network slices [start, stop) along K."""
         first, last = self.resample.needs(start, stop)
-        block = _torch_ready(self.image[..., first:last])
-        out = self.resample.apply(block, start, stop, offset=first).clone()
+        block = _own_float_copy(self.image[..., first:last])
+        out = self.resample.apply(block, start, stop, offset=first)
         for channel, step in zip(out, self.steps, strict=True):
             step.apply(channel)
         return out
@@ -111,6 +111,7 @@ def fixed_step(values: Array) -> IntensityStep:
     )
 
 
-def _torch_ready(array: Array) -> torch.Tensor:
-    # torch takes neither negative strides nor big-endian data nor unsigned 16/32-bit arithmetic.
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+def _own_float_copy(array: Array) -> torch.Tensor:
+    # A copy even of float32, since it is normalised in place; and torch takes neither negative strides nor
+    # big-endian data.
+    return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
