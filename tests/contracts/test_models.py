@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import nn
 
 from farvox import create_model, list_models
@@ -14,8 +15,14 @@ from farvox.blocks import count_parameters
 from farvox.losses import make_loss
 from farvox.models import model_facts
 
+SMALL: dict[str, dict[str, Any]] = {}
+"""Options that shrink a large network for these cases, a line each; its published size is counted, not run."""
+
+COARSE: set[str] = set()
+"""Networks that answer at half the size or less and enlarge: a single voxel is not followed exactly."""
+
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in list_models()),
+    *((name, SMALL.get(name, {})) for name in list_models()),
     ("obelisk-hybrid", {"variant": "visceral"}),
     ("obelisk-hybrid", {"compat": "published"}),
     (
@@ -36,10 +43,24 @@ def _image(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def _trained(network: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Compiled code of one network must not count towards the next one's limit of variants."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize("name", list_models())
 def test_parameters_are_as_the_facts_say(name: str) -> None:
     facts = model_facts(name)
-    assert count_parameters(create_model(name, **facts.counted_with)) == facts.parameters
+    with torch.device("meta"):  # sizes without memory: the largest network has 49 million
+        network = create_model(name, **facts.counted_with)
+    assert count_parameters(network) == facts.parameters
 
 
 @every_network
@@ -52,7 +73,7 @@ def test_any_size_trains_at_batch_one(name: str, options: dict[str, Any], shape:
     assert logits.shape == (1, 3, *shape)
     logits.square().sum().backward()
     assert torch.isfinite(logits).all()
-    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+    assert all(torch.isfinite(weight.grad).all() for weight in _trained(network).values())
 
 
 @every_network
@@ -63,7 +84,7 @@ def test_gradients_reach_every_weight_and_channel(name: str, options: dict[str, 
     logits = network(image)
     assert logits.shape == (2, 2 + channels, 16, 15, 18)
     (logits * _image(*logits.shape, seed=1)).sum().backward()
-    still = [key for key, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    still = [key for key, weight in _trained(network).items() if weight.grad is None or not weight.grad.any()]
     assert still == []
     assert (image.grad.abs().amax((0, 2, 3, 4)) > 0).all()
 
@@ -81,7 +102,7 @@ def test_answer_depends_on_its_own_scan_alone(name: str, options: dict[str, Any]
 
 @every_network
 def test_answer_lies_where_the_image_lies(name: str, options: dict[str, Any]) -> None:
-    if options.get("variant") == "visceral":
+    if name in COARSE or options.get("variant") == "visceral":
         pytest.skip("works at half the size, so a single voxel is not followed exactly")
     image = _image(1, 1, 17, 19, 13) * 0.1
     touched = image.clone()
@@ -95,33 +116,76 @@ def test_answer_lies_where_the_image_lies(name: str, options: dict[str, Any]) ->
 
 
 @every_network
-def test_seed_decides_and_state_restores(name: str, options: dict[str, Any]) -> None:
+def test_safetensors_restore_a_network_that_ran(name: str, options: dict[str, Any]) -> None:
     network, other = _build(name, options), _build(name, options, seed=1)
     image = _image(1, 1, 12, 10, 9)
     network(image)  # moves running statistics, where there are any
-    file = io.BytesIO()
-    torch.save(network.state_dict(), file)
-    file.seek(0)
+    held = save(network.state_dict())  # refuses tensors that share memory
     with torch.no_grad():
         expected = network.eval()(image)
         assert (other.eval()(image) - expected).abs().max() > 1e-4
-        other.load_state_dict(torch.load(file, weights_only=True))
+        other.load_state_dict(load(held))
         assert torch.equal(other(image), expected)
-    again = _build(name, options).state_dict()
-    assert all(torch.equal(again[key], value) for key, value in _build(name, options).state_dict().items())
+
+
+@every_network
+def test_seed_decides_weights_and_a_training_step(name: str, options: dict[str, Any]) -> None:
+    networks = [_build(name, options) for _ in range(2)]
+    answers = []
+    for network in networks:
+        torch.manual_seed(7)  # dropout, where there is any
+        answers.append(network(_image(2, 1, 9, 12, 10)))
+        answers[-1].square().mean().backward()
+    assert torch.equal(*answers)
+    one, two = (network.state_dict() for network in networks)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    one, two = map(_trained, networks)
+    assert all(torch.equal(one[key].grad, two[key].grad) for key in one)
+
+
+@every_network
+def test_compiled_answers_and_gradients_are_the_same(name: str, options: dict[str, Any], fresh_compiler: None) -> None:
+    network = _build(name, options)
+    compiled = torch.compile(network, backend="aot_eager")  # traces as the real compiler does, then runs plainly
+    image = _image(1, 1, 16, 9, 12)
+    found = []
+    for callable_network in (network, compiled):
+        network.zero_grad()
+        torch.manual_seed(7)
+        logits = callable_network(image)
+        logits.square().mean().backward()
+        found.append((logits.detach(), {key: weight.grad for key, weight in _trained(network).items()}))
+    (expected, gradients), (answer, traced) = found
+    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(traced[key], gradient, rtol=1e-3, atol=1e-5 + 1e-4 * float(gradient.abs().max()))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["unet2d", "unet3d"])
+def test_the_real_compiler_gives_the_same_answer(name: str, fresh_compiler: None) -> None:
+    network = _build(name, {}).eval()
+    image = _image(1, 1, 16, 16, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(network)(image), network(image), rtol=1e-3, atol=1e-4)
 
 
 @every_network
 def test_bfloat16_autocast_stays_close(name: str, options: dict[str, Any]) -> None:
     network = _build(name, options)
-    image = _image(2, 1, 16, 16, 16)
+    for module in network.modules():
+        if "Dropout" in type(module).__name__:
+            module.eval()  # its mask is another one in another arithmetic
+    # No level may be 2 long along the first axis: oneDNN (with torch 2.13) then reads memory nobody wrote when it
+    # computes the bfloat16 gradient of a 3D convolution's weights, and gives NaN at random.
+    image = _image(2, 1, 48, 16, 16)
     expected = network(image).detach()
     with torch.autocast("cpu", torch.bfloat16):
         found = network(image)
     found.float().square().mean().backward()
     error = (found.float() - expected).square().mean().sqrt() / expected.std()
     assert error < 0.05
-    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+    assert all(torch.isfinite(weight.grad).all() for weight in _trained(network).values())
 
 
 @every_network
