@@ -1,0 +1,306 @@
+"""Depth-shift modules against their definition, and 2D networks of another library that take volumes with them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from farvox.blocks import DistillShift, ResidualShift, count_parameters, insert_depth_shift
+from farvox.errors import ModelError
+from farvox.ops import depth_shift
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus, DynUNet, SegResNet, UNet
+
+
+def _basic() -> nn.Module:
+    return BasicUNet(2, 1, 3, features=(8, 8, 16, 16, 16, 8))
+
+
+def _segres() -> nn.Module:
+    return SegResNet(2, 8, 1, 3, blocks_down=(1, 2), blocks_up=(1,))
+
+
+def _dyn() -> nn.Module:
+    return DynUNet(2, 1, 3, [3, 3, 3], [1, 2, 2], [2, 2], filters=[8, 16, 16], res_block=True)
+
+
+def _unet() -> nn.Module:
+    return UNet(2, 1, 3, (8, 16, 16), (2, 2), num_res_units=2)
+
+
+def _attention() -> nn.Module:
+    return AttentionUnet(2, 1, 3, (16, 32, 32), (2, 2))
+
+
+# With alpha = 1/2 a convolution of 8 channels is followed by a distillation of 4 (4·4·9 + 4 = 148 values) and one of 16
+# by a distillation of 8 (8·8·9 + 8 = 584).
+SHIFTED: list[tuple[Any, int, int, int, int]] = [
+    # network, every, wanted shifts after 8 channels, after 16, and how many of them lie one behind the other
+    (_basic, 2, 4, 5, 9),  # the first of nine double convolutions: 8 8 16 16 16 | 16 16 8 8
+    (_basic, 1, 8, 10, 18),
+    (_segres, 2, 3, 2, 5),
+    (_segres, 1, 5, 5, 10),
+    (_dyn, 2, 2, 3, 5),
+    (_unet, 2, 3, 2, 4),  # one of the five is the shortcut of a residual unit, beside another one
+]
+monai_networks = pytest.mark.parametrize(("make", "every", "eights", "sixteens", "chain"), SHIFTED)
+
+
+def _seeded(make: Any, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return make().double().eval()
+
+
+def _randomise(network: nn.Module) -> None:
+    for site in network.sites:
+        for weight in site.shift.parameters():
+            nn.init.normal_(weight, std=0.3)
+
+
+def test_distillation_is_three_convolutions_between_slices() -> None:
+    torch.manual_seed(0)
+    shift = DistillShift(10, alpha=0.8).double()
+    nn.init.normal_(shift.distill.weight)
+    nn.init.normal_(shift.distill.bias)
+    maps = torch.randn(2 * 3, 10, 4, 5, dtype=torch.float64)
+    weights, biases = shift.distill.weight.split((4, 2, 2)), shift.distill.bias.split((4, 2, 2))
+    keep, onward, back = (
+        F.conv2d(maps[:, 2:], weight, bias, padding=1).unflatten(0, (2, 3))
+        for weight, bias in zip(weights, biases, strict=True)
+    )
+    expected = torch.zeros(2, 3, 10, 4, 5, dtype=torch.float64)
+    for k in range(3):
+        expected[:, k, :2] = maps.unflatten(0, (2, 3))[:, k, :2]
+        expected[:, k, 2:6] = keep[:, k]
+        if k > 0:
+            expected[:, k, 6:8] = onward[:, k - 1]
+        if k < 2:
+            expected[:, k, 8:] = back[:, k + 1]
+    torch.testing.assert_close(shift(maps, 3), expected.flatten(0, 1))
+
+
+def test_distillation_starts_as_the_plain_shift() -> None:
+    maps = torch.randn(4, 8, 3, 3)
+    torch.testing.assert_close(DistillShift(8, alpha=1.0)(maps, 4), depth_shift(maps, 4, 2, 2))
+
+
+def test_residual_by_hand() -> None:
+    # Three slices, four channels of one pixel: 10·slice + channel; channel 3 comes from before, channel 4 from behind.
+    maps = torch.tensor([[1, 2, 3, 4], [11, 12, 13, 14], [21, 22, 23, 24]]).reshape(3, 4, 1, 1).float()
+    found = ResidualShift(4, alpha=1.0)(maps, 3).reshape(3, 4)
+    assert found.tolist() == [[1, 2, 3, 18], [11, 12, 16, 38], [21, 22, 36, 24]]
+
+
+@pytest.mark.parametrize(
+    ("channels", "alpha", "kernel", "values"),
+    [
+        (16, 0.5, 3, 8 * 8 * 9 + 8),
+        (10, 0.5, 3, 5 * 5 * 9 + 5),
+        (10, 0.4, 1, 4 * 4 + 4),
+        (14, 1.0, 5, 14 * 14 * 25 + 14),
+    ],
+)
+def test_shares_are_rounded_down(channels: int, alpha: float, kernel: int, values: int) -> None:
+    assert count_parameters(DistillShift(channels, alpha, kernel)) == values
+    assert ResidualShift(channels, alpha).each_way == int(alpha * channels + 1e-6) // 4
+
+
+@monai_networks
+def test_parameters_grow_by_the_distillations_alone(
+    make: Any, every: int, eights: int, sixteens: int, chain: int
+) -> None:
+    plain = _seeded(make)
+    grown = count_parameters(insert_depth_shift(plain, every=every)) - count_parameters(plain)
+    assert grown == 148 * eights + 584 * sixteens
+    assert count_parameters(insert_depth_shift(plain, "residual", every=every)) == count_parameters(plain)
+
+
+@monai_networks
+@pytest.mark.parametrize("kind", ["distill", "residual"])
+def test_a_slice_sees_as_many_neighbours_as_there_are_shifts_in_a_row(
+    make: Any, every: int, eights: int, sixteens: int, chain: int, kind: str
+) -> None:
+    network = insert_depth_shift(_seeded(make), kind, every=every)
+    _randomise(network)
+    middle = chain + 1
+    volume = torch.randn(1, 1, 32, 32, 2 * middle + 1, dtype=torch.float64, requires_grad=True)
+    network(volume)[..., middle].square().sum().backward()
+    seen = (volume.grad.abs().amax((0, 1, 2, 3)) > 0).nonzero().flatten() - middle
+    assert seen.tolist() == list(range(-chain, chain + 1))
+
+
+def test_a_gated_network_sees_no_further_than_its_shifts() -> None:
+    network = insert_depth_shift(_seeded(_attention))
+    _randomise(network)
+    shifts = len(network.sites)
+    volume = torch.randn(1, 1, 16, 16, 2 * shifts + 5, dtype=torch.float64, requires_grad=True)
+    network(volume)[..., shifts + 2].square().sum().backward()
+    seen = volume.grad.abs().amax((0, 1, 2, 3)) > 0
+    assert not seen[[0, 1, -2, -1]].any()
+    assert seen[shifts : shifts + 5].all()
+
+
+@monai_networks
+def test_beyond_both_ends_lie_zeros(make: Any, every: int, eights: int, sixteens: int, chain: int) -> None:
+    plain = _seeded(make)
+    network = insert_depth_shift(plain, every=every)
+    alone = copy.deepcopy(plain)
+    for site in network.sites:
+        way = 2 * site.shift.each_way  # what a single slice would get from before and from behind
+
+        def silence(_conv: Any, _inputs: Any, maps: torch.Tensor, way: int = way) -> torch.Tensor:
+            return torch.cat((maps[:, :-way], torch.zeros_like(maps[:, -way:])), 1)
+
+        alone.get_submodule(site.name).register_forward_hook(silence)
+    slices = torch.randn(2, 1, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(network(slices[..., None])[..., 0], alone(slices))
+
+
+@monai_networks
+def test_equal_slices_get_the_plain_answer_away_from_the_ends(
+    make: Any, every: int, eights: int, sixteens: int, chain: int
+) -> None:
+    plain = _seeded(make)
+    network = insert_depth_shift(plain, every=every)
+    image = torch.randn(1, 1, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        expected = plain(image)
+        found = network(image[..., None].expand(-1, -1, -1, -1, 2 * chain + 1))
+    torch.testing.assert_close(found[..., chain], expected)
+    assert (found[..., 0] - expected).abs().max() > 1e-3
+
+
+def test_the_given_network_stays_as_it_was_and_its_weights_still_fit() -> None:
+    plain = _seeded(_basic)
+    before = copy.deepcopy(plain.state_dict())
+    network = insert_depth_shift(plain)
+    image = torch.randn(1, 1, 32, 32, 3, dtype=torch.float64)
+    network.train()(image).sum().backward()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(1)
+    assert all(torch.equal(plain.state_dict()[key], value) for key, value in before.items())
+    assert not plain.training
+    assert not any(module._forward_hooks for module in plain.modules())
+    network.network.load_state_dict(before)
+    assert torch.equal(network.network.conv_0.conv_0.conv.weight, plain.conv_0.conv_0.conv.weight)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_copies_shift_with_their_own_weights(again: Any) -> None:
+    network = insert_depth_shift(_seeded(_basic))
+    volume = torch.randn(1, 1, 32, 32, 4, dtype=torch.float64)
+    with torch.no_grad():
+        expected = network(volume)
+        other = again(network)
+        assert torch.equal(other(volume), expected)
+        _randomise(network)
+        assert torch.equal(other(volume), expected)
+        assert not torch.equal(network(volume), expected)
+
+
+def test_compiles_for_volumes_of_any_depth() -> None:
+    torch._dynamo.reset()
+    network = insert_depth_shift(_seeded(_segres))
+    _randomise(network)
+    compiled = torch.compile(network, backend="aot_eager")
+    with torch.no_grad():
+        for slices in (3, 6, 1):
+            volume = torch.randn(2, 1, 16, 16, slices, dtype=torch.float64)
+            torch.testing.assert_close(compiled(volume), network(volume))
+    torch._dynamo.reset()
+
+
+class _Twice(nn.Module):
+    """One 3×3 convolution used twice, a depthwise one, a 1×1 head, and answers of several kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(8, 8, 3, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        once = self.first(x)
+        twice = self.first(once)
+        return {"once": once, "rest": (twice, [self.head(self.depthwise(twice)), "a word"])}
+
+
+def test_modules_called_twice_shift_twice_and_every_tensor_becomes_a_volume() -> None:
+    torch.manual_seed(0)
+    network = insert_depth_shift(_Twice(), alpha=1.0, every=1)
+    assert [site.name for site in network.sites] == ["first", "depthwise"]
+    volume = torch.randn(1, 8, 5, 6, 9, requires_grad=True)
+    answer = network(volume)
+    twice, (scores, word) = answer["rest"]
+    assert scores.shape == (1, 2, 5, 6, 9)
+    assert word == "a word"
+    for found, reach in ((answer["once"], 1), (twice, 2), (scores, 3)):
+        (gradient,) = torch.autograd.grad(found[..., 4].square().sum(), volume, retain_graph=True)
+        seen = gradient.abs().amax((0, 1, 2, 3)).nonzero().flatten() - 4
+        assert seen.tolist() == list(range(-reach, reach + 1))
+
+
+def test_several_heads_of_a_real_network() -> None:
+    network = insert_depth_shift(BasicUNetPlusPlus(2, 1, 2, features=(8, 8, 8, 8, 8, 8), deep_supervision=True))
+    answers = network(torch.randn(1, 1, 32, 16, 3))
+    assert [tuple(answer.shape) for answer in answers] == [(1, 2, 32, 16, 3)] * 4
+
+
+def test_where_chooses() -> None:
+    network = insert_depth_shift(_seeded(_basic), where=lambda name, conv: conv.out_channels == 16 and "conv_1" in name)
+    assert [site.name.split(".")[0] for site in network.sites] == ["down_2", "down_3", "down_4", "upcat_4", "upcat_3"]
+
+
+def test_the_scores_are_not_shifted_by_the_rule() -> None:
+    plain = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 3))
+    assert [site.name for site in insert_depth_shift(plain, every=1).sites] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        (_basic, {"kind": "distil"}, "kind='distil' of a depth shift; allowed: distill or residual; .*'distill'"),
+        (_basic, {"alpha": 0.0}, "alpha=0.0 of a depth shift; allowed: a share above 0 up to 1"),
+        (_basic, {"alpha": 1.5}, "alpha=1.5"),
+        (_basic, {"alpha": "half"}, "alpha='half'"),
+        (_basic, {"kernel": 2}, "kernel=2 of a depth shift; allowed: an odd number"),
+        (_basic, {"every": 0}, "every=0; allowed: a whole number of at least 1"),
+        (_basic, {"alpha": 0.1}, "nothing in BasicUNet .* 40 channels or more for alpha=0.1"),
+        (_basic, {"where": lambda name, conv: name.startswith("final")}, "final_conv: 3 channels are too few"),
+        (_basic, {"where": lambda name, conv: False}, "nothing in BasicUNet"),
+        (lambda: nn.Linear(3, 3), {}, "nothing in Linear"),
+        (lambda: nn.Sequential(nn.Conv3d(1, 8, 3), nn.Conv3d(8, 8, 3)), {}, "nothing in Sequential"),
+    ],
+)
+def test_impossible_insertions(network: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        insert_depth_shift(network(), **options)
+
+
+class _Folding(nn.Module):
+    """Cuts its images in two before it convolves, so that slices are no longer the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(torch.cat(x.chunk(2, 2))))
+
+
+def test_slices_that_are_lost_on_the_way_are_noticed() -> None:
+    with pytest.raises(ModelError, match=r"'conv' gives maps of shape \(6, 8, 4, 8\) for 3 slices"):
+        insert_depth_shift(_Folding())(torch.zeros(1, 1, 8, 8, 3))
+    with pytest.raises(ModelError, match=r"input of shape \(1, 1, 16, 16\); allowed: volumes"):
+        insert_depth_shift(_basic())(torch.zeros(1, 1, 16, 16))
