@@ -39,6 +39,33 @@ class ModelFacts:
 
 
 _TABLE: dict[str, ModelFacts] = {
+    "dsm-distill": ModelFacts(
+        builder="farvox.models.dsm:build_distill",
+        paper="Maheshwari et al. 2021 (Distill DSM, MIDL)",
+        parameters=1_217_299,
+        counted_with={"in_channels": 4, "classes": 3},
+        dims=3,
+        input_rule="any size (slices padded inside to a multiple of 16), any channels; K as deep as can be",
+        note="alpha=0.25: 1,116,059; alpha=1: 1,621,955 (printed: 1,115,606, 1,216,266, 1,619,330); K: thick slices",
+    ),
+    "dsm-residual": ModelFacts(
+        builder="farvox.models.dsm:build_residual",
+        paper="Maheshwari et al. 2021 (Distill DSM, MIDL), after Lin et al. 2019 (TSM)",
+        parameters=1_082_211,
+        counted_with={"in_channels": 4, "classes": 3},
+        dims=3,
+        input_rule="any size (slices padded inside to a multiple of 16), any channels; K as deep as can be",
+        note="unet2d that adds features of neighbouring slices; K should be the axis of thick slices",
+    ),
+    "obelisk-dense": ModelFacts(
+        builder="farvox.models.obelisk_dense:build_dense",
+        paper="Heinrich et al. 2018 (OBELISK, MIDL)",
+        parameters=131_464,
+        counted_with={"in_channels": 1, "classes": 8},
+        dims=3,
+        input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        note="129,536 by the paper's count, without batch norm's scale and shift and the last bias",
+    ),
     "obelisk-hybrid": ModelFacts(
         builder="farvox.models.obelisk_hybrid:build",
         paper="Heinrich et al. 2019, doi:10.1016/j.media.2019.02.006",
@@ -47,6 +74,33 @@ _TABLE: dict[str, ModelFacts] = {
         dims=3,
         input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
         note="variant='visceral': 230,208 with 8 classes; compat='published' runs weights trained by the authors",
+    ),
+    "obelisk-mlp": ModelFacts(
+        builder="farvox.models.obelisk_dense:build_mlp",
+        paper="Heinrich et al. 2018 (OBELISK, MIDL)",
+        parameters=122_888,
+        counted_with={"in_channels": 1, "classes": 8},
+        dims=3,
+        input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        note="122,368 by the paper's count; three 1×1 layers take the place of the dense ones",
+    ),
+    "obelisk-random": ModelFacts(
+        builder="farvox.models.obelisk_dense:build_random",
+        paper="Heinrich et al. 2018 (OBELISK, MIDL)",
+        parameters=125_320,
+        counted_with={"in_channels": 1, "classes": 8},
+        dims=3,
+        input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        note="123,392 by the paper's count; offsets stay as drawn: what learning them is worth",
+    ),
+    "obelisk-unary": ModelFacts(
+        builder="farvox.models.obelisk_dense:build_unary",
+        paper="Heinrich et al. 2018 (OBELISK, MIDL)",
+        parameters=128_392,
+        counted_with={"in_channels": 1, "classes": 8},
+        dims=3,
+        input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        note="126,464 by the paper's count; single offsets: what pairs are worth",
     ),
     "prostate-deeplab": ModelFacts(
         builder="farvox.models.prostate_deeplab:build",
