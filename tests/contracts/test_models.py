@@ -21,10 +21,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "tiramisu-p3a": {"layers": [1, 2, 2, 3, 2, 2, 1], "growth": 4, "first": 6},
     "tiramisu-p3b": {"layers": [2, 2, 2, 2, 2, 2, 2], "growth": 4, "first": 6},
     "tiramisu-p4a": {"layers": [1, 1, 2, 2, 3, 2, 2, 1, 1], "growth": 4, "first": 6},
+    "unet-allconv": {"dropout": 0.0},
+    "unet-global": {"coarsest": [3, 3, 3], "hidden": 20, "dropout": 0.0},
+    "unet-multiscale": {"widths": [4, 6, 8, 10, 12]},
 }
 """Options that shrink a large network for these cases, a line each; its published size is counted, not run."""
 
-COARSE: set[str] = {"prostate-deeplab"}
+COARSE: set[str] = {"prostate-deeplab", "obelisk-dense", "obelisk-mlp", "obelisk-random", "obelisk-unary"}
 """Networks that answer at half the size or less and enlarge: a single voxel is not followed exactly."""
 
 DEEP: set[str] = {"prostate-deeplab"}

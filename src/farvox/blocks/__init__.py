@@ -4,7 +4,7 @@ from farvox.blocks.conv import ConvNormAct, Triple, count_parameters, double_con
 from farvox.blocks.dense import DenseBlock, PreActivationConv
 from farvox.blocks.depth_shift import DepthShifted, DistillShift, ResidualShift, insert_depth_shift
 from farvox.blocks.obelisk import Obelisk, PointwiseDense
-from farvox.blocks.pad import crop_to, pad_to_multiple
+from farvox.blocks.pad import crop_to, pad_beyond, pad_to_multiple
 from farvox.blocks.xception import SeparableConv2d, XceptionUnit
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "crop_to",
     "double_conv",
     "insert_depth_shift",
+    "pad_beyond",
     "pad_to_multiple",
 ]

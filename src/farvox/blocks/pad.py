@@ -31,6 +31,23 @@ def pad_to_multiple(image: torch.Tensor, multiple: Sequence[int], coarsest: int 
     return F.pad(image, padding, mode="replicate") if any(padding) else image
 
 
+def pad_beyond(image: torch.Tensor, size: int) -> torch.Tensor:
+    """Repeat the last voxel of the first spatial axis where no axis is longer than `size` voxels; `crop_to` undoes it.
+
+    A map that strided convolutions with padding reduce by `size` then has two voxels or more, as batch norm in
+    training asks for, and other images stay as they are.
+
+    Args:
+        image: (B, C, I, J, K).
+        size: Voxels.
+
+    Returns:
+        (B, C, max(I, size + 1), J, K), or the input itself.
+    """
+    missing = size + 1 - image.shape[2] if max(image.shape[2:]) <= size else 0
+    return F.pad(image, (0, 0, 0, 0, 0, missing), mode="replicate") if missing else image
+
+
 def crop_to(image: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """The first `shape` voxels along the spatial axes of (B, C, *spatial); a view."""
     for axis, size in enumerate(shape, start=2):

@@ -1,0 +1,151 @@
+"""The all-convolutional U-Nets OBELISK-Net is measured against: strided convolutions down, trilinear enlarging up.
+
+Heinrich, Oktay and Bouteldja, "OBELISK-Net: Fewer Layers to Solve 3D Multi-Organ Segmentation with Sparse Deformable
+Convolutions", Medical Image Analysis 2019, doi:10.1016/j.media.2019.02.006, section 3.3 and Table 1. Two layouts:
+
+* "tcia" is that of the published weights: 17 convolutions over six levels, 883,740 parameters with 9 classes. Its code
+  drops half of the channels after every unit, and does so when predicting too, because it leaves out the switch: a
+  slip. Here dropout is for training alone. The paper does not mention it.
+* "visceral" is Table 1 (14 convolutions, five levels). The table prints "80→80" for its first convolution of the
+  coarsest level, which takes 64 channels.
+
+The leaner network is "visceral" with the groups of the text: 4 in layers 6, 7 and 11, 8 in layers 8, 9 and 10. That
+gives 201,642 parameters with 9 classes, where the paper prints 220k; the text leaves no other reading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from farvox.blocks import crop_to, pad_beyond
+from farvox.errors import ModelError, nearest
+
+
+@dataclass(frozen=True)
+class AllConvLayout:
+    """What the variants do differently.
+
+    Args:
+        widths: Channels at each level, finest first; each level halves the size of the one before.
+        decoder: Channels of the decoder's units, coarsest first; the finest has as many as there are classes.
+        dropout: Share of channels dropped after each unit in training.
+        encoder_groups: Groups of the two convolutions of each level but the finest.
+        decoder_groups: Groups of each unit of the decoder.
+    """
+
+    widths: tuple[int, ...]
+    decoder: tuple[int, ...]
+    dropout: float
+    encoder_groups: tuple[int, ...]
+    decoder_groups: tuple[int, ...]
+
+
+LAYOUTS = {
+    "tcia": AllConvLayout((5, 14, 28, 42, 56, 70), (56, 42, 28, 14), 0.5, (1, 1, 1, 1, 1), (1, 1, 1, 1)),
+    "visceral": AllConvLayout((5, 16, 32, 64, 80), (64, 32, 9), 0.0, (1, 1, 1, 1), (1, 1, 1)),
+    "lean": AllConvLayout((5, 16, 32, 64, 80), (64, 32, 9), 0.0, (1, 1, 4, 8), (8, 4, 1)),
+}
+
+
+@dataclass(frozen=True)
+class AllConvConfig:
+    """Layout of the network.
+
+    Args:
+        in_channels: Channels of the image.
+        classes: Classes of the answer, background included.
+        layout: Widths and groups.
+        dropout: Share of channels dropped after each unit in training.
+    """
+
+    in_channels: int
+    classes: int
+    layout: AllConvLayout
+    dropout: float
+
+
+class UNetAllConv(nn.Module):
+    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K)."""
+
+    def __init__(self, config: AllConvConfig) -> None:
+        super().__init__()
+        self.config = config
+        layout, classes, drop = config.layout, config.classes, config.dropout
+        widths, coarse = layout.widths, (layout.widths[-1], *layout.decoder)
+        self.encode_full = _unit(config.in_channels, widths[0], drop)
+        self.encoder = nn.ModuleList(
+            nn.Sequential(_unit(fine, width, drop, groups, stride=2), _unit(width, width, drop, groups))
+            for (fine, width), groups in zip(pairwise(widths), layout.encoder_groups, strict=True)
+        )
+        # Each unit takes the coarser map, enlarged, and the encoder's map of its level.
+        self.decoder = nn.ModuleList(
+            _unit(below + beside, width, drop, groups)
+            for below, beside, width, groups in zip(
+                coarse[:-1], widths[-2:0:-1], layout.decoder, layout.decoder_groups, strict=True
+            )
+        )
+        self.decode_full = _unit(coarse[-1] + widths[0], classes, drop)
+        self.head = nn.Conv3d(classes, classes, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits for every voxel of the image."""
+        x = pad_beyond(image, 2 ** len(self.encoder))  # batch norm cannot train on the one voxel a tiny image becomes
+        x = self.encode_full(x)  # (B, 5, I, J, K)
+        maps = [x]
+        for convolve in self.encoder:
+            x = convolve(x)  # (B, widths[l], I / 2^l, J / 2^l, K / 2^l), sizes rounded up
+            maps.append(x)
+        for unit, beside in zip((*self.decoder, self.decode_full), maps[-2::-1], strict=True):
+            x = F.interpolate(x, size=beside.shape[2:], mode="trilinear", align_corners=False)
+            x = unit(torch.cat((x, beside), 1))  # (B, decoder[n], size of beside), at last (B, classes, I, J, K)
+        return crop_to(self.head(x), image.shape[2:])
+
+
+def build(in_channels: int, classes: int, variant: str = "tcia", dropout: float | None = None) -> UNetAllConv:
+    """Build the network.
+
+    Args:
+        in_channels: Channels of the image.
+        classes: Classes of the answer, background included.
+        variant: "tcia" or "visceral".
+        dropout: Share of channels dropped after each unit in training, from 0 to below 1; None takes the variant's:
+            0.5 for "tcia", 0 for "visceral".
+
+    Raises:
+        ModelError: Unknown variant, or a share that is none.
+    """
+    known = ("tcia", "visceral")
+    if variant not in known:
+        remedy = nearest(str(variant), known)
+        raise ModelError(f"variant={variant!r} for 'unet-allconv'", allowed="tcia or visceral", remedy=remedy)
+    return _build("unet-allconv", in_channels, classes, LAYOUTS[variant], dropout)
+
+
+def build_lean(in_channels: int, classes: int, dropout: float | None = None) -> UNetAllConv:
+    """Build the leaner network; `dropout` as for `build`, None meaning 0.
+
+    Raises:
+        ModelError: A share that is none.
+    """
+    return _build("unet-allconv-lean", in_channels, classes, LAYOUTS["lean"], dropout)
+
+
+def _build(name: str, in_channels: int, classes: int, layout: AllConvLayout, dropout: float | None) -> UNetAllConv:
+    share = layout.dropout if dropout is None else dropout
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+        raise ModelError(f"dropout={dropout!r} for '{name}'", allowed="0 or more, below 1")
+    return UNetAllConv(AllConvConfig(in_channels, classes, layout, float(share)))
+
+
+def _unit(in_channels: int, out_channels: int, dropout: float, groups: int = 1, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(in_channels, out_channels, 3, stride, padding=1, groups=groups),
+        nn.BatchNorm3d(out_channels),
+        nn.LeakyReLU(0.1),
+        nn.Dropout3d(dropout),
+    )

@@ -1,0 +1,138 @@
+"""U-Net with two dense layers in its bottleneck: every coarse voxel sees the whole image, at a cost in millions.
+
+Heinrich, Oktay and Bouteldja, "OBELISK-Net: Fewer Layers to Solve 3D Multi-Organ Segmentation with Sparse Deformable
+Convolutions", Medical Image Analysis 2019, doi:10.1016/j.media.2019.02.006, section 3.3 ("Global FC U-Net"); widths,
+leaky ReLU 0.1 and dropout between the dense layers are those of the code published with it.
+
+Dense layers need a fixed size, so the coarsest map (20 channels, a sixteenth of the size) is resized to `coarsest`
+before them and back behind them; where it has that size already nothing changes. The paper's numbers disagree: its
+text has 9×9×9 (11.7 M in the dense layers, from 144³ images), its Table 4 prints 16 M for TCIA, which is what
+10×10×10 (160³ images) costs. "tcia" is the printed count: 16,286,236 with 9 classes; `coarsest=[9, 9, 9]` is the
+text's: 11,944,816. "visceral", 10×8×10 for the 156×115×160 images of Table 3, has 13,081,422 with 8 classes (printed:
+13 M).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from farvox.blocks import Triple, crop_to, pad_beyond
+from farvox.errors import ModelError, nearest
+
+COARSEST: dict[str, Triple] = {"tcia": (10, 10, 10), "visceral": (10, 8, 10)}
+"""Size of the map that the dense layers take, for each set of scans of the paper."""
+
+
+@dataclass(frozen=True)
+class GlobalConfig:
+    """Layout of the network.
+
+    Args:
+        in_channels: Channels of the image.
+        classes: Classes of the answer, background included.
+        coarsest: Size of the map the dense layers take and give, voxels.
+        hidden: Values between the two dense layers.
+        dropout: Share of values dropped behind each dense layer in training.
+    """
+
+    in_channels: int
+    classes: int
+    coarsest: Triple
+    hidden: int
+    dropout: float
+
+
+class UNetGlobal(nn.Module):
+    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K)."""
+
+    def __init__(self, config: GlobalConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encode_full = _unit(config.in_channels, 5)
+        self.encoder = nn.ModuleList(
+            nn.Sequential(_unit(fine, width, stride=2), _unit(width, width))
+            for fine, width in ((5, 10), (10, 30), (30, 50), (50, 20))
+        )
+        values = 20 * prod(config.coarsest)
+        self.gather = nn.Sequential(nn.Linear(values, config.hidden), nn.Dropout(config.dropout))
+        self.spread = nn.Sequential(nn.Linear(config.hidden, values), nn.Dropout(config.dropout))
+        # The first unit takes the dense layers' map beside their input, the others the encoder's map of their level.
+        self.decoder = nn.ModuleList(
+            (
+                _unit(20 + 20, 20),
+                _unit(20 + 50, 20),
+                _unit(20 + 30, 10),
+                _unit(10 + 10, 8),
+                _unit(8 + 5, config.classes),
+            )
+        )
+        self.head = nn.Conv3d(config.classes, config.classes, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits for every voxel of the image."""
+        x = pad_beyond(image, 16)  # batch norm cannot train on the one voxel a tiny image becomes
+        x = self.encode_full(x)  # (B, 5, I, J, K)
+        maps = [x]
+        for convolve in self.encoder:
+            x = convolve(x)  # (B, 10, then 30, 50, 20, I / 2^l, J / 2^l, K / 2^l), sizes rounded up
+            maps.append(x)
+        x = _resize(x, self.config.coarsest).flatten(1)  # (B, 20 · 10³)
+        x = self.spread(self.gather(x))
+        x = x.unflatten(1, (20, *self.config.coarsest))  # (B, 20, 10, 10, 10)
+        for unit, beside in zip(self.decoder, reversed(maps), strict=True):
+            i, j, k = beside.shape[2:]
+            x = unit(torch.cat((_resize(x, (i, j, k)), beside), 1))  # (B, 20, then 20, 10, 8, classes, i, j, k)
+        return crop_to(self.head(x), image.shape[2:])
+
+
+def build(
+    in_channels: int,
+    classes: int,
+    variant: str = "tcia",
+    coarsest: Sequence[int] | None = None,
+    hidden: int = 400,
+    dropout: float = 0.5,
+) -> UNetGlobal:
+    """Build the network.
+
+    Args:
+        in_channels: Channels of the image.
+        classes: Classes of the answer, background included.
+        variant: "tcia" or "visceral".
+        coarsest: Size (i, j, k) of the map the dense layers take, voxels; None takes the variant's.
+        hidden: Values between the two dense layers.
+        dropout: Share of values dropped behind each dense layer in training, from 0 to below 1.
+
+    Raises:
+        ModelError: Unknown variant, or a size or share that cannot be.
+    """
+    if variant not in COARSEST:
+        remedy = nearest(str(variant), COARSEST)
+        raise ModelError(f"variant={variant!r} for 'unet-global'", allowed="tcia or visceral", remedy=remedy)
+    size = COARSEST[variant] if coarsest is None else coarsest
+    if not isinstance(size, (list, tuple)) or len(size) != 3 or any(type(n) is not int or n < 1 for n in size):
+        raise ModelError(f"coarsest={coarsest!r} for 'unet-global'", allowed="three positive whole numbers")
+    if type(hidden) is not int or hidden < 1:
+        raise ModelError(f"hidden={hidden!r} for 'unet-global'", allowed="a positive whole number")
+    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        raise ModelError(f"dropout={dropout!r} for 'unet-global'", allowed="0 or more, below 1")
+    i, j, k = size
+    return UNetGlobal(GlobalConfig(in_channels, classes, (i, j, k), hidden, float(dropout)))
+
+
+def _unit(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(in_channels, out_channels, 3, stride, padding=1),
+        nn.BatchNorm3d(out_channels),
+        nn.LeakyReLU(0.1),
+    )
+
+
+def _resize(x: torch.Tensor, size: Triple) -> torch.Tensor:
+    return F.interpolate(x, size=size, mode="trilinear", align_corners=False)
