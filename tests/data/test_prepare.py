@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from pydantic import ValidationError
 
 from farvox.data.prepare import IntensityStep, Preparation, fixed_step, to_network_space
 from farvox.geometry import Grid
@@ -61,3 +63,58 @@ def test_the_scan_itself_is_not_changed() -> None:
     before = image.copy()
     to_network_space(image, Grid((6, 6, 6), np.eye(4)), preparation((1, 1, 1))).slab(0, 6)
     np.testing.assert_array_equal(image, before)
+
+
+def test_a_fixed_shape_takes_the_whole_scan_whatever_its_size() -> None:
+    step = IntensityStep(kind="fixed", low=-32768, high=32767, mean=-1024, sd=1024)
+    fixed = Preparation(shape=(4, 6, 5), channels=("CT",), intensity=(step,))
+    i = np.arange(8.0)[:, None, None] * np.ones((8, 3, 5))
+    space = to_network_space(i[None], Grid((8, 3, 5), np.diag([2, 4, 1, 1])), fixed)
+    assert space.grid.shape == (4, 6, 5)
+    np.testing.assert_allclose(space.grid.spacing, (4, 2, 1))
+    # Two voxels become one: 0 and 1 have the mean 0.5, seen through (HU + 1024) / 1024; the line's ends lie flat.
+    np.testing.assert_allclose(space.slab(0, 5)[0, 1:3, 0, 0], 1 + np.array([2.5, 4.5]) / 1024, rtol=1e-6)
+
+
+def test_axes_point_where_the_network_wants_them_and_come_back() -> None:
+    grid = Grid((3, 4, 5), oblique((2, 0, 1), (-1, 1, -1)))
+    image = np.random.default_rng(4).normal(size=(1, 3, 4, 5)).astype(np.float32)
+    step = IntensityStep(kind="fixed", low=-9, high=9)
+    shape = (4, 5, 3)
+    made = [Preparation(shape=shape, axes=axes, channels=("CT",), intensity=(step,)) for axes in ("RAS", "LAI")]
+    ras, lai = (to_network_space(image, grid, preparation) for preparation in made)
+    assert ras.orient.target.shape == shape
+    assert (ras.grid.axcodes, lai.grid.axcodes) == ("RAS", "LAI")
+    torch.testing.assert_close(lai.slab(0, shape[2]), ras.slab(0, shape[2]).flip(1, 3))
+    np.testing.assert_array_equal(lai.orient.invert(lai.orient.apply(image)), image)
+    corner = np.array([[0, 0, 0]])
+    np.testing.assert_allclose(
+        lai.grid.world(corner), ras.grid.world(np.array([[shape[0] - 1, 0, shape[2] - 1]])), atol=1e-9
+    )
+
+
+def test_pooling_is_that_of_a_scan_at_half_the_spacing() -> None:
+    image = np.random.default_rng(5).normal(size=(1, 12, 10, 8)).astype(np.float32)
+    grid = Grid((12, 10, 8), np.diag([1.5, 1.5, 1.5, 1]))
+    step = IntensityStep(kind="fixed", low=-9, high=9)
+    made = Preparation(spacing=(3, 3, 3), pooled=True, channels=("CT",), intensity=(step,))
+    space = to_network_space(image, grid, made)
+    assert space.grid.shape == (6, 5, 4)
+    # The scan read half a voxel further along each axis, at its own spacing, then the mean over 3×3×3 at stride 2.
+    moved = torch.from_numpy(image)
+    for axis in (1, 2, 3):
+        last = moved.narrow(axis, moved.shape[axis] - 1, 1)
+        moved = (moved + torch.cat((moved.narrow(axis, 1, moved.shape[axis] - 1), last), axis)) / 2
+    wanted = torch.nn.functional.avg_pool3d(moved[:, 1:, 1:, 1:], 3, stride=2)
+    whole = space.slab(0, 4)
+    torch.testing.assert_close(whole[:, 1:, 1:, 1:], wanted)
+    torch.testing.assert_close(space.slab(1, 3), whole[..., 1:3])
+
+
+def test_a_preparation_says_one_size() -> None:
+    step = IntensityStep(kind="per-scan")
+    for size in ({}, {"spacing": (1, 1, 1), "shape": (4, 4, 4)}, {"shape": (0, 4, 4)}):
+        with pytest.raises(ValidationError):
+            Preparation(**size, channels=("CT",), intensity=(step,))
+    with pytest.raises(ValidationError):
+        Preparation(spacing=(1, 1, 1), axes="SAR", channels=("CT",), intensity=(step,))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from farvox.data.prepare import Preparation
 from farvox.labels import LabelTable
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class _Part(BaseModel):
@@ -49,6 +49,8 @@ class Manifest(_Part):
     licence: str = ""
     """Licence of the training scans; the weights derive from them."""
     fold: str = ""
+    note: str = ""
+    """What to know before use."""
     training: dict[str, Any] = {}
     """How long, how many steps, why it ended."""
     metrics: dict[str, Any] | None = None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from farvox.geometry import Grid, Orient, Resample
 from farvox.types import Array
 
 _STATISTICS_VOXELS = 1_000_000
+_Size = Annotated[int, Field(ge=1)]
 
 
 class IntensityStep(BaseModel):
@@ -45,11 +46,31 @@ class Preparation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    spacing: tuple[float, float, float]
-    """mm along right, anterior, superior."""
+    spacing: tuple[float, float, float] | None = None
+    """mm along the three axes; None where `shape` is given."""
+    shape: tuple[_Size, _Size, _Size] | None = None
+    """Voxels that every scan becomes, however long its axes are in mm; in place of a spacing."""
+    axes: str = Field("RAS", pattern="^[RL][AP][SI]$")
+    """Where the axes of network space point."""
+    pooled: bool = False
+    """Whether voxels are averaged as if the scan were resampled to half the spacing, then pooled: 3×3×3, stride 2."""
     channels: tuple[str, ...]
     intensity: tuple[IntensityStep, ...]
     """One step a channel."""
+
+    @model_validator(mode="after")
+    def _says_one_size(self) -> Preparation:
+        if (self.spacing is None) == (self.shape is None):
+            raise ValueError("either spacing or shape")
+        return self
+
+    def resample(self, grid: Grid) -> Resample:
+        """The step from a scan's grid, its axes turned, to network space."""
+        if self.spacing is not None:
+            step = Resample.to_spacing(grid, self.spacing)
+        else:
+            step = Resample.to_shape(grid, self.shape or grid.shape)
+        return Resample(step.source, step.target, self.pooled)
 
 
 @dataclass(frozen=True)
@@ -57,7 +78,7 @@ class NetworkSpace:
     """A scan seen in network space; slabs are computed when asked for, the whole never has to be in memory.
 
     Args:
-        image: (C, I, J, K) in canonical orientation, the file's intensities (a view of the scan).
+        image: (C, I, J, K) along network axes, the file's intensities (a view of the scan).
         orient: Scan grid → canonical grid.
         resample: Canonical grid → network grid.
         steps: One intensity step a channel, figures known.
@@ -85,10 +106,10 @@ class NetworkSpace:
 
 def to_network_space(image: Array, grid: Grid, preparation: Preparation) -> NetworkSpace:
     """Plan the way of a scan (C, I, J, K) on `grid` into network space; cheap apart from intensity statistics."""
-    orient = Orient.to_canonical(grid)
+    orient = Orient.to_canonical(grid, preparation.axes)
     canonical = orient.apply(image)
     steps = tuple(s.for_channel(c) for s, c in zip(preparation.intensity, canonical, strict=True))
-    return NetworkSpace(canonical, orient, Resample.to_spacing(orient.target, preparation.spacing), steps)
+    return NetworkSpace(canonical, orient, preparation.resample(orient.target), steps)
 
 
 def voxel_sample(channel: Array, limit: int = _STATISTICS_VOXELS) -> Array:

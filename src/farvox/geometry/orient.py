@@ -21,9 +21,16 @@ class Orient:
     """Whether each *source* axis is flipped."""
 
     @classmethod
-    def to_canonical(cls, grid: Grid) -> Orient:
-        """The step that makes axis I point right, J anterior and K superior, as nearly as whole axes can."""
-        order, flips = grid.nearest_axes
+    def to_canonical(cls, grid: Grid, axes: str = "RAS") -> Orient:
+        """The step that makes axis I point right, J anterior and K superior, as nearly as whole axes can.
+
+        Args:
+            grid: Grid of the scan.
+            axes: Where I, J and K point instead: R or L, A or P, S or I.
+        """
+        order, (a, b, c) = grid.nearest_axes
+        against = {order[axis]: axes[axis] != "RAS"[axis] for axis in range(3)}
+        flips = (a ^ against[0], b ^ against[1], c ^ against[2])
         affine = grid.affine.copy()
         for axis in range(3):
             if flips[axis]:

@@ -19,7 +19,21 @@ def interpolation_matrix(source: int, target: int) -> FloatArray:
     structures are averaged and not skipped. Rows sum to 1, edges are continued outward, a ramp stays where it is.
     """
     scale = source / target
-    centre = (np.arange(target) + 0.5) * scale - 0.5
+    return _rows((np.arange(target) + 0.5) * scale - 0.5, scale, source)
+
+
+def pooling_matrix(source: int, target: int) -> FloatArray:
+    """(target, source) weights of resampling to half the target's spacing and averaging 3 of those voxels at stride 2.
+
+    Each mean lies on its target voxel's centre, and edges are continued outward, where padded pooling takes zeros.
+    """
+    step = source / target / 2
+    centre = (2 * np.arange(target) + 1) * step - 0.5
+    return sum(_rows(centre + shift * step, step, source) for shift in (-1, 0, 1)) / 3
+
+
+def _rows(centre: FloatArray, scale: float, source: int) -> FloatArray:
+    """A row of weights for each centre (in source voxels): the interpolated line, averaged over `scale` if above 1."""
     reach = int(np.ceil(1 + max(scale, 1) / 2))
     index = np.floor(centre)[:, None].astype(int) + np.arange(-reach, reach + 2)
     away = centre[:, None] - index
@@ -27,8 +41,8 @@ def interpolation_matrix(source: int, target: int) -> FloatArray:
         weight = (_triangle_integral(away + scale / 2) - _triangle_integral(away - scale / 2)) / scale
     else:
         weight = np.clip(1 - np.abs(away), 0, None)
-    matrix = np.zeros((target, source), dtype=np.float64)
-    rows = np.broadcast_to(np.arange(target)[:, None], index.shape)
+    matrix = np.zeros((len(centre), source), dtype=np.float64)
+    rows = np.broadcast_to(np.arange(len(centre))[:, None], index.shape)
     np.add.at(matrix, (rows, np.clip(index, 0, source - 1)), weight)
     return matrix
 
@@ -41,10 +55,17 @@ def _triangle_integral(x: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class Resample:
-    """Step between two grids that share axes and field of view and differ in spacing."""
+    """Step between two grids that share axes and field of view and differ in spacing.
+
+    Args:
+        source: Grid the values lie on.
+        target: Grid they are wanted on.
+        pooled: Whether values are averaged as by `pooling_matrix`; the way back interpolates.
+    """
 
     source: Grid
     target: Grid
+    pooled: bool = False
 
     @classmethod
     def to_spacing(cls, grid: Grid, spacing: Sequence[float]) -> Resample:
@@ -68,8 +89,8 @@ class Resample:
 
     @property
     def identity(self) -> bool:
-        """True when both grids have the same shape: nothing to compute."""
-        return self.source.shape == self.target.shape
+        """True when there is nothing to compute: both grids have the same shape, and nothing is averaged."""
+        return self.source.shape == self.target.shape and not self.pooled
 
     def needs(self, start: int, stop: int) -> tuple[int, int]:
         """Range of source slices along K that target slices [start, stop) depend on."""
@@ -97,7 +118,7 @@ class Resample:
         matrix = torch.from_numpy(self._matrix(2)[start:stop, first:last]).to(out)
         out = out @ matrix.T
         for axis in sorted((0, 1), key=lambda a: self.target.shape[a] / self.source.shape[a]):
-            if self.source.shape[axis] != self.target.shape[axis]:
+            if self.pooled or self.source.shape[axis] != self.target.shape[axis]:
                 matrix = torch.from_numpy(self._matrix(axis)).to(out)
                 out = torch.movedim(
                     torch.tensordot(matrix, out, dims=([1], [out.ndim - 3 + axis])), 0, out.ndim - 3 + axis
@@ -121,4 +142,5 @@ class Resample:
         return out.numpy()
 
     def _matrix(self, axis: int) -> FloatArray:
-        return interpolation_matrix(self.source.shape[axis], self.target.shape[axis])
+        matrix = pooling_matrix if self.pooled else interpolation_matrix
+        return matrix(self.source.shape[axis], self.target.shape[axis])

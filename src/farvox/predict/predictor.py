@@ -30,7 +30,7 @@ class Predictor:
         overlap: Least share that neighbouring windows have in common, 0 to below 1.
 
     Raises:
-        BundleError: No bundle, or labels or channels differ between bundles.
+        BundleError: No bundle, or labels, channels or axes differ between bundles.
         DeviceError: The device is not there.
     """
 
@@ -46,6 +46,10 @@ class Predictor:
             if other.manifest.preparation.channels != first.preparation.channels:
                 raise BundleError(
                     f"{other.path} and {bundles[0].path} want different channels", allowed="folds of one run"
+                )
+            if other.manifest.preparation.axes != first.preparation.axes:
+                raise BundleError(
+                    f"{other.path} and {bundles[0].path} turn scans differently", allowed="folds of one run"
                 )
         self.bundles = tuple(bundles)
         self.labels: LabelTable = first.label_table
@@ -82,7 +86,7 @@ class Predictor:
         Args:
             scan: A file, the folder of a DICOM series, a `Scan`, or an array (I, J, K) or (C, I, J, K).
             affine: For an array: 4×4, voxel index to mm, RAS+. Left out, axes are taken as right, anterior, superior at
-                the spacing the network was trained on.
+                the spacing the network was trained on (1 mm where it takes a fixed number of voxels).
             max_memory: Bytes the whole process may hold; None leaves it to what is free.
             progress: Told the finished share, 0 to 1.
 
@@ -106,7 +110,7 @@ class Predictor:
         if image.ndim != 4:
             raise DataError(f"array of {array.ndim} dimensions", allowed="(I, J, K) or (C, I, J, K)")
         if affine is None:
-            affine = np.diag([*self.bundles[0].manifest.preparation.spacing, 1.0])
+            affine = np.diag([*(self.bundles[0].manifest.preparation.spacing or (1.0, 1.0, 1.0)), 1.0])
         i, j, k = image.shape[1:]
         return Scan(image, Grid((i, j, k), affine), Path("array"))
 

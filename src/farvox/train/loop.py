@@ -221,7 +221,7 @@ class Training:
             case = self.cases[order[place % len(self.cases)]]
             shape = self._size(case)
             centre = choose_centre(case, shape, self.recipe.patch.centre, rng)
-            matrix = random_matrix(change.affine, self.preparation.spacing, rng)
+            matrix = random_matrix(change.affine, self.preparation.spacing or (1.0, 1.0, 1.0), rng)
             image, target = draw_patch(case, centre, matrix, shape, self.fabric.device)
             image, target = flip(image, target, change.flip, self.labels, rng)
             images.append(
