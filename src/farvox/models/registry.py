@@ -24,6 +24,10 @@ class ModelFacts:
         counted_with: Arguments of `create_model` that give this count.
         dims: 3 when the network sees whole volumes, 2 when it sees slices along K one by one.
         input_rule: Sizes and intensities the network takes.
+        multiply_adds: Multiply-adds per voxel of one pass, with `counted_with`, on an image of `counted_at`; see
+            `farvox.evaluate.cost` for what counts.
+        counted_at: Voxels along each axis.
+        smallest: Fewest voxels along each axis that the network takes.
         licence: Licence of this implementation.
         note: What to know before choosing it.
     """
@@ -34,6 +38,9 @@ class ModelFacts:
     counted_with: dict[str, Any]
     dims: int
     input_rule: str
+    multiply_adds: int = 0
+    counted_at: tuple[int, int, int] = (64, 64, 64)
+    smallest: tuple[int, int, int] = (1, 1, 1)
     licence: str = "Apache-2.0"
     note: str = ""
 
