@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,13 +63,20 @@ def test_a_class_missing_from_a_training_part_is_named() -> None:
     check_coverage(all_cases(["a", "b", "c"]), values, {1: "liver", 5: "spleen"})
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "polynomial", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial", "exponential", "constant"])
 def test_learning_rate_rises_then_falls(schedule: str) -> None:
     rates = [learning_rate(0.01, n / 1000, schedule, 0.1) for n in range(1001)]
     assert max(rates) == pytest.approx(0.01)
     assert rates[:101] == sorted(rates[:101])
     assert rates[100:] == sorted(rates[100:], reverse=True)
-    assert rates[-1] == pytest.approx(0.01 if schedule == "constant" else 0, abs=1e-9)
+    last = {"cosine": 0, "polynomial": 0, "exponential": 0.01 * 0.0490409, "constant": 0.01}[schedule]
+    assert rates[-1] == pytest.approx(last, abs=1e-8)
+
+
+def test_exponential_schedule_falls_by_a_hundredth_in_each_of_300_epochs() -> None:
+    rates = [learning_rate(0.002, epoch / 300, "exponential", 0.0) for epoch in range(301)]
+    assert rates[0] == 0.002
+    assert all(after == pytest.approx(0.99 * before) for before, after in pairwise(rates))
 
 
 def test_pace_by_epochs_counts_steps_and_by_budget_seconds() -> None:
