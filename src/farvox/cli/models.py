@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 from farvox.cli.common import JsonOption
+
+_PIPE_WIDTH = 160
+"""Columns where no terminal says how many there are; enough for whole lines."""
 
 
 def run(as_json: JsonOption = False) -> None:
-    """List the networks: paper, parameters, what input they take."""
+    """List the networks: parameters, multiply-adds per voxel, smallest input, paper."""
     from dataclasses import asdict
 
     from farvox.cli.common import print_json, stdout
@@ -18,11 +23,15 @@ def run(as_json: JsonOption = False) -> None:
         return
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     table.add_column("name", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("input")
-    table.add_column("paper", ratio=1)
+    table.add_column("multiply-adds\nper voxel", justify="right", no_wrap=True)
+    table.add_column("smallest\ninput", justify="right", no_wrap=True)
+    table.add_column("paper", no_wrap=True, overflow="ellipsis", ratio=1)
     for name, fact in facts.items():
-        table.add_row(name, f"{fact.parameters:,}", fact.input_rule, fact.paper)
-    stdout().print(table)
+        smallest = "×".join(map(str, fact.smallest))
+        table.add_row(name, f"{fact.parameters:,}", f"{fact.multiply_adds:,}", smallest, fact.paper)
+    console = stdout()
+    told = console.is_terminal or "COLUMNS" in os.environ
+    console.print(table, width=None if told else _PIPE_WIDTH)

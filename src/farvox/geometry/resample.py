@@ -29,7 +29,8 @@ def pooling_matrix(source: int, target: int) -> FloatArray:
     """
     step = source / target / 2
     centre = (2 * np.arange(target) + 1) * step - 0.5
-    return sum(_rows(centre + shift * step, step, source) for shift in (-1, 0, 1)) / 3
+    before, at, after = (_rows(centre + shift * step, step, source) for shift in (-1, 0, 1))
+    return (before + at + after) / 3
 
 
 def _rows(centre: FloatArray, scale: float, source: int) -> FloatArray:
