@@ -10,7 +10,15 @@ import torch
 
 from farvox.data import Case
 from farvox.data.augment import change_intensities, flip, random_matrix
-from farvox.data.patches import PreparedCase, choose_centre, class_counts, draw_patch, open_prepared, prepare_case
+from farvox.data.patches import (
+    PreparedCase,
+    choose_centre,
+    class_counts,
+    draw_patch,
+    open_prepared,
+    prepare_case,
+    z_scored,
+)
 from farvox.data.prepare import IntensityStep, Preparation
 from farvox.geometry import Grid
 from farvox.labels import IGNORE, LabelTable
@@ -45,6 +53,14 @@ def test_an_unturned_patch_is_a_crop_and_outside_is_ignored(prepared: PreparedCa
     np.testing.assert_allclose(image[0, 2:], prepared.classes[:6], atol=1e-5)
     assert (label[:2] == IGNORE).all()
     assert (image[:, :2] == 0).all()
+
+
+def test_each_channel_of_a_patch_comes_to_zero_mean_and_unit_spread() -> None:
+    patches = torch.tensor([[1.0, 3.0, 1.0, 3.0], [5.0, 5.0, 5.0, 5.0], [-8.0, 0.0, 0.0, 0.0]]).reshape(1, 3, 2, 2, 1)
+    found = z_scored(patches).flatten(2)[0]
+    root = 12**0.5  # of the variance (6² + 3 · 2²) / 4
+    wanted = [[-1, 1, -1, 1], [0, 0, 0, 0], [-6 / root, 2 / root, 2 / root, 2 / root]]
+    torch.testing.assert_close(found, torch.tensor(wanted))
 
 
 def test_image_and_label_turn_together(prepared: PreparedCase) -> None:

@@ -48,6 +48,14 @@ def test_a_fixed_step_keeps_hounsfield_units_comparable() -> None:
     np.testing.assert_allclose(space.slab(0, 1).ravel(), [-4, -4, 0, 4, 4])
 
 
+def test_z_score_clips_nothing() -> None:
+    image = np.array([-1.0, 0, 0, 0, 0, 0, 0, 11]).reshape(1, 8, 1, 1)
+    mean, sd = 10 / 8, (122 / 8 - (10 / 8) ** 2) ** 0.5
+    preparation = Preparation(spacing=(1, 1, 1), channels=("MR",), intensity=(IntensityStep(kind="z-score"),))
+    space = to_network_space(image, Grid((8, 1, 1), np.eye(4)), preparation)
+    np.testing.assert_allclose(space.slab(0, 1).ravel(), (image.ravel() - mean) / sd, rtol=1e-6)
+
+
 def test_slabs_of_a_turned_resampled_scan_equal_the_whole() -> None:
     grid = Grid((13, 9, 17), oblique((2, 0, 1), (-1, 1, -1)))
     image = np.random.default_rng(2).normal(size=(2, *grid.shape)).astype(">f4")

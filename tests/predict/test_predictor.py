@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from farvox.geometry import Grid
 from farvox.predict import Predictor, parse_memory
 from farvox.predict.files import find_scans, predict_scans
 from farvox.predict.memory import plan_memory, resident_bytes
+from farvox.recipes import with_settings
 from tests.geometry.test_steps import ORDERS, oblique
 from tests.predict.networks import Steps, identity_bundle
 
@@ -222,3 +224,15 @@ def test_scans_with_nan_are_refused_however_they_come(tmp_path: Path) -> None:
     predictor = Predictor([identity_bundle(VALUES, (1, 1, 1))], "cpu")
     with pytest.raises(DataError, match=r"case odd\.nii\.gz: NaN or infinite"):
         predictor.segment(tmp_path / "odd.nii.gz")
+
+
+def test_a_network_learned_on_z_scored_patches_is_given_z_scored_windows() -> None:
+    bundle = identity_bundle({1: "bright"}, (1, 1, 1), window=(8, 8, 8))
+    bundle = replace(bundle, recipe=with_settings(bundle.recipe, {"patch.z_score": True, "patch.blend": "mean"}))
+    scan = np.zeros((1, 8, 8, 16), np.float32)
+    scan[..., :4], scan[..., 8:12] = 0.2, 0.02  # ten times fainter in the second half, and in windows of its own
+    scan[..., 4:8], scan[..., 12:] = 0.0, 0.0
+    plain = Predictor([identity_bundle({1: "bright"}, (1, 1, 1), window=(8, 8, 8))], "cpu", overlap=0.0)
+    assert not plain.segment(scan).any()
+    found = Predictor([bundle], "cpu", overlap=0.0).segment(scan)
+    np.testing.assert_array_equal(found, scan[0] > 0)

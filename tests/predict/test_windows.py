@@ -55,6 +55,21 @@ def test_where_windows_disagree_the_blend_is_their_weighted_mean() -> None:
     torch.testing.assert_close(found, torch.cat((torch.zeros(2), middle, torch.ones(2))))
 
 
+def test_a_plain_mean_weighs_overlapping_windows_alike() -> None:
+    calls = iter(range(100))
+    shape, window = (2, 2, 8), (2, 2, 4)
+    parts = stream_scores(
+        lambda w: torch.full((1, 1, *window), float(next(calls))),
+        lambda a, b: torch.zeros(1, 2, 2, b - a),
+        shape,
+        window,
+        overlap=0.5,
+        blend="mean",
+    )
+    found = torch.cat(list(parts), -1)[0, 1, 1]
+    assert found.tolist() == [0, 0, 0.5, 0.5, 1.5, 1.5, 2, 2]  # windows 0, 1 and 2 begin at 0, 2 and 4
+
+
 def test_a_slab_is_handed_on_before_the_rest_is_read() -> None:
     read: list[int] = []
 

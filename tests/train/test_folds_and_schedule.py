@@ -79,6 +79,16 @@ def test_exponential_schedule_falls_by_a_hundredth_in_each_of_300_epochs() -> No
     assert all(after == pytest.approx(0.99 * before) for before, after in pairwise(rates))
 
 
+def test_halving_schedule_halves_every_50_of_1000_epochs() -> None:
+    rates = [learning_rate(1e-4, epoch / 1000, "halving", 0.0) for epoch in range(1000)]
+    assert rates == [1e-4 * 0.5 ** (epoch // 50) for epoch in range(1000)]
+
+
+def test_inverse_schedule_divides_by_the_steps_so_far() -> None:
+    assert learning_rate(0.001, 0.9, "inverse", 0.0, slowed=1e-4 * 2500) == pytest.approx(0.0008)
+    assert learning_rate(0.001, 0.9, "inverse", 0.0) == 0.001
+
+
 def test_pace_by_epochs_counts_steps_and_by_budget_seconds() -> None:
     epochs = Pace.of(load_recipe("default", ["train.epochs=4"]), steps_per_epoch=5)
     assert [epochs.progress(step) for step in (0, 10, 20, 21)] == [0, 0.5, 1, 1]

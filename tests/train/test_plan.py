@@ -77,6 +77,14 @@ def test_given_figures_are_kept() -> None:
     assert len(recipe.model.options["strides"]) == 1
 
 
+def test_a_z_score_is_asked_for_by_name() -> None:
+    recipe, preparation = resolve(
+        load_recipe("prostate-unet3d"), prints((90, 90, 20), (0.6, 0.6, 3.6), dark=-1000), ("CT",)
+    )
+    assert preparation.intensity[0].kind == recipe.intensity.kind == "z-score"
+    assert preparation.spacing == (0.6, 0.6, 3.6)
+
+
 def test_a_plan_stays_as_it_is_when_resolved_again() -> None:
     scans = prints((256, 256, 36), (1.25, 1.25, 7.7))
     recipe, preparation = resolve(load_recipe("default"), scans, ("MRI",))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from farvox.bundle import load_bundle
-from farvox.recipes import list_recipes
+from farvox.recipes import list_recipes, load_recipe
+from tests.contracts.test_models import SMALL
 from tests.train.runs import QUICK, farvox, make_dataset
 
 pytestmark = pytest.mark.long
@@ -79,7 +80,12 @@ def test_a_short_budget_is_kept_and_leave_one_out_covers_every_case(dataset: Pat
 
 @pytest.mark.parametrize("recipe", list_recipes())
 def test_every_shipped_recipe_trains(recipe: str, dataset: Path, tmp_path: Path) -> None:
-    done = farvox("train", dataset, "--recipe", recipe, "--out", tmp_path, "--fold", "0", "--epochs", "1")
+    small = []
+    if load_recipe(recipe).model.name in SMALL and isinstance(load_recipe(recipe).patch.size, tuple):
+        options = ", ".join(f"{key} = {value}" for key, value in SMALL[load_recipe(recipe).model.name].items())
+        changes = [f"model.options={{{options}}}", "patch.size=[16, 16, 16]", "train.batch=2"]
+        small = [part for change in changes for part in ("--set", change)]
+    done = farvox("train", dataset, "--recipe", recipe, "--out", tmp_path, "--fold", "0", "--epochs", "1", *small)
     assert done.returncode == 0, done.stderr
     manifest = load_bundle(tmp_path / "fold-0" / "bundle").manifest
     np.testing.assert_allclose(manifest.preparation.spacing, (1.5, 1.5, 2))

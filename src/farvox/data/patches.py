@@ -131,6 +131,12 @@ def draw_patch(
     return patch, torch.where(label == 0, float(IGNORE), label - 1).to(torch.uint8)
 
 
+def z_scored(patch: torch.Tensor) -> torch.Tensor:
+    """Each channel of (..., C, I, J, K) at zero mean and unit spread over its voxels; a constant one becomes zero."""
+    centred = patch - patch.mean((-3, -2, -1), keepdim=True)
+    return centred / centred.square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-6)
+
+
 def class_counts(cases: Sequence[PreparedCase]) -> IntArray:
     """Voxels of each class over all cases."""
     return np.sum([case.counts for case in cases], axis=0)

@@ -21,12 +21,13 @@ class IntensityStep(BaseModel):
 
     `per-scan` takes the four figures from each scan: its 0.5th and 99.5th percentile, then mean and standard
     deviation of what was clipped. Voxels at the scan's minimum are left out when they make up more than a quarter
-    (air around a skull-stripped brain, zero filling). `fixed` holds the figures (HU for CT).
+    (air around a skull-stripped brain, zero filling). `z-score` takes mean and standard deviation of each scan as it is
+    and clips nothing. `fixed` holds the figures (HU for CT).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["per-scan", "fixed"]
+    kind: Literal["per-scan", "fixed", "z-score"]
     low: float = 0.0
     high: float = 0.0
     mean: float = 0.0
@@ -34,6 +35,12 @@ class IntensityStep(BaseModel):
 
     def for_channel(self, channel: Array) -> IntensityStep:
         """The step with its four figures known for this (I, J, K) channel."""
+        if self.kind == "z-score":
+            sample = voxel_sample(channel)
+            low, high = float(channel.min()), float(channel.max())
+            return IntensityStep(
+                kind="fixed", low=low, high=high, mean=float(sample.mean()), sd=float(max(sample.std(), 1e-6))
+            )
         return self if self.kind == "fixed" else fixed_step(voxel_sample(channel))
 
     def apply(self, channel: torch.Tensor) -> torch.Tensor:

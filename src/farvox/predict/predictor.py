@@ -10,6 +10,7 @@ import torch
 
 from farvox.bundle import Bundle, load_bundle
 from farvox.data.case import Scan
+from farvox.data.patches import z_scored
 from farvox.data.prepare import to_network_space
 from farvox.devices import Precision, arithmetic, pick_device, pick_precision
 from farvox.errors import BundleError, DataError
@@ -139,20 +140,29 @@ class Predictor:
                 whole=bundle.manifest.window is None,
             )
             precision = pick_precision(bundle.recipe.train.precision, self.device)
-            scorer = make_scorer(bundle.network, self.device, precision)
+            patch = bundle.recipe.patch
+            scorer = make_scorer(bundle.network, self.device, precision, patch.z_score)
             batch = 4 if self.device.type == "cuda" else 1
-            parts = stream_scores(scorer, space.slab, space.grid.shape, plan.window, self.overlap, batch)
+            parts = stream_scores(scorer, space.slab, space.grid.shape, plan.window, self.overlap, batch, patch.blend)
             streams.append(ScoreStream(parts, space.resample.inverse))
             slabs.append(plan.slab)
         shape: Shape = spaces[0].orient.target.shape
         return spaces[0].orient.invert(reduce_to_classes(streams, shape, min(slabs), progress))
 
 
-def make_scorer(network: torch.nn.Module, device: torch.device, precision: Precision) -> Scorer:
-    """A network as a function from windows (B, C, I, J, K) to class probabilities, float32."""
+def make_scorer(network: torch.nn.Module, device: torch.device, precision: Precision, z_score: bool = False) -> Scorer:
+    """A network as a function from windows (B, C, I, J, K) to class probabilities, float32.
+
+    Args:
+        network: The network.
+        device: Where it is.
+        precision: Its arithmetic.
+        z_score: Whether each window is first brought to zero mean and unit spread by itself.
+    """
 
     def score(windows: torch.Tensor) -> torch.Tensor:
+        windows = windows.to(device)
         with torch.inference_mode(), arithmetic(precision, device):
-            return network(windows.to(device)).float().softmax(1)
+            return network(z_scored(windows) if z_score else windows).float().softmax(1)
 
     return score

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import product
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from farvox.geometry import Shape
 
 Slab = Callable[[int, int], torch.Tensor]
 """(start, stop) along K → network input (C, I, J, stop - start)."""
+Blend = Literal["gaussian", "mean"]
+"""Weights of overlapping windows: highest in the middle, or the same everywhere."""
 Scorer = Callable[[torch.Tensor], torch.Tensor]
 """Windows (B, C, I, J, K) → class probabilities (B, classes, I, J, K)."""
 
@@ -29,17 +32,26 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
     return [round(index * (size - window) / max(count - 1, 1)) for index in range(count)]
 
 
-def blend_weights(window: Shape) -> torch.Tensor:
+def blend_weights(window: Shape, blend: Blend = "gaussian") -> torch.Tensor:
     """Weight of each voxel of a window: a Gaussian with a standard deviation of a quarter of each side, at least 0.01.
 
     A window's edge knows less of its surroundings than its middle, so where windows overlap the middle counts more.
+    With `mean` every voxel weighs 1.
     """
+    if blend == "mean":
+        return torch.ones(window)
     axes = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (n / 4)) ** 2) for n in window]
     return (axes[0][:, None, None] * axes[1][:, None] * axes[2]).clamp_min(0.01)
 
 
 def stream_scores(
-    score: Scorer, slab: Slab, shape: Shape, window: Shape, overlap: float = 0.5, batch: int = 1
+    score: Scorer,
+    slab: Slab,
+    shape: Shape,
+    window: Shape,
+    overlap: float = 0.5,
+    batch: int = 1,
+    blend: Blend = "gaussian",
 ) -> Iterator[torch.Tensor]:
     """Class probabilities of a volume, in order along K, each part as soon as no later window adds to it.
 
@@ -53,6 +65,7 @@ def stream_scores(
         window: Voxels the network sees at once.
         overlap: Least share that neighbouring windows have in common.
         batch: Windows scored together.
+        blend: How overlapping windows are weighted.
 
     Yields:
         (classes, I, J, n) float32; the n add up to the volume's K.
@@ -60,7 +73,7 @@ def stream_scores(
     before = [max(0, w - n) // 2 for n, w in zip(shape, window, strict=True)]
     padded = tuple(max(n, w) for n, w in zip(shape, window, strict=True))
     inner_i, inner_j = (slice(before[a], before[a] + shape[a]) for a in (0, 1))
-    weights = blend_weights(window)
+    weights = blend_weights(window, blend)
     columns = list(product(*(window_starts(n, w, overlap) for n, w in zip(padded[:2], window[:2], strict=True))))
     depth = window[2]
     starts = window_starts(padded[2], depth, overlap)

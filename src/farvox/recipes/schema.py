@@ -30,8 +30,9 @@ class GridSettings(_Section):
 class IntensitySettings(_Section):
     """How intensities are brought to about zero mean and unit spread."""
 
-    kind: Literal["auto", "per-scan", "fixed"] = "auto"
-    """per-scan: percentiles, mean and spread of each scan (MR). fixed: those of the training labels (CT, HU)."""
+    kind: Literal["auto", "per-scan", "fixed", "z-score"] = "auto"
+    """per-scan: percentiles, mean and spread of each scan (MR). fixed: those of the training labels (CT, HU).
+    z-score: mean and spread of each scan, nothing clipped."""
 
 
 class ModelSettings(_Section):
@@ -50,6 +51,10 @@ class PatchSettings(_Section):
     max_voxels: int = Field(200_000, ge=1_000)
     centre: Literal["classes", "uniform"] = "classes"
     """classes: each class, background included, is as often at the centre; uniform: anywhere in the scan."""
+    z_score: bool = False
+    """Bring each patch, and each window in prediction, to zero mean and unit spread by itself (Eschen 2018)."""
+    blend: Literal["gaussian", "mean"] = "gaussian"
+    """Weights of overlapping windows in prediction: highest in the middle, or the same everywhere."""
 
 
 class AugmentSettings(_Section):
@@ -86,9 +91,15 @@ class TrainSettings(_Section):
     """Passes over the training cases; when above 0 it takes the place of the budget and makes runs repeatable."""
     batch: int = Field(2, ge=1)
     learning_rate: float = Field(0.006, gt=0)
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    """adamw shrinks weights beside the gradient step; adam adds weight_decay · weight to the gradient (L2)."""
     weight_decay: float = Field(1e-4, ge=0)
-    schedule: Literal["cosine", "polynomial", "exponential", "constant"] = "cosine"
-    """Fall of the learning rate over the budget or the epochs; exponential: to 4.9 %, by 0.99 in each 300th part."""
+    decayed: Literal["all", "convolutions"] = "all"
+    """Which values decay: all, or the kernels of convolutions alone."""
+    schedule: Literal["cosine", "polynomial", "exponential", "halving", "inverse", "constant"] = "cosine"
+    """Fall of the learning rate over the budget or the epochs; exponential: to 4.9 %, by 0.99 in each 300th part;
+    halving: by half after each 20th part; inverse: divided by 1 + inverse_decay · steps so far (Keras' `decay`)."""
+    inverse_decay: float = Field(1e-4, ge=0)
     warmup: float = Field(0.03, ge=0, lt=1)
     """Share of the training over which the learning rate rises from zero."""
     clip_gradient: float = Field(1.0, ge=0)

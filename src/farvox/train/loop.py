@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from farvox.data.augment import change_intensities, flip, random_matrix
-from farvox.data.patches import PreparedCase, choose_centre, class_counts, draw_patch
+from farvox.data.patches import PreparedCase, choose_centre, class_counts, draw_patch, z_scored
 from farvox.data.prepare import Preparation
 from farvox.devices import Precision, peak_memory_mb
 from farvox.errors import DataError, FarvoxError
@@ -25,6 +25,7 @@ from farvox.predict.predictor import make_scorer
 from farvox.predict.windows import stream_scores
 from farvox.recipes import Recipe
 from farvox.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from farvox.train.optimiser import make_optimiser
 from farvox.train.schedule import Pace, learning_rate
 
 if TYPE_CHECKING:
@@ -109,9 +110,7 @@ class Training:
         """
         settings = self.recipe.train
         network.to(self.fabric.device)  # before the optimiser's state is loaded, which follows its parameters
-        optimiser = torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        optimiser = make_optimiser(network, settings)
         held = load_checkpoint(self.folder / "checkpoint.pt")
         if held and (held.preparation, held.training) != self._origin():
             raise DataError(
@@ -145,9 +144,12 @@ class Training:
             if stop:
                 reason = "interrupted"
                 break
-            rate = learning_rate(settings.learning_rate, done, settings.schedule, settings.warmup)
+            slowed = settings.inverse_decay * step
+            rate = learning_rate(settings.learning_rate, done, settings.schedule, settings.warmup, slowed)
             for group in optimiser.param_groups:
                 group["lr"] = rate
+            if hasattr(network, "at_progress"):
+                network.at_progress(done)
             value = self._step(step, wrapped, optimiser, loss_function)
             step += 1
             loss_sum, loss_steps = loss_sum + value, loss_steps + 1
@@ -184,8 +186,10 @@ class Training:
         image, target = self._batch(step)
         torch.manual_seed(self._key(step))
         with self.fabric.autocast():
-            logits = network(image)
-        loss = loss_function(logits, target)
+            found = network(image)
+        # A network with several answers in training, all of the target, is held to each of them alike.
+        answers = found if isinstance(found, tuple) else (found,)
+        loss = torch.stack([loss_function(logits, target) for logits in answers]).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingFailed(
@@ -223,6 +227,7 @@ class Training:
             centre = choose_centre(case, shape, self.recipe.patch.centre, rng)
             matrix = random_matrix(change.affine, self.preparation.spacing or (1.0, 1.0, 1.0), rng)
             image, target = draw_patch(case, centre, matrix, shape, self.fabric.device)
+            image = z_scored(image) if self.recipe.patch.z_score else image
             image, target = flip(image, target, change.flip, self.labels, rng)
             images.append(
                 change_intensities(image, change.contrast, change.brightness, change.gamma, change.noise, rng)
@@ -237,7 +242,7 @@ class Training:
     def _validate(self, network: torch.nn.Module) -> dict[str, float]:
         """Dice of each label over a few validation cases together, in network space."""
         network.eval()
-        scorer = make_scorer(network, self.fabric.device, self.precision)
+        scorer = make_scorer(network, self.fabric.device, self.precision, self.recipe.patch.z_score)
         chosen = np.unique(np.linspace(0, len(self.validation) - 1, _VALIDATION_CASES).astype(int))
         overlap, volume = np.zeros(self.labels.classes), np.zeros(self.labels.classes)
         for index in chosen:
@@ -248,6 +253,7 @@ class Training:
                 case.shape,
                 self._size(case),
                 overlap=0.25,
+                blend=self.recipe.patch.blend,
             )
             found = torch.cat([part.argmax(0).to(torch.uint8).cpu() for part in parts], -1).numpy()
             truth = np.asarray(case.classes)

@@ -63,7 +63,8 @@ def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[st
     for index, name in enumerate(channels):
         fixed = kind == "fixed" or (kind == "auto" and _is_ct(name, [p.dark[index] for p in prints]))
         values = np.concatenate([p.inside[index] for p in prints])
-        steps.append(fixed_step(values) if fixed else IntensityStep(kind="per-scan"))
+        own = IntensityStep(kind="z-score" if kind == "z-score" else "per-scan")
+        steps.append(fixed_step(values) if fixed else own)
     options = dict(recipe.model.options)
     if recipe.model.name == "unet3d":
         depth = len(options.get("widths", (0,) * 4)) - 1
