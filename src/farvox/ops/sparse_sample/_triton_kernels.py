@@ -104,10 +104,10 @@ def _spread(
         _spread_plane(image + first, value, everywhere, low1, a1, low2, a2, size1, size2)
     else:
         low0, a0 = _cell(x0, size0, CORNERS)
-        plane = _index(size1, WIDE) * size2
-        first += low0 * plane
-        _spread_plane(image + first, value * (1 - a0), _inside(low0, size0), low1, a1, low2, a2, size1, size2)
-        _spread_plane(image + (first + plane), value * a0, _inside(low0 + 1, size0), low1, a1, low2, a2, size1, size2)
+        near, far = _index(low0, WIDE) * size1 * size2, _index(low0 + 1, WIDE) * size1 * size2
+        in0, in1 = _inside(low0, size0), _inside(low0 + 1, size0)
+        _spread_plane(image + (near + first), value * (1 - a0), in0, low1, a1, low2, a2, size1, size2)
+        _spread_plane(image + (far + first), value * a0, in1, low1, a1, low2, a2, size1, size2)
 
 
 @triton.jit
@@ -122,13 +122,13 @@ def _coordinates(table, row, live, DIMS: tl.constexpr):
 
 @triton.jit
 def _features(
-    image, offsets, row, live, p0, p1, p2, count, image_channel, stride0, stride1, stride2, size0, size1, size2,
-    DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
+    image, offsets, row, live, p0, p1, p2, image_channel, stride0, stride1, stride2, size0, size1, size2,
+    COUNT: tl.constexpr, DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """What rows (R,) read around positions p (S,): (R, S), float32."""
     READS: tl.constexpr = 2 if PAIRS else 1
-    channel = image + (row // count).to(tl.int64)[:, None] * image_channel
-    offset = row % count * READS
+    channel = image + (row // COUNT).to(tl.int64)[:, None] * image_channel
+    offset = row % COUNT * READS
     o0, o1, o2 = _coordinates(offsets, offset, live, DIMS)
     value, _0, _1, _2 = _read(
         channel, p0[None, :] + o0[:, None], p1[None, :] + o1[:, None], p2[None, :] + o2[:, None],
@@ -147,9 +147,9 @@ def _features(
 @triton.jit
 def sample_kernel(
     out, image, offsets, positions,
-    count, rows, places, tiles, position_batch,
+    rows, places, tiles, position_batch,
     image_batch, image_channel, stride0, stride1, stride2, size0, size1, size2,
-    DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
+    COUNT: tl.constexpr, DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """out (B, C·K, S); programs: (batch and tile of S, block of rows)."""
@@ -158,8 +158,8 @@ def sample_kernel(
     row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
     p0, p1, p2 = _coordinates(positions + batch * position_batch, place, place < places, DIMS)
     value = _features(
-        image + batch * image_batch, offsets, row, row < rows, p0, p1, p2, count, image_channel,
-        stride0, stride1, stride2, size0, size1, size2, DIMS, PAIRS, CORNERS, WIDE,
+        image + batch * image_batch, offsets, row, row < rows, p0, p1, p2, image_channel,
+        stride0, stride1, stride2, size0, size1, size2, COUNT, DIMS, PAIRS, CORNERS, WIDE,
     )  # fmt: skip
     at = out + (batch * rows + row[:, None]) * places + place[None, :]
     tl.store(at, value.to(out.dtype.element_ty), mask=(row < rows)[:, None] & (place < places)[None, :])
@@ -168,9 +168,9 @@ def sample_kernel(
 @triton.jit
 def conv_kernel(
     out, image, offsets, weight, positions,
-    count, rows, outputs, groups, places, tiles, position_batch,
+    rows, outputs, groups, places, tiles, position_batch,
     image_batch, image_channel, stride0, stride1, stride2, size0, size1, size2,
-    DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
+    COUNT: tl.constexpr, DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
     OPERAND: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_O: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
@@ -186,8 +186,8 @@ def conv_kernel(
     for start in range(0, rows, BLOCK_R):
         row = start + tl.arange(0, BLOCK_R)
         features = _features(
-            image + batch * image_batch, offsets, group * rows + row, row < rows, p0, p1, p2, count, image_channel,
-            stride0, stride1, stride2, size0, size1, size2, DIMS, PAIRS, CORNERS, WIDE,
+            image + batch * image_batch, offsets, group * rows + row, row < rows, p0, p1, p2, image_channel,
+            stride0, stride1, stride2, size0, size1, size2, COUNT, DIMS, PAIRS, CORNERS, WIDE,
         )  # fmt: skip
         weights = tl.load(weight_row + row[None, :], mask=(output < outputs)[:, None] & (row < rows)[None, :], other=0)
         features = features.to(weights.dtype)
@@ -199,11 +199,11 @@ def conv_kernel(
 @triton.jit
 def backward_kernel(
     image_grad, offset_parts, weight_parts, grad, image, offsets, weight, positions,
-    count, rows, outputs, groups, batches, places, tiles, run_tiles, position_batch,
+    rows, outputs, groups, batches, places, tiles, run_tiles, position_batch,
     grad_batch, grad_row, grad_place,
     image_batch, image_channel, stride0, stride1, stride2, size0, size1, size2,
-    DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr, PRODUCT: tl.constexpr,
-    FOR_IMAGE: tl.constexpr, FOR_OFFSETS: tl.constexpr, FOR_WEIGHT: tl.constexpr,
+    COUNT: tl.constexpr, DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
+    PRODUCT: tl.constexpr, FOR_IMAGE: tl.constexpr, FOR_OFFSETS: tl.constexpr, FOR_WEIGHT: tl.constexpr,
     OPERAND: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_O: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
@@ -223,8 +223,8 @@ def backward_kernel(
     row = tl.program_id(1) % blocks * BLOCK_R + tl.arange(0, BLOCK_R)
     live = row < rows
     all_rows = rows * groups
-    channel_index = ((group * rows + row) // count).to(tl.int64)[:, None]
-    offset = (group * rows + row) % count * READS
+    channel = ((group * rows + row) // COUNT).to(tl.int64)[:, None]
+    offset = (group * rows + row) % COUNT * READS
     o0, o1, o2 = _coordinates(offsets, offset, live, DIMS)
     output = tl.program_id(2) * BLOCK_O + tl.arange(0, BLOCK_O)
     if PRODUCT:
@@ -237,7 +237,6 @@ def backward_kernel(
     else:
         grad_index = row.to(tl.int64)[:, None] * grad_row
         grad_live = live[:, None]
-    spatial = _index(size0, WIDE) * size1 * size2
     # Summed over positions only after the loop: reducing across threads once instead of once a tile.
     slope0 = tl.zeros((BLOCK_R, BLOCK_S), tl.float32)
     slope1, slope2, minus0, minus1, minus2 = slope0, slope0, slope0, slope0, slope0
@@ -254,23 +253,23 @@ def backward_kernel(
             feature_grad = tl.dot(weights, grads.to(OPERAND), input_precision=PRECISION)  # (R, S)
         else:
             feature_grad = grads.to(tl.float32)
-        channel = image + batch * image_batch + channel_index * image_channel
-        channel_grad = image_grad + (batch * (all_rows // count) + channel_index) * spatial
+        volume = image + batch * image_batch + channel * image_channel
+        volume_grad = image_grad + (batch * (all_rows // COUNT) + channel) * size0 * size1 * size2
         x0, x1, x2 = p0[None, :] + o0[:, None], p1[None, :] + o1[:, None], p2[None, :] + o2[:, None]
         features, d0, d1, d2 = _read(
-            channel, x0, x1, x2, stride0, stride1, stride2, size0, size1, size2, DIMS, CORNERS, WIDE
+            volume, x0, x1, x2, stride0, stride1, stride2, size0, size1, size2, DIMS, CORNERS, WIDE
         )
         if FOR_OFFSETS:
             slope0 += feature_grad * d0
             slope1 += feature_grad * d1
             slope2 += feature_grad * d2
         if FOR_IMAGE:
-            _spread(channel_grad, feature_grad, x0, x1, x2, size0, size1, size2, DIMS, CORNERS, WIDE)
+            _spread(volume_grad, feature_grad, x0, x1, x2, size0, size1, size2, DIMS, CORNERS, WIDE)
         if PAIRS:
             m0, m1, m2 = _coordinates(offsets, offset + 1, live, DIMS)
             x0, x1, x2 = p0[None, :] + m0[:, None], p1[None, :] + m1[:, None], p2[None, :] + m2[:, None]
             second, d0, d1, d2 = _read(
-                channel, x0, x1, x2, stride0, stride1, stride2, size0, size1, size2, DIMS, CORNERS, WIDE
+                volume, x0, x1, x2, stride0, stride1, stride2, size0, size1, size2, DIMS, CORNERS, WIDE
             )
             features -= second
             if FOR_OFFSETS:
@@ -278,7 +277,7 @@ def backward_kernel(
                 minus1 -= feature_grad * d1
                 minus2 -= feature_grad * d2
             if FOR_IMAGE:
-                _spread(channel_grad, -feature_grad, x0, x1, x2, size0, size1, size2, DIMS, CORNERS, WIDE)
+                _spread(volume_grad, -feature_grad, x0, x1, x2, size0, size1, size2, DIMS, CORNERS, WIDE)
         if FOR_WEIGHT:
             seen = tl.trans(features.to(weight.dtype.element_ty)).to(OPERAND)  # (S, R)
             weight_total = tl.dot(grads.to(OPERAND), seen, weight_total, input_precision=PRECISION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -12,18 +13,23 @@ import torch
 
 from farvox.errors import UsageError
 
-# An H100-class GPU has 132 processors, 64 K registers each. A tile of 32 rows × 64 positions on 128 threads keeps 16
-# values a thread, enough loads in flight to hide a gather from L2, few enough registers for several programs at a time.
-# 64 neighbouring positions of a row of the grid share the sectors that they read.
+# Compiled for an H100 (65,536 registers on each of 132 processors) a tile of 32 rows × 64 positions on 256 threads, 8
+# values each, takes 140 to 170 registers a thread, 250 for pairs: enough loads in flight to bear a gather from L2, and
+# nothing spilled, as happens with 16 values. Neighbouring positions on neighbouring threads share what they fetch.
 _ROWS, _POSITIONS = 32, 64
+# One stage: in more, gathers would be staged through shared memory, which costs a third more instructions and spills.
+_LAUNCH = {"num_warps": 8, "num_stages": 1}
 _MAX_OUTPUTS = 128
 """The image is read again for every block of outputs beyond this."""
 
 _BACKWARD_POSITIONS, _BACKWARD_OUTPUTS = 32, 64
-"""Smaller: up to six sums for the offsets and one for the weights stay in registers over the whole run."""
+"""Smaller: up to six sums for the offsets and one for the weights stay in registers over a whole run of tiles."""
 
 _PROGRAMS = 2048
 """Backward programs, each with its own partial sums: about 16 for every processor, 16 MB for the weights."""
+
+_WIDE = 1 << 31
+"""Voxels of one channel, strides included, from which indices take 64 bits."""
 
 
 def why_not(image: torch.Tensor) -> str | None:
@@ -35,10 +41,10 @@ def why_not(image: torch.Tensor) -> str | None:
         return "triton is not installed"
     if image.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"{str(image.dtype).removeprefix('torch.')} is for the reference"
-    if _interpreted():
-        return None
     if not image.is_cuda:
-        return f"the image is on {image.device}"
+        # The variable first: for an image on the CPU the answer is not worth loading triton.
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1" and _interpreted()
+        return None if interpreted else f"the image is on {image.device}"
     if torch.version.hip is None and torch.cuda.get_device_capability(image.device) < (8, 0):
         return "this GPU is older than compute capability 8.0"
     return None
@@ -63,8 +69,8 @@ def sample(image: torch.Tensor, offsets: torch.Tensor, positions: torch.Tensor, 
         with torch.cuda.device_of(image):
             _kernels().sample_kernel[(batch * tiles, _blocks(rows, _ROWS))](
                 out, image, offsets.contiguous(), positions.contiguous(),
-                count, rows, places, tiles, _position_stride(positions), *_layout(image),
-                **_kind(image, offsets, align_corners), BLOCK_R=_ROWS, BLOCK_S=_POSITIONS,
+                rows, places, tiles, _position_stride(positions), *_layout(image),
+                **_kind(image, offsets, align_corners), BLOCK_R=_ROWS, BLOCK_S=_POSITIONS, **_LAUNCH,
             )  # fmt: skip
     return out
 
@@ -98,9 +104,9 @@ def conv(
         with torch.cuda.device_of(image):
             _kernels().conv_kernel[(batch * tiles, groups * _blocks(outputs, block))](
                 out, image, offsets.contiguous(), weight.contiguous(), positions.contiguous(),
-                offsets.shape[0], rows, outputs, groups, places, tiles, _position_stride(positions), *_layout(image),
+                rows, outputs, groups, places, tiles, _position_stride(positions), *_layout(image),
                 **_kind(image, offsets, align_corners), **_product(image),
-                BLOCK_O=block, BLOCK_R=_ROWS, BLOCK_S=_POSITIONS, num_warps=4 if block <= 64 else 8,
+                BLOCK_O=block, BLOCK_R=_ROWS, BLOCK_S=_POSITIONS, **_LAUNCH,
             )  # fmt: skip
     return out
 
@@ -189,7 +195,7 @@ def _backward(
             "the triton backend adds up the gradient for the image in no fixed order",
             remedy="torch.use_deterministic_algorithms(False)",
         )
-    batch, channels, count, places = *image.shape[:2], offsets.shape[0], positions.shape[1]
+    batch, channels, places = image.shape[0], image.shape[1], positions.shape[1]
     block = _power(outputs, _BACKWARD_OUTPUTS)
     tiles, row_blocks = _blocks(places, _BACKWARD_POSITIONS), groups * _blocks(rows, _ROWS)
     output_blocks = _blocks(outputs, block)
@@ -208,11 +214,11 @@ def _backward(
                 weight_parts if needs[2] else offsets,
                 grad, image, offsets.contiguous(), anything.contiguous() if weight is not None else anything,
                 positions.contiguous(),
-                count, rows, outputs, groups, batch, places, tiles, run_tiles, _position_stride(positions),
+                rows, outputs, groups, batch, places, tiles, run_tiles, _position_stride(positions),
                 *grad.stride(), *_layout(image),
                 **_kind(image, offsets, align_corners), **_product(image), PRODUCT=weight is not None,
                 FOR_IMAGE=needs[0], FOR_OFFSETS=needs[1], FOR_WEIGHT=needs[2],
-                BLOCK_O=block, BLOCK_R=_ROWS, BLOCK_S=_BACKWARD_POSITIONS,
+                BLOCK_O=block, BLOCK_R=_ROWS, BLOCK_S=_BACKWARD_POSITIONS, **_LAUNCH,
             )  # fmt: skip
     offset_grad = None
     if offset_parts is not None:
@@ -235,11 +241,12 @@ def _kind(image: torch.Tensor, offsets: torch.Tensor, align_corners: bool) -> di
     """What kernels are compiled for."""
     extent = sum(size * stride for size, stride in zip(image.shape[2:], image.stride()[2:], strict=True))
     return {
+        "COUNT": offsets.shape[0],  # every row is divided by it
         "DIMS": image.ndim - 2,
         "PAIRS": offsets.ndim == 3,
         "CORNERS": align_corners,
         # The gradient is contiguous while the image may be spread out or expanded: either can need the longer index.
-        "WIDE": max(extent, math.prod(image.shape[2:])) >= 1 << 31,
+        "WIDE": max(extent, math.prod(image.shape[2:])) >= _WIDE,
     }
 
 
