@@ -8,8 +8,8 @@ convolution before each pooling, dropout of 0.2, and only the maps a block has a
 
 Departures: softmax over two classes or more where the paper has one sigmoid output; any size is padded inside to a
 multiple of 2 for each pooling (the paper: 64×64×16); the dense blocks repeat their concatenations in the backward pass
-(same results; p3b on two patches of 64×64×16 trains within 3.5 GB instead of 12.4). The abstract and the text credit p4a with a Dice of 0.898, Table
-1 gives it 0.867 and p3a and p3b 0.898.
+(same results to the bit; a step of p3b on two patches of 64×64×16 holds 3.5 GB instead of 12.4: `farvox.blocks.dense`).
+The abstract and the text credit p4a with a Dice of 0.898, Table 1 gives it 0.867 and p3a and p3b 0.898.
 """
 
 from __future__ import annotations
