@@ -151,9 +151,9 @@ def test_offset_outside_reads_zero_and_has_no_gradient() -> None:
 
 def test_half_precision_is_sampled_in_float32() -> None:
     image, offsets = _random(1, 2, 4, 5, 6).bfloat16(), _offsets(3, False).float()
-    found = sparse_sample(image, offsets, grid=(2, 2, 2))
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, sparse_sample(image.float(), offsets, grid=(2, 2, 2)), rtol=0, atol=0)
+    expected = sparse_sample(image.float(), offsets, grid=(2, 2, 2)).bfloat16()
+    for backend in ("reference", "cpu"):
+        torch.testing.assert_close(sparse_sample(image, offsets, grid=(2, 2, 2), backend=backend), expected)
 
 
 IMAGE, OFFSETS = torch.zeros(2, 3, 4, 4, 4), torch.zeros(5, 3)
@@ -174,7 +174,18 @@ IMAGE, OFFSETS = torch.zeros(2, 3, 4, 4, 4), torch.zeros(5, 3)
         ({"grid": None, "points": torch.zeros(1, 6, 3)}, r"allowed: \(2, S, 3\)"),
         ({"grid": (2, 2)}, "3 positive sizes"),
         ({"grid": (2, 0, 2)}, "3 positive sizes"),
+        ({"offsets": OFFSETS.double()}, "offsets of type torch.float64 beside an image of type torch.float32"),
+        ({"grid": None, "points": torch.zeros(2, 6, 3).half()}, "points of type torch.float16 beside"),
         ({"backend": "fast"}, "no sampling backend 'fast'; allowed: auto, reference"),
+        ({"backend": "cpu", "image": IMAGE.double()}, "backend 'cpu' cannot run: float64 is for the reference"),
+        (
+            {"backend": "cpu", "image": IMAGE.to("meta"), "offsets": OFFSETS.to("meta")},
+            "backend 'cpu' cannot run: the image is on meta",
+        ),
+        (
+            {"backend": "cpu", "grid": None, "points": torch.zeros(2, 6, 3, requires_grad=True)},
+            "backend 'cpu' cannot run: gradients of points are for the reference",
+        ),
     ],
 )
 def test_wrong_arguments(arguments: dict, message: str) -> None:
@@ -187,3 +198,19 @@ def test_wrong_arguments(arguments: dict, message: str) -> None:
 def test_wrong_weight(shape: tuple[int, ...], groups: int) -> None:
     with pytest.raises(UsageError, match=r"weight of shape .* 3 channels and 5 offsets"):
         sparse_conv(IMAGE, OFFSETS, torch.zeros(shape), grid=(2, 2, 2), groups=groups)
+
+
+def test_weight_of_another_type() -> None:
+    with pytest.raises(UsageError, match="beside an image of type torch"):
+        sparse_conv(IMAGE, OFFSETS, torch.zeros(4, 15).bfloat16(), grid=(2, 2, 2))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("corners", [False, True])
+def test_slab_is_part_of_the_grid(dims: int, corners: bool) -> None:
+    image, offsets, shape = _random(1, 2, *SHAPES[dims]), _offsets(dims, False), (5, 3, 2)[:dims]
+    whole = sparse_sample(image, offsets, grid=SampleGrid(shape, corners)).unflatten(3, shape)
+    slab = SampleGrid(shape, corners, start=1, stop=3)
+    assert slab.wanted == (2, *shape[1:])
+    found = sparse_sample(image, offsets, grid=slab).unflatten(3, slab.wanted)
+    torch.testing.assert_close(found, whole[:, :, :, 1:3], rtol=0, atol=0)

@@ -57,9 +57,10 @@ class Obelisk(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, image: torch.Tensor, grid: Sequence[int] | SampleGrid) -> torch.Tensor:
-        """(B, in_channels, I, J, K) → (B, out_channels, *grid)."""
-        shape = grid.shape if isinstance(grid, SampleGrid) else tuple(grid)
-        return sparse_conv(image, self.offsets, self.weight, grid=grid, groups=self.groups).unflatten(2, shape)
+        """(B, in_channels, I, J, K) → (B, out_channels, *grid), or the slab that the grid names."""
+        shape = grid.wanted if isinstance(grid, SampleGrid) else tuple(grid)
+        weight = self.weight.to(image.dtype)  # differs under autocast
+        return sparse_conv(image, self.offsets, weight, grid=grid, groups=self.groups).unflatten(2, shape)
 
 
 class PointwiseDense(nn.Module):

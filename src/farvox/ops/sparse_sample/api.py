@@ -1,42 +1,22 @@
-"""What others call: arguments checked, positions laid out, a backend chosen."""
+"""What others call: arguments checked, a backend chosen."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from farvox.errors import UsageError
 from farvox.ops.sparse_sample import reference
+from farvox.ops.sparse_sample.library import FAST, sparse_conv_op
+from farvox.ops.sparse_sample.places import Places, SampleGrid, laid_out
 
-BACKENDS = ("reference",)
-"""Backends that can be asked for by name; "auto" takes the fastest that can run."""
+BACKENDS = ("reference", "cpu", "triton")
+"""Backends that can be asked for by name; "auto" takes the fast one of the image's device where it can run."""
 
-
-@dataclass(frozen=True)
-class SampleGrid:
-    """Output positions on a regular grid over the image.
-
-    Args:
-        shape: Outputs along each axis.
-        align_corners: True puts ±1 on the centres of the corner voxels, for offsets too; False (half pixel) on the
-            outer faces of the image.
-    """
-
-    shape: tuple[int, ...]
-    align_corners: bool = False
-
-    def positions(self, like: torch.Tensor) -> torch.Tensor:
-        """(1, S, d) normalised positions, last axis fastest, dtype and device of `like`."""
-        axes = []
-        for size in self.shape:
-            index = torch.arange(size, dtype=like.dtype, device=like.device)
-            if not self.align_corners:
-                axes.append((2 * index + 1) / size - 1)
-            else:
-                axes.append(2 * index / (size - 1) - 1 if size > 1 else index)
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(1, -1, len(self.shape))
+_log = logging.getLogger(__name__)
 
 
 def sparse_sample(
@@ -50,22 +30,29 @@ def sparse_sample(
     """Read an image at learned offsets around each output position, linear interpolation, zero outside.
 
     Coordinates are normalised (−1 to +1 over the image) and in array axis order (I, J, K); d is 3, or 2 for 2D images.
+    An offset or a point that is not finite reads zero. The image, offsets and, by the reference alone, points receive
+    gradients.
 
     Args:
         image: (B, C, I, J, K) or (B, C, I, J), floating point; half precision is sampled in float32.
-        offsets: (K, d), or (K, 2, d) for pairs: first minus second.
+        offsets: (K, d), or (K, 2, d) for pairs: first minus second; float32 or the image's type.
         grid: Output sizes (voxel centres of an evenly divided volume), or a `SampleGrid`.
-        points: (B, S, d) output positions, half-pixel convention; either this or `grid`.
+        points: (B, S, d) output positions, half-pixel convention, float32 or the image's type; either this or `grid`.
         backend: "auto" or a name out of `BACKENDS`.
 
     Returns:
-        (B, C, K, S), S in the order of the points, or of the grid with its last axis fastest.
+        (B, C, K, S) of the image's type, S in the order of the points, or of the grid with its last axis fastest.
 
     Raises:
-        UsageError: Arguments that do not fit together, or an unknown backend.
+        UsageError: Arguments that do not fit together, or a backend that cannot run.
     """
-    image, offsets, positions, corners = _prepare(image, offsets, grid, points, backend)
-    return reference.sample(image, offsets, positions, corners)
+    offsets, places = _prepare(image, offsets, grid, points)
+    backend = _choose(backend, image, places)
+    if backend == "reference":
+        return reference.sample(image, offsets, *laid_out(places, offsets))
+    return sparse_conv_op(image, offsets, None, *_spelt_out(places), 1, backend).unflatten(
+        1, (image.shape[1], offsets.shape[0])
+    )
 
 
 def sparse_conv(
@@ -78,24 +65,24 @@ def sparse_conv(
     groups: int = 1,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """`sparse_sample` and a 1×1 convolution in one, without holding all that was read.
+    """`sparse_sample` and a 1×1 convolution in one, without ever holding all that was read.
 
     Args:
         image: As for `sparse_sample`.
         offsets: As for `sparse_sample`.
-        weight: (O, C·K / groups), second axis channel-major (c·K + k).
+        weight: (O, C·K / groups), second axis channel-major (c·K + k), of the image's type.
         grid: As for `sparse_sample`.
         points: As for `sparse_sample`.
         groups: Groups of the convolution; divides both O and C·K.
         backend: "auto" or a name out of `BACKENDS`.
 
     Returns:
-        (B, O, S).
+        (B, O, S) of the image's type.
 
     Raises:
-        UsageError: Arguments that do not fit together, or an unknown backend.
+        UsageError: Arguments that do not fit together, or a backend that cannot run.
     """
-    image, offsets, positions, corners = _prepare(image, offsets, grid, points, backend)
+    offsets, places = _prepare(image, offsets, grid, points)
     channels, count = image.shape[1], offsets.shape[0]
     rows = channels * count
     if groups < 1 or rows % groups or weight.ndim != 2 or weight.shape[1] * groups != rows or weight.shape[0] % groups:
@@ -103,27 +90,61 @@ def sparse_conv(
             f"weight of shape {tuple(weight.shape)} with groups={groups}",
             allowed=f"(O, {rows} / groups) for {channels} channels and {count} offsets, groups dividing O",
         )
-    _check_tensor("weight", weight, image.device)
-    return reference.conv(image, offsets, weight.to(image.dtype), positions, corners, groups)
+    _check_tensor("weight", weight, image, (image.dtype,))
+    backend = _choose(backend, image, places)
+    if backend == "reference":
+        return reference.conv(image, offsets, weight, *laid_out(places, offsets), groups)
+    return sparse_conv_op(image, offsets, weight, *_spelt_out(places), groups, backend)
+
+
+def _spelt_out(places: Places) -> tuple[torch.Tensor | None, list[int], bool, int, int]:
+    """Places as the operator takes them."""
+    if isinstance(places, SampleGrid):
+        first = range(places.shape[0])[places.start : places.stop]
+        return None, list(places.shape), places.align_corners, first.start, first.start + len(first)
+    return places, [], False, 0, 0
+
+
+def _choose(backend: str, image: torch.Tensor, places: Places) -> str:
+    """The backend that runs."""
+    if backend not in ("auto", *BACKENDS):
+        raise UsageError(f"no sampling backend '{backend}'", allowed=f"auto, {', '.join(BACKENDS)}")
+    if backend == "reference":
+        return backend
+    candidate = backend if backend != "auto" else "triton" if image.is_cuda else "cpu"
+    reason = _why_not(candidate, image.device, image.dtype)
+    if reason is None and not isinstance(places, SampleGrid) and places.requires_grad and torch.is_grad_enabled():
+        reason = "gradients of points are for the reference"
+    if reason is None:
+        return candidate
+    if backend != "auto":
+        raise UsageError(
+            f"backend '{backend}' cannot run: {reason}", remedy="take 'reference', or 'auto' for the fastest that can"
+        )
+    return "reference"
+
+
+@torch.compiler.assume_constant_result
+@cache
+def _why_not(backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a backend cannot take images of this kind; said in the log when it is first found out."""
+    reason: str | None = FAST[backend].why_not(torch.empty(0, dtype=dtype, device=device))
+    if reason is not None:
+        _log.info("sparse sampling by '%s' is not possible: %s", backend, reason)
+    return reason
 
 
 def _prepare(
-    image: torch.Tensor,
-    offsets: torch.Tensor,
-    grid: Sequence[int] | SampleGrid | None,
-    points: torch.Tensor | None,
-    backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]:
-    """Image, offsets and positions in one dtype, and whether corners are aligned."""
-    if backend != "auto" and backend not in BACKENDS:
-        raise UsageError(f"no sampling backend '{backend}'", allowed=f"auto, {', '.join(BACKENDS)}")
-    if image.ndim not in (4, 5) or 0 in image.shape:
+    image: torch.Tensor, offsets: torch.Tensor, grid: Sequence[int] | SampleGrid | None, points: torch.Tensor | None
+) -> tuple[torch.Tensor, Places]:
+    """Offsets in the type they are computed in, and where to answer."""
+    if image.ndim not in (4, 5) or 0 in image.shape[1:]:
         raise UsageError(
-            f"image of shape {tuple(image.shape)}", allowed="(B, C, I, J, K) or (B, C, I, J), none of them 0"
+            f"image of shape {tuple(image.shape)}", allowed="(B, C, I, J, K) or (B, C, I, J), none of C, I, J, K 0"
         )
     dims = image.ndim - 2
-    _check_tensor("image", image, image.device)
-    _check_tensor("offsets", offsets, image.device)
+    _check_tensor("image", image, image, (image.dtype,))
+    _check_tensor("offsets", offsets, image, (image.dtype, torch.float32))
     if (
         offsets.ndim not in (2, 3)
         or 0 in offsets.shape
@@ -135,22 +156,30 @@ def _prepare(
         )
     if (grid is None) == (points is None):
         raise UsageError("both a grid and points" if points is not None else "neither a grid nor points", allowed="one")
-    dtype = torch.promote_types(torch.promote_types(image.dtype, offsets.dtype), torch.float32)
-    image, offsets = image.to(dtype), offsets.to(dtype)
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    offsets = offsets.to(dtype)
     if points is not None:
-        _check_tensor("points", points, image.device)
+        _check_tensor("points", points, image, (image.dtype, torch.float32))
         if points.ndim != 3 or points.shape[0] != image.shape[0] or points.shape[2] != dims:
             raise UsageError(f"points of shape {tuple(points.shape)}", allowed=f"({image.shape[0]}, S, {dims})")
-        return image, offsets, points.to(dtype), False
+        return offsets, points.to(dtype)
     if not isinstance(grid, SampleGrid):
         grid = SampleGrid(tuple(grid or ()))
     if len(grid.shape) != dims or min(grid.shape) < 1:
         raise UsageError(f"grid {grid.shape}", allowed=f"{dims} positive sizes")
-    return image, offsets, grid.positions(offsets), grid.align_corners
+    return offsets, grid
 
 
-def _check_tensor(name: str, tensor: torch.Tensor, device: torch.device) -> None:
+def _check_tensor(name: str, tensor: torch.Tensor, image: torch.Tensor, types: tuple[torch.dtype, ...]) -> None:
     if not tensor.is_floating_point():
         raise UsageError(f"{name} of type {tensor.dtype}", allowed="floating point", remedy=f"pass {name}.float()")
-    if tensor.device != device:
-        raise UsageError(f"{name} on {tensor.device}, image on {device}", remedy=f"pass {name}.to('{device}')")
+    if tensor.device != image.device:
+        raise UsageError(
+            f"{name} on {tensor.device}, image on {image.device}", remedy=f"pass {name}.to('{image.device}')"
+        )
+    if tensor.dtype not in types:
+        raise UsageError(
+            f"{name} of type {tensor.dtype} beside an image of type {image.dtype}",
+            allowed=" or ".join(str(dtype) for dtype in dict.fromkeys(types)),
+            remedy=f"pass {name}.to(image.dtype)",
+        )

@@ -16,22 +16,29 @@ def sample(image: torch.Tensor, offsets: torch.Tensor, positions: torch.Tensor, 
     """Read the image at every position + offset.
 
     Args:
-        image: (B, C, *spatial), float32 or float64, d spatial axes.
-        offsets: (K, d) or (K, 2, d), normalised, array axis order, the image's dtype.
+        image: (B, C, *spatial), d spatial axes; half precision is sampled in float32.
+        offsets: (K, d) or (K, 2, d), normalised, array axis order; float32, or float64 for a float64 image.
         positions: (B, S, d) or (1, S, d), likewise.
         align_corners: Whether ±1 are centres of corner voxels.
 
     Returns:
-        (B, C, K, S).
+        (B, C, K, S) of the image's dtype.
     """
+    if 0 in (image.shape[0], positions.shape[1]):
+        nothing = 0 * (
+            image.sum() + offsets.sum()
+        )  # grid_sample takes no empty tensors; gradients still arrive as zeros
+        return nothing.expand(image.shape[0], image.shape[1], offsets.shape[0], positions.shape[1])
     batch, dims = image.shape[0], image.ndim - 2
     places = positions[:, None] + offsets.reshape(1, -1, 1, dims)  # (B or 1, K or 2K, S, d)
+    # Anything past 4 lies outside; grid_sample itself would make an index of NaN or 1e30.
+    places = places.clamp(-4, 4).masked_fill(~places.isfinite().all(-1, keepdim=True), 4)
     places = places.flip(-1).expand(batch, -1, -1, -1)
     if dims == 3:
         places = places.unsqueeze(3)
-    read = F.grid_sample(image, places, padding_mode="zeros", align_corners=align_corners)
+    read = F.grid_sample(image.to(places.dtype), places, padding_mode="zeros", align_corners=align_corners)
     read = read.reshape(*read.shape[:2], *offsets.shape[:-1], positions.shape[1])  # (B, C, K, S) or (B, C, K, 2, S)
-    return read if offsets.ndim == 2 else read[:, :, :, 0] - read[:, :, :, 1]
+    return (read if offsets.ndim == 2 else read[:, :, :, 0] - read[:, :, :, 1]).to(image.dtype)
 
 
 def conv(
@@ -44,7 +51,7 @@ def conv(
 ) -> torch.Tensor:
     """Weighted sums of what `sample` reads, a chunk of positions at a time; weight (O, C·K / groups) → (B, O, S)."""
     reads = image.shape[0] * image.shape[1] * (offsets.numel() // offsets.shape[-1])
-    chunks = positions.split(max(1, _CHUNK_VALUES // reads), dim=1)
+    chunks = positions.split(max(1, _CHUNK_VALUES // max(1, reads)), dim=1)
     work = partial(_conv_chunk, image, offsets, weight, align_corners=align_corners, groups=groups)
     if len(chunks) == 1:
         return work(positions)
@@ -61,4 +68,4 @@ def _conv_chunk(
     groups: int,
 ) -> torch.Tensor:
     features = sample(image, offsets, positions, align_corners).flatten(1, 2)  # (B, C·K, S)
-    return F.conv1d(features, weight[:, :, None], groups=groups)
+    return (weight.unflatten(0, (groups, -1)) @ features.unflatten(1, (groups, -1))).flatten(1, 2)

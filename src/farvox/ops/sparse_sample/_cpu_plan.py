@@ -1,0 +1,201 @@
+"""What the CPU kernels need to know of a regular grid: which voxels each read meets, and how the work is cut up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from farvox.ops.sparse_sample.places import SampleGrid
+from farvox.types import Array, FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Reads along one axis of an image of `size` voxels; R reads, N outputs.
+
+    Args:
+        size: Voxels of the image.
+        low: (R, N) lower of the two voxels, from -1 (outside) to size - 1 where `valid`.
+        frac: (R, N) distance from it, voxels.
+        valid: (R, 2) first and one past the last output that touches the image.
+        step: Voxels from one output to the next, 0 when that is not a whole number.
+    """
+
+    size: int
+    low: IntArray
+    frac: FloatArray
+    valid: IntArray
+    step: int
+
+    def reach(self, first: int, last: int) -> tuple[IntArray, IntArray, Array]:
+        """For each read, over outputs first..last: lowest lower voxel, highest upper voxel, whether any is valid."""
+        begin, end = np.maximum(first, self.valid[:, 0]), np.minimum(last, self.valid[:, 1])
+        used = begin < end
+        read = np.arange(len(begin))
+        begin, end = np.where(used, begin, 0), np.where(used, end - 1, 0)
+        return self.low[read, begin], self.low[read, end] + 1, used
+
+
+def voxels_per_unit(size: int, align_corners: bool) -> float:
+    """Voxels that an offset of 1, normalised, spans."""
+    return (size - 1) / 2 if align_corners else size / 2
+
+
+def axis_reads(size: int, outputs: int, align_corners: bool, offsets: FloatArray, start: int, stop: int) -> Axis:
+    """Reads of outputs start..stop; `offsets` (R,), normalised, may hold anything: NaN and infinity touch nothing."""
+    shift = offsets.astype(np.float64) * voxels_per_unit(size, align_corners)
+    shift = np.where(np.abs(shift) < 4 * size + 4, shift, 4 * size + 4.0)
+    if align_corners:
+        span, parts, begin = (size - 1, outputs - 1, 0.0) if outputs > 1 else (1, 1, (size - 1) / 2)
+    else:
+        span, parts, begin = size, outputs, (size / outputs - 1) / 2
+    index = np.arange(start, stop)
+    if span % parts == 0:
+        step = span // parts
+        at = (begin + shift)[:, None]
+        low = np.floor(at)
+        frac = np.broadcast_to(at - low, (len(shift), len(index)))
+        low = low + step * index
+    else:
+        step = 0
+        at = begin + shift[:, None] + index * (span / parts)
+        low = np.floor(at)
+        frac = at - low
+    touches = (low >= -1) & (low < size)
+    count = touches.sum(1)
+    first = np.where(count, touches.argmax(1), 0) if len(index) else count
+    valid = np.stack((first, first + count), 1)
+    return Axis(size, low.astype(np.int64), np.ascontiguousarray(frac, np.float32), valid, step)
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """Reads along three axes; a 2D image has a first axis of one voxel.
+
+    Args:
+        axes: Reads along i, j and k.
+        phases: Steps along j and k when both are whole, so that reads are runs; (1, 1) and `runs` False otherwise.
+        runs: Whether the kernels for whole steps apply.
+    """
+
+    axes: tuple[Axis, Axis, Axis]
+    phases: tuple[int, int]
+    runs: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Outputs along each axis."""
+        i, j, k = (axis.low.shape[1] for axis in self.axes)
+        return i, j, k
+
+
+def plan_grid(image_shape: tuple[int, ...], grid: SampleGrid, offsets: FloatArray) -> GridPlan:
+    """Reads of a grid; `offsets` (R, d), normalised."""
+    shape, start = grid.shape, grid.start
+    stop = start + grid.wanted[0]
+    if len(image_shape) == 2:
+        image_shape, shape = (1, *image_shape), (1, *shape)
+        offsets = np.concatenate((np.zeros_like(offsets[:, :1]), offsets), 1)
+        ranges = ((0, 1), (start, stop), (0, shape[2]))
+    else:
+        ranges = ((start, stop), (0, shape[1]), (0, shape[2]))
+    i, j, k = (axis_reads(image_shape[a], shape[a], grid.align_corners, offsets[:, a], *ranges[a]) for a in range(3))
+    runs = j.step > 0 and k.step > 0
+    return GridPlan((i, j, k), (j.step, k.step) if runs else (1, 1), runs)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Outputs i0..i1, j0..j1 (all of k) of one batch member."""
+
+    member: int
+    i0: int
+    i1: int
+    j0: int
+    j1: int
+
+
+def blocks(batch: int, plan: GridPlan, threads: int) -> list[Block]:
+    """Equal shares of the work for a number of threads."""
+    size_i, size_j, size_k = plan.shape
+    if min(batch, size_i, size_j, size_k) == 0:
+        return []
+    parts = 1 if batch % threads == 0 else threads
+    along_i = size_i >= min(size_j, 4 * parts)
+    cuts = np.linspace(0, size_i if along_i else size_j, parts + 1).astype(int).tolist()
+    shares = []
+    for member in range(batch):
+        for a, b in pairwise(cuts):
+            if a < b:
+                shares.append(Block(member, a, b, 0, size_j) if along_i else Block(member, 0, size_i, a, b))
+    return shares
+
+
+def tiles(block: Block, pitch: int, positions: int) -> Iterator[Block]:
+    """A block cut into pieces of about that many positions, `pitch` of them a row."""
+    rows = max(1, positions // pitch)
+    height = block.j1 - block.j0
+    planes = max(1, rows // height)
+    step_j = height if planes > 1 else math.ceil(height / math.ceil(height / rows))
+    for i in range(block.i0, block.i1, planes):
+        for j in range(block.j0, block.j1, step_j):
+            yield Block(block.member, i, min(i + planes, block.i1), j, min(j + step_j, block.j1))
+
+
+@dataclass(frozen=True)
+class Slab:
+    """The voxels a block reads, and its reads counted from the slab's first voxel: arguments of the kernels.
+
+    Args:
+        low: First voxel along each axis; may lie outside the image.
+        shape: (planes, phases j, phases k, rows, pitch).
+        tables: What the kernels take between `reads` and the block's ranges.
+        width: Positions of a row of features.
+    """
+
+    low: tuple[int, int, int]
+    shape: tuple[int, int, int, int, int]
+    tables: tuple[Array, ...]
+    width: int
+
+
+def reach(plan: GridPlan, block: Block) -> Slab | None:
+    """The slab of a block; None when no read touches the image."""
+    i, j, k = plan.axes
+    outputs = ((block.i0, block.i1), (block.j0, block.j1), (0, plan.shape[2]))
+    ends = [axis.reach(*span) for axis, span in zip(plan.axes, outputs, strict=True)]
+    used = ends[0][2] & ends[1][2] & ends[2][2]
+    if not used.any():
+        return None
+    low_i, low_j, low_k = (int(low[used].min()) for low, _, _ in ends)
+    size_i, size_j, size_k = (
+        int(high[used].max()) - low + 1 for (_, high, _), low in zip(ends, (low_i, low_j, low_k), strict=True)
+    )
+    phases_j, phases_k = plan.phases
+    pitch = math.ceil(size_k / phases_k)
+    valid_k = np.where(used[:, None], k.valid, 0)
+    table_i = _counted_from(i, low_i, used)
+    tables: tuple[Array, ...]
+    if plan.runs:
+        pitch = max(pitch, plan.shape[2])
+        tables = (
+            *(table_i, i.frac),
+            *(j.low[:, 0] - low_j, np.ascontiguousarray(j.frac[:, 0]), j.valid),
+            *(k.low[:, 0] - low_k, np.ascontiguousarray(k.frac[:, 0]), valid_k),
+        )
+        width = pitch
+    else:
+        tables = (table_i, i.frac, _counted_from(j, low_j, used), j.frac, k.low - low_k, k.frac, valid_k)
+        width = plan.shape[2]
+    shape = (size_i, phases_j, phases_k, math.ceil(size_j / phases_j), pitch)
+    return Slab((low_i, low_j, low_k), shape, tables, width)
+
+
+def _counted_from(axis: Axis, low: int, used: Array) -> IntArray:
+    """(R, N) lower voxels from `low` on, -1 where nothing is read."""
+    touches = (axis.low >= -1) & (axis.low < axis.size) & used[:, None]
+    return np.where(touches, axis.low - low, -1)

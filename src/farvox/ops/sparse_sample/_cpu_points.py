@@ -1,0 +1,132 @@
+"""Walks over free points, tile by tile, each thread its own run of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from farvox.ops.sparse_sample import _cpu_point_kernels as kernels
+from farvox.ops.sparse_sample._cpu_product import Product, room, volumes
+from farvox.ops.sparse_sample._threads import share_out
+from farvox.types import Array
+
+_TILE_VALUES = 1 << 18
+"""Features computed at a time by each thread: 1 MB."""
+
+
+class PointWalk:
+    """Every batch member's points.
+
+    Args:
+        image: (B, C, *spatial).
+        offsets: (K, d) or (K, 2, d), normalised.
+        points: (B, S, d), normalised, half-pixel convention.
+    """
+
+    def __init__(self, image: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor) -> None:
+        sizes = torch.tensor(image.shape[2:])
+        self._image = volumes(image)
+        self._count, self._reads = offsets.shape[0], offsets.ndim - 1
+        lift = (3 - len(sizes), 0)  # a 2D image is one plane: place 0 along its first axis
+        reads = offsets.float() * sizes / 2
+        reads = reads if self._reads == 1 else torch.cat((reads[:, 0], reads[:, 1]))  # second reads of pairs last
+        self._offsets = F.pad(reads, lift).t().contiguous().numpy()
+        self._places = F.pad(((points.float() + 1) * sizes - 1) / 2, lift).contiguous().numpy()
+        self._scales = sizes.numpy()[:, None] / 2
+        channels, (i, j, k) = image.shape[1], self._image.shape[2:]
+        # Many points repay the copy that brings a voxel's channels together.
+        self._inner = channels > 1 and self._offsets.shape[1] * points.shape[1] > i * j * k
+        steps = (1, j * k * channels, k * channels, channels) if self._inner else (i * j * k, j * k, k, 1)
+        self._sizes, self._steps = np.array((i, j, k)), np.array(steps)
+        self._tile = max(16, min(256, _TILE_VALUES // (channels * self._count)))
+
+    def forward(self, product: Product | None, out: torch.Tensor) -> None:
+        """Fill out (B, O, S), or (B, C·K, S) without a product."""
+        for member in range(len(self._image)):
+            work = partial(self._answer, member, self._flat(member), product, out[member])
+            share_out(work, self._runs(out.shape[2]))
+
+    def backward(
+        self,
+        product: Product | None,
+        grad: torch.Tensor,
+        grad_image: torch.Tensor | None,
+        grad_offsets: torch.Tensor | None,
+        grad_weight: torch.Tensor | None,
+    ) -> None:
+        """Add to the gradients that are wanted; grad (B, O, S) or (B, C·K, S)."""
+        for member in range(len(self._image)):
+            flat = self._flat(member)
+            wanted = grad_image is not None, grad_offsets is not None, grad_weight
+            sums = [_Sums(run, self, *wanted) for run in self._runs(grad.shape[2])]
+            share_out(partial(self._differentiate, member, flat, product, grad[member]), sums)
+            for part in sums:
+                if grad_image is not None:
+                    volumes(grad_image)[member] += self._unflat(part.image)
+                if grad_offsets is not None:
+                    moves = (part.moves[-len(self._scales) :] * self._scales).reshape(-1, self._reads, self._count)
+                    grad_offsets += torch.from_numpy(moves).permute(2, 1, 0).reshape(grad_offsets.shape)
+                if grad_weight is not None and part.weight is not None:
+                    grad_weight += part.weight
+
+    def _answer(self, member: int, flat: Array, product: Product | None, out: torch.Tensor, run: range) -> None:
+        for span in self._tiles(run):
+            features = self._features(flat, self._places[member, span])
+            if product is not None:
+                total = torch.zeros(product.outputs, features.shape[1])
+                product.add(features, 0, total)
+                features = total
+            out[:, span] = features
+
+    def _differentiate(
+        self, member: int, flat: Array, product: Product | None, grad: torch.Tensor, sums: _Sums
+    ) -> None:
+        for span in self._tiles(sums.run):
+            given, places = grad[:, span].float(), self._places[member, span]
+            if sums.image.size or sums.moves.size:
+                back = given if product is None else product.transposed(given, 0)
+                rows = back.t().unflatten(1, (-1, self._count)).contiguous().numpy()
+                where = (self._sizes, self._steps, places, self._offsets, self._reads)
+                kernels.adjoint_points(flat, *where, rows, sums.image, sums.moves)
+            if product is not None and sums.weight is not None:
+                product.outer(given, self._features(flat, places), 0, sums.weight)
+
+    def _features(self, flat: Array, places: Array) -> torch.Tensor:
+        """(C·K, T) features."""
+        found = np.empty((len(places), self._image.shape[1], self._count), np.float32)
+        kernels.sample_points(flat, self._sizes, self._steps, places, self._offsets, self._reads, found)
+        return torch.from_numpy(found).flatten(1).t()
+
+    def _flat(self, member: int) -> Array:
+        image = self._image[member]
+        flat: Array = (image.movedim(0, -1) if self._inner else image).contiguous().view(-1).numpy()
+        return flat
+
+    def _unflat(self, flat: Array) -> torch.Tensor:
+        channels, *sizes = self._image.shape[1:]
+        values = torch.from_numpy(flat)
+        return values.view(*sizes, channels).movedim(-1, 0) if self._inner else values.view(channels, *sizes)
+
+    def _runs(self, count: int) -> list[range]:
+        """Equal runs of points for the threads."""
+        cuts = np.linspace(0, count, torch.get_num_threads() + 1).astype(int).tolist()
+        return [range(a, b) for a, b in pairwise(cuts) if a < b]
+
+    def _tiles(self, run: range) -> Iterator[slice]:
+        for first in range(run.start, run.stop, self._tile):
+            yield slice(first, min(first + self._tile, run.stop))
+
+
+class _Sums:
+    """One thread's gradients; empty where not wanted."""
+
+    def __init__(self, run: range, walk: PointWalk, image: bool, offsets: bool, weight: torch.Tensor | None) -> None:
+        self.run = run
+        self.image = np.zeros(walk._image[0].numel() if image else 0, np.float32)
+        self.moves = np.zeros((3, walk._offsets.shape[1] if offsets else 0))
+        self.weight = None if weight is None else room(*weight.shape)

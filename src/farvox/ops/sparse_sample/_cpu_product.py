@@ -1,0 +1,58 @@
+"""The matrix products of the CPU backend, on whichever rows of features are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+
+class Product:
+    """Weights applied to a run of the C·K rows of features, groups as in a grouped 1×1 convolution.
+
+    Args:
+        weight: (O, C·K / groups).
+        groups: Groups of rows and outputs.
+    """
+
+    def __init__(self, weight: torch.Tensor, groups: int) -> None:
+        self.outputs = weight.shape[0]
+        self._weight, self._groups = weight.detach().float(), groups
+
+    def add(self, features: torch.Tensor, first: int, total: torch.Tensor) -> None:
+        """total (O, T) += weight · features (rows from `first` on, T)."""
+        for outputs, columns, rows in self._parts(first, len(features)):
+            total[outputs].addmm_(self._weight[outputs, columns], features[rows])
+
+    def transposed(self, grad: torch.Tensor, first: int, out: torch.Tensor | None = None) -> torch.Tensor:
+        """out (rows from `first` on, T) = weightᵀ · grad (O, T); all rows where out is not given."""
+        if out is None:
+            out = torch.empty(self._weight.shape[1] * self._groups, grad.shape[1])
+        for outputs, columns, rows in self._parts(first, len(out)):
+            torch.mm(self._weight[outputs, columns].t(), grad[outputs], out=out[rows])
+        return out
+
+    def outer(self, grad: torch.Tensor, features: torch.Tensor, first: int, total: torch.Tensor) -> None:
+        """total, shaped as the weight, += grad (O, T) · featuresᵀ."""
+        for outputs, columns, rows in self._parts(first, len(features)):
+            total[outputs, columns].addmm_(grad[outputs], features[rows].t())
+
+    def _parts(self, first: int, count: int) -> Iterator[tuple[slice, slice, slice]]:
+        """Groups that rows first..first+count meet: outputs, columns of the weight, rows counted from first."""
+        height, width = self.outputs // self._groups, self._weight.shape[1]
+        for group in range(first // width, (first + count - 1) // width + 1):
+            begin, end = max(first, group * width), min(first + count, (group + 1) * width)
+            outputs = slice(group * height, (group + 1) * height)
+            yield outputs, slice(begin - group * width, end - group * width), slice(begin - first, end - first)
+
+
+def volumes(image: torch.Tensor) -> torch.Tensor:
+    """(B, C, i, j, k) float32, contiguous; a 2D image gets a first axis of one voxel."""
+    image = image.float().contiguous()
+    return image.unsqueeze(2) if image.ndim == 4 else image
+
+
+def room(*shape: int) -> torch.Tensor:
+    """Zeros, float32. NumPy asks the system for large pages, torch does not: fewer faults at the first touch."""
+    return torch.from_numpy(np.zeros(shape, np.float32))

@@ -1,0 +1,105 @@
+"""The fast backends as one torch operator, so that autograd, torch.compile and torch.export see one opaque step.
+
+No `from __future__ import annotations` here: torch reads the signatures.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from farvox.ops.sparse_sample import cpu, triton
+from farvox.ops.sparse_sample.places import SampleGrid, laid_out
+
+FAST = {"cpu": cpu, "triton": triton}
+"""Backends beside the reference."""
+
+
+@torch.library.custom_op("farvox::sparse_conv", mutates_args=())
+def sparse_conv_op(
+    image: torch.Tensor,
+    offsets: torch.Tensor,
+    weight: torch.Tensor | None,
+    points: torch.Tensor | None,
+    grid: Sequence[int],
+    align_corners: bool,
+    start: int,
+    stop: int,
+    groups: int,
+    backend: str,
+) -> torch.Tensor:
+    """(B, O, S), or without a weight (B, C·K, S); `grid` is the whole grid, of which outputs start..stop are wanted."""
+    module: Any = FAST[backend]
+    where = _where(backend, points, grid, align_corners, start, stop, offsets)
+    if weight is None:
+        features: torch.Tensor = module.sample(image, offsets, *where)
+        return features.flatten(1, 2)
+    found: torch.Tensor = module.conv(image, offsets, weight, *where, groups)
+    return found
+
+
+@torch.library.custom_op("farvox::sparse_conv_backward", mutates_args=())
+def sparse_conv_backward_op(
+    grad: torch.Tensor,
+    image: torch.Tensor,
+    offsets: torch.Tensor,
+    weight: torch.Tensor | None,
+    points: torch.Tensor | None,
+    grid: Sequence[int],
+    align_corners: bool,
+    start: int,
+    stop: int,
+    groups: int,
+    backend: str,
+    needs_image: bool,
+    needs_offsets: bool,
+    needs_weight: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of image, offsets and weight; empty where not needed."""
+    module: Any = FAST[backend]
+    where = _where(backend, points, grid, align_corners, start, stop, offsets)
+    found: list[torch.Tensor | None]
+    if weight is None:
+        rows = grad.unflatten(1, (image.shape[1], offsets.shape[0]))
+        found = [*module.sample_backward(rows, image, offsets, *where, (needs_image, needs_offsets)), None]
+    else:
+        needs = needs_image, needs_offsets, needs_weight
+        found = [*module.conv_backward(grad, image, offsets, weight, *where, groups, needs)]
+    a, b, c = (grad.new_empty(0) if gradient is None else gradient for gradient in found)
+    return a, b, c
+
+
+def _where(
+    backend: str, points: Any, grid: Any, align_corners: bool, start: int, stop: int, like: Any
+) -> tuple[Any, ...]:
+    """Places as a backend takes them: the CPU walks a grid by its steps, a GPU reads positions."""
+    places = SampleGrid(tuple(grid), align_corners, start, stop) if points is None else points
+    return (places,) if backend == "cpu" else laid_out(places, like)
+
+
+@sparse_conv_op.register_fake
+def _(image, offsets, weight, points, grid, align_corners, start, stop, groups, backend):
+    rows = image.shape[1] * offsets.shape[0] if weight is None else weight.shape[0]
+    count = (stop - start) * math.prod(grid[1:]) if points is None else points.shape[1]
+    return image.new_empty((image.shape[0], rows, count))
+
+
+@sparse_conv_backward_op.register_fake
+def _(grad, image, offsets, weight, *rest):
+    pairs = zip((image, offsets, weight), rest[-3:], strict=True)
+    return tuple(t.new_empty(t.shape) if needed and t is not None else grad.new_empty(0) for t, needed in pairs)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    image, offsets, weight, points, *ctx.rest = inputs
+    ctx.save_for_backward(image, offsets, weight, points)
+
+
+def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    needs = ctx.needs_input_grad[:3]
+    found = sparse_conv_backward_op(grad, *ctx.saved_tensors, *ctx.rest, *needs)
+    return *(g if needed else None for g, needed in zip(found, needs, strict=True)), *[None] * (1 + len(ctx.rest))
+
+
+sparse_conv_op.register_autograd(_differentiate, setup_context=_keep)

@@ -1,0 +1,290 @@
+"""The CPU backend against the reference in float64: values and every gradient, whatever the input looks like."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from farvox.ops import SampleGrid, sparse_conv, sparse_sample
+from farvox.ops.sparse_sample import _cpu_grid
+from farvox.ops.sparse_sample.library import sparse_conv_op
+
+Places = dict[str, Any]
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _case(
+    shape: tuple[int, ...],
+    channels: int,
+    pairs: bool,
+    batch: int = 2,
+    count: int = 6,
+    outputs: int = 4,
+    groups: int = 2,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Image, offsets of which many leave the image and one misses it, weight."""
+    dims, count = len(shape), 6
+    offsets = 0.4 * (_random(count, 2, dims, seed=1) if pairs else _random(count, dims, seed=1))
+    offsets[-1] = 2.5
+    return _random(batch, channels, *shape), offsets, _random(outputs, channels * count // groups, seed=2)
+
+
+def _run(
+    backend: str, dtype: torch.dtype, tensors: tuple[torch.Tensor, ...], places: Places, groups: int
+) -> list[torch.Tensor]:
+    """Answer of `sparse_conv` and gradients of image, offsets and weight; in float64 for the reference."""
+    leaves = [tensor.detach().clone().to(dtype).requires_grad_() for tensor in tensors]
+    if "points" in places:
+        places = {"points": places["points"].to(dtype)}
+    out = sparse_conv(*leaves, **places, groups=groups, backend=backend)
+    out.backward(_random(*out.shape, seed=3).to(dtype))
+    return [out.detach(), *(leaf.grad for leaf in leaves)]
+
+
+def _compare(tensors: tuple[torch.Tensor, ...], places: Places, groups: int = 2) -> None:
+    expected = _run("reference", torch.float64, tensors, places, groups)
+    for found, wanted in zip(_run("cpu", torch.float32, tensors, places, groups), expected, strict=True):
+        assert found.shape == wanted.shape
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5 * max(1.0, wanted.abs().max().item()))
+
+
+GRIDS = [
+    ((12, 8, 16), (3, 4, 4)),  # whole steps
+    ((9, 15, 7), (9, 5, 7)),  # whole and equal steps, odd sizes
+    ((11, 9, 13), (5, 9, 13)),  # a broken step along the first axis alone
+    ((11, 9, 13), (4, 7, 5)),  # broken steps
+    ((3, 4, 5), (7, 6, 9)),  # more outputs than voxels
+    ((13, 13, 13), (4, 5, 7)),  # whole steps once corners are aligned
+    ((1, 2, 3), (1, 1, 1)),
+    ((10, 14), (5, 7)),
+    ((11, 9), (4, 6)),
+]
+
+
+@pytest.mark.parametrize(("shape", "grid"), GRIDS)
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid(shape: tuple[int, ...], grid: tuple[int, ...], corners: bool, pairs: bool, channels: int) -> None:
+    _compare(_case(shape, channels, pairs), {"grid": SampleGrid(grid, corners)})
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 5), (8, 11)])
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize(("channels", "count"), [(1, 23), (3, 23), (3, 150)])  # 150 points × 6: channels innermost
+def test_points(shape: tuple[int, ...], pairs: bool, channels: int, count: int) -> None:
+    _compare(_case(shape, channels, pairs), {"points": 0.7 * _random(2, count, len(shape), seed=4)})
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+@pytest.mark.parametrize("places", [{"grid": (3, 4, 4)}, {"points": _random(2, 40, 3)}], ids=["grid", "points"])
+def test_groups_that_cut_through_channels(groups: int, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cpu_grid, "_LEAST_ROWS", 6)  # one channel at a time
+    _compare(_case((12, 8, 8), 3, False, outputs=6, groups=groups), places, groups)
+
+
+@pytest.mark.parametrize("grid", [(5, 6, 8), (4, 6, 7)], ids=["runs", "rows"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_many_tiles_and_threads(grid: tuple[int, ...], batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cpu_grid, "_TILE_VALUES", 1)
+    monkeypatch.setattr(_cpu_grid, "_LEAST_POSITIONS", 1)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            _compare(_case((10, 12, 16), 2, True, batch), {"grid": grid})
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_slab_of_a_grid() -> None:
+    _compare(_case((10, 12, 8), 2, True), {"grid": SampleGrid((5, 6, 4), start=1, stop=4)})
+    _compare(_case((10, 12), 2, True), {"grid": SampleGrid((5, 5), start=2)})
+
+
+@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": _random(2, 20, 3)}])
+def test_only_the_wanted_gradients(places: Places) -> None:
+    tensors = _case((6, 8, 4), 2, False)
+    every = _run("cpu", torch.float32, tensors, places, 2)[1:]
+    for wanted in range(3):
+        leaves = [tensor.detach().clone().requires_grad_(n == wanted) for n, tensor in enumerate(tensors)]
+        out = sparse_conv(*leaves, **places, groups=2, backend="cpu")
+        out.backward(_random(*out.shape, seed=3))
+        torch.testing.assert_close(leaves[wanted].grad, every[wanted])
+        assert all(leaf.grad is None for n, leaf in enumerate(leaves) if n != wanted)
+
+
+@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": _random(2, 20, 3)}])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_samples_and_their_gradients(places: Places, pairs: bool) -> None:
+    found = {}
+    for backend in ("reference", "cpu"):
+        image, offsets, _ = (tensor.requires_grad_() for tensor in _case((6, 8, 4), 3, pairs))
+        out = sparse_sample(image, offsets, **places, backend=backend)
+        out.backward(_random(*out.shape, seed=3))
+        found[backend] = [out.detach(), image.grad, offsets.grad]
+    torch.testing.assert_close(found["cpu"], found["reference"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": _random(2, 20, 3)}])
+def test_strides_do_not_matter(places: Places) -> None:
+    image, offsets, weight = _case((6, 8, 4), 3, True)
+    expected = _run("cpu", torch.float32, (image, offsets, weight), places, 2)
+    image = image.to(memory_format=torch.channels_last_3d)
+    offsets = offsets.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+    weight = weight.t().contiguous().t()
+    if "points" in places:
+        places = {"points": places["points"].movedim(2, 0).contiguous().movedim(0, 2)}
+    torch.testing.assert_close(_run("cpu", torch.float32, (image, offsets, weight), places, 2), expected)
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_nothing_to_answer(batch: int) -> None:
+    for backend in ("reference", "cpu"):
+        image, offsets, weight = (tensor.requires_grad_() for tensor in _case((6, 8, 4), 3, True, batch))
+        places = {"grid": (3, 4, 2)} if batch == 0 else {"points": torch.zeros(batch, 0, 3)}
+        out = sparse_conv(image, offsets, weight, **places, groups=2, backend=backend)
+        assert out.shape == (batch, 4, 24 if batch == 0 else 0)
+        out.sum().backward()
+        assert not any(tensor.grad.any() for tensor in (image, offsets, weight))
+
+
+@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": _random(2, 20, 3)}])
+def test_bfloat16_is_computed_in_float32(places: Places) -> None:
+    tensors = tuple(tensor.bfloat16() for tensor in _case((6, 8, 4), 3, False))
+    places = {key: value.bfloat16() if key == "points" else value for key, value in places.items()}
+    found = _run("cpu", torch.bfloat16, tensors, places, 2)
+    places = {key: value.float() if key == "points" else value for key, value in places.items()}
+    out = sparse_conv(*(tensor.float() for tensor in tensors), **places, groups=2)
+    torch.testing.assert_close(found[0], out.bfloat16())
+    assert {tensor.dtype for tensor in found} == {torch.bfloat16}
+
+
+def test_every_value_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        for places in ({"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": _random(2, 20, 3)}):
+            _compare(_case((6, 8, 4), 2, True), places)
+            image, offsets, _ = _case((6, 8, 4), 2, True)
+            assert torch.isfinite(sparse_sample(image, offsets, **places, backend="cpu")).all()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+ODD = st.sampled_from([float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 1e9, 3.0, -1.0, 1.0, 0.0, -0.0, 1e-38])
+NUMBER = ODD | st.floats(-1.5, 1.5, width=32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(NUMBER, NUMBER, NUMBER), min_size=1, max_size=5),
+    st.lists(st.tuples(NUMBER, NUMBER, NUMBER), min_size=1, max_size=5),
+    st.sampled_from([(2, 3, 2), (4, 1, 5), (3, 2, 4)]),
+    st.booleans(),
+)
+@example([(float("nan"), 0.0, 0.0)], [(0.0, 0.0, 0.0)], (2, 3, 2), True)
+def test_anything_may_stand_in_offsets_and_points(
+    offsets: list[tuple[float, ...]], points: list[tuple[float, ...]], grid: tuple[int, int, int], corners: bool
+) -> None:
+    image, table = _random(1, 2, 4, 3, 6), torch.tensor(offsets)
+    for places in ({"points": torch.tensor(points)[None]}, {"grid": SampleGrid(grid, corners)}):
+        found = sparse_sample(image, table, **places, backend="cpu")
+        torch.testing.assert_close(
+            found, sparse_sample(image, table, **places, backend="reference"), rtol=1e-4, atol=1e-4
+        )
+        strange = ~torch.isfinite(table).all(1)
+        assert not found[:, :, strange].any()
+        leaf = table.clone().requires_grad_()
+        sparse_sample(image, leaf, **places, backend="cpu").sum().backward()
+        assert not leaf.grad[strange].any()
+
+
+def test_no_read_leaves_its_array(tmp_path: Path) -> None:
+    """The fuzz above with every index checked, by kernels that are compiled for it."""
+    code = """
+import torch
+from farvox.ops import SampleGrid, sparse_conv
+torch.manual_seed(0)
+for trial in range(60):
+    shape = torch.randint(1, 9, (3,)).tolist()
+    grid = SampleGrid(tuple(torch.randint(1, 9, (3,)).tolist()), bool(trial % 2))
+    offsets = torch.randn(5, 2, 3) * 10.0 ** float(torch.randint(-2, 4, (1,)))
+    offsets[trial % 5, 0, trial % 3] = (float("nan"), float("inf"), 1e30)[trial % 3]
+    for places in ({"grid": grid}, {"points": torch.randn(1, 7, 3) * 3}):
+        image = torch.randn(1, 2, *shape, requires_grad=True)
+        sparse_conv(image, offsets.requires_grad_(), torch.randn(3, 10), **places, backend="cpu").sum().backward()
+"""
+    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+
+
+def _in_a_child(result: Any) -> None:
+    result.put(sparse_conv(*_case((12, 8, 16), 2, False), grid=(3, 4, 4), groups=2).sum().item())
+
+
+def test_works_after_a_fork() -> None:
+    expected = sparse_conv(*_case((12, 8, 16), 2, False), grid=(3, 4, 4), groups=2).sum().item()
+    context = multiprocessing.get_context("fork")
+    result = context.Queue()
+    child = context.Process(target=_in_a_child, args=(result,))
+    child.start()
+    assert result.get(timeout=60) == pytest.approx(expected, rel=1e-5)
+    child.join()
+
+
+def test_works_from_several_threads() -> None:
+    cases = [_case((12, 8, 16), channels, pairs) for channels in (1, 2, 3, 4) for pairs in (False, True)]
+    alone = [_run("cpu", torch.float32, case, {"grid": (3, 4, 4)}, 2) for case in cases]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda case: _run("cpu", torch.float32, case, {"grid": (3, 4, 4)}, 2), cases))
+    torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("on_grid", [False, True])
+def test_operator_keeps_torchs_rules(weighed: bool, on_grid: bool) -> None:
+    image, offsets, weight = (tensor.requires_grad_() for tensor in _case((6, 8, 4), 2, True))
+    points = None if on_grid else _random(2, 9, 3)
+    grid, stop = ([3, 4, 2], 3) if on_grid else ([], 0)
+    arguments = (image, offsets, weight if weighed else None, points, grid, False, 0, stop, 2 if weighed else 1, "cpu")
+    torch.library.opcheck(sparse_conv_op, arguments)
+
+
+class _Layer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        _, offsets, weight = _case((6, 8, 4), 2, True)
+        self.offsets, self.weight = torch.nn.Parameter(offsets), torch.nn.Parameter(weight)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        i, j, k = image.shape[2:]
+        return sparse_conv(image, self.offsets, self.weight, grid=(i // 2, j // 2, k), groups=2).relu()
+
+
+def test_compiles_whole_and_exports() -> None:
+    layer, image = _Layer(), _random(2, 2, 6, 8, 4)
+    expected = layer(image)
+    expected.sum().backward()
+    grad, layer.offsets.grad = layer.offsets.grad, None
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    found = compiled(image)
+    found.sum().backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(layer.offsets.grad, grad)
+    exported = torch.export.export(layer, (image,))
+    torch.testing.assert_close(exported.module()(image), expected)
