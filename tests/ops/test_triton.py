@@ -115,6 +115,7 @@ def _check_sample(image: torch.Tensor, offsets: torch.Tensor, positions: torch.T
     _check(offset_grad, wanted[1], torch.float32)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(INTERPRETED, reason="this is the inner run")
 def test_in_the_interpreter() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -344,7 +345,7 @@ class _Compiled:
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
 
-        launch = {name: options.pop(name) for name in ("num_warps", "num_stages")}
+        launch = {name: options.pop(name) for name in kernels._LAUNCH}
         values = dict(zip(self.kernel.arg_names, arguments, strict=False)) | options
         assert values.keys() == set(self.kernel.arg_names)
         signature, constants, attributes = {}, {}, {}

@@ -17,8 +17,9 @@ from farvox.errors import UsageError
 # values each, takes 140 to 170 registers a thread, 250 for pairs: enough loads in flight to bear a gather from L2, and
 # nothing spilled, as happens with 16 values. Neighbouring positions on neighbouring threads share what they fetch.
 _ROWS, _POSITIONS = 32, 64
-# One stage: in more, gathers would be staged through shared memory, which costs a third more instructions and spills.
-_LAUNCH = {"num_warps": 8, "num_stages": 1}
+# One stage: in more, gathers go through shared memory, which doubles the instructions and spills registers.
+# Multiply-adds are fused by Triton's default up to 3.9 only; interpolation is made of them.
+_LAUNCH = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": True}
 _MAX_OUTPUTS = 128
 """The image is read again for every block of outputs beyond this."""
 
@@ -137,10 +138,8 @@ def sample_backward(
     """
     rows = image.shape[1] * offsets.shape[0]
     # One group of one output that is never used: the kernel takes grad for the gradient of what was read.
-    grads = _backward(
-        grad.reshape(image.shape[0], rows, -1 if grad.numel() else grad.shape[3]),
-        image, offsets, None, positions, align_corners, 1, rows, 1, (*needs, False),
-    )  # fmt: skip
+    rows_grad = grad.reshape(image.shape[0], rows, grad.shape[3])
+    grads = _backward(rows_grad, image, offsets, None, positions, align_corners, 1, rows, 1, (*needs, False))
     return grads[0], grads[1]
 
 
@@ -207,12 +206,12 @@ def _backward(
     offset_parts = offsets.new_empty(output_blocks * runs, channels, *offsets.shape) if needs[1] else None
     weight_parts = offsets.new_empty(runs, groups * outputs, rows) if needs[2] else None
     if runs and any(needs):
-        anything = image if weight is None else weight  # stands in for pointers that are not followed
+        # Offsets and image stand in for pointers that are not followed.
         with torch.cuda.device_of(image):
             _kernels().backward_kernel[(runs, row_blocks, output_blocks)](
                 image_grad if needs[0] else offsets, offset_parts if needs[1] else offsets,
                 weight_parts if needs[2] else offsets,
-                grad, image, offsets.contiguous(), anything.contiguous() if weight is not None else anything,
+                grad, image, offsets.contiguous(), image if weight is None else weight.contiguous(),
                 positions.contiguous(),
                 rows, outputs, groups, batch, places, tiles, run_tiles, _position_stride(positions),
                 *grad.stride(), *_layout(image),
@@ -222,8 +221,9 @@ def _backward(
             )  # fmt: skip
     offset_grad = None
     if offset_parts is not None:
-        sizes = torch.tensor(image.shape[2:], device=offsets.device)
-        offset_grad = offset_parts.sum((0, 1)) * ((sizes - 1 if align_corners else sizes) / 2)
+        offset_grad = offset_parts.sum((0, 1))
+        for axis, size in enumerate(image.shape[2:]):  # from per voxel to normalised; no sizes sent to the GPU
+            offset_grad[..., axis] *= (size - 1 if align_corners else size) / 2
     return (
         None if image_grad is None else image_grad.to(image.dtype),
         offset_grad,
