@@ -15,7 +15,7 @@ from farvox.errors import UsageError
 
 # Compiled for an H100 (65,536 registers on each of 132 processors) a tile of 32 rows × 64 positions on 256 threads, 8
 # values each, takes 140 to 170 registers a thread, 250 for pairs: enough loads in flight to bear a gather from L2, and
-# nothing spilled, as happens with 16 values. Neighbouring positions on neighbouring threads share what they fetch.
+# nothing spilled; with 16 values registers run out. Positions side by side share what they fetch.
 _ROWS, _POSITIONS = 32, 64
 # One stage: in more, gathers go through shared memory, which doubles the instructions and spills registers.
 # Multiply-adds are fused by Triton's default up to 3.9 only; interpolation is made of them.
