@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "tiramisu-p3a": {"layers": [1, 2, 2, 3, 2, 2, 1], "growth": 4, "first": 6},
     "tiramisu-p3b": {"layers": [2, 2, 2, 2, 2, 2, 2], "growth": 4, "first": 6},
     "tiramisu-p4a": {"layers": [1, 1, 2, 2, 3, 2, 2, 1, 1], "growth": 4, "first": 6},
+    "vfn": {"widths": [4, 6, 8]},
     "unet-allconv": {"dropout": 0.0},
     "unet-global": {"coarsest": [3, 3, 3], "hidden": 20, "dropout": 0.0},
     "unet-multiscale": {"widths": [4, 6, 8, 10, 12]},
@@ -35,6 +36,7 @@ DEEP: set[str] = {"prostate-deeplab"}
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, SMALL.get(name, {})) for name in list_models()),
+    ("dsm-distill", {"alpha": 0.25, "kernel": 1, "position": "each"}),
     ("obelisk-hybrid", {"variant": "visceral"}),
     ("obelisk-hybrid", {"compat": "published"}),
     (
@@ -43,6 +45,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("unet3d", {"widths": [4]}),
 ]
+SLOW_TO_TRACE: set[str] = {"vfn"}
+"""Networks whose code a compiler walks through for longer than the other cases take together."""
+
 every_network = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda value: str(value)[:40])
 
 
@@ -155,7 +160,11 @@ def test_seed_decides_weights_and_a_training_step(name: str, options: dict[str, 
     assert all(torch.equal(one[key].grad, two[key].grad) for key in one)
 
 
-@every_network
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [pytest.param(*variant, marks=[pytest.mark.long] * (variant[0] in SLOW_TO_TRACE)) for variant in VARIANTS],
+    ids=lambda value: str(value)[:40],
+)
 def test_compiled_answers_and_gradients_are_the_same(name: str, options: dict[str, Any], fresh_compiler: None) -> None:
     network = _build(name, options)
     compiled = torch.compile(network, backend="aot_eager")  # traces as the real compiler does, then runs plainly

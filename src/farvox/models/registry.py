@@ -30,6 +30,8 @@ class ModelFacts:
         smallest: Fewest voxels along each axis that the network takes.
         licence: Licence of this implementation.
         note: What to know before choosing it.
+        staged: Whether its training has stages, in each of which some weights rest: it then has a method
+            `at_progress(done)` that training calls before every step with the share that is over, 0 to 1.
     """
 
     builder: str
@@ -43,6 +45,7 @@ class ModelFacts:
     smallest: tuple[int, int, int] = (1, 1, 1)
     licence: str = "Apache-2.0"
     note: str = ""
+    staged: bool = False
 
 
 _TABLE: dict[str, ModelFacts] = {
@@ -207,6 +210,16 @@ _TABLE: dict[str, ModelFacts] = {
         dims=3,
         input_rule="any size (padded inside to a multiple of 8), any channels",
         note="plain 3D U-Net; strides=[[2,2,1],[2,2,2],[2,2,2]] suits scans with thick slices",
+    ),
+    "vfn": ModelFacts(
+        builder="farvox.models.vfn:build",
+        paper="Xia et al. 2018, doi:10.1007/978-3-030-00937-3_51",
+        parameters=3_926_763,
+        counted_with={"in_channels": 1, "classes": 2},
+        dims=3,
+        input_rule="any size (padded inside: slices to a multiple of 16, the fusion to one of 8), any channels",
+        note="three unet2d along the axes and a 3D network that fuses them; trained in two stages",
+        staged=True,
     ),
 }
 

@@ -135,6 +135,7 @@ class Training:
         saved_at = time.monotonic()
         validating = 0.0
         network.train()
+        enter_stage: Callable[[float], None] | None = getattr(network, "at_progress", None)
         while True:
             # The first process decides for all, whose clocks and signals may differ.
             done, stop = self.fabric.broadcast((pace.progress(step), self.stop()))
@@ -148,8 +149,8 @@ class Training:
             rate = learning_rate(settings.learning_rate, done, settings.schedule, settings.warmup, slowed)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            if hasattr(network, "at_progress"):
-                network.at_progress(done)
+            if enter_stage:
+                enter_stage(done)
             value = self._step(step, wrapped, optimiser, loss_function)
             step += 1
             loss_sum, loss_steps = loss_sum + value, loss_steps + 1

@@ -19,7 +19,7 @@ from farvox.devices import pick_device, pick_precision
 from farvox.errors import ResourceError, UsageError
 from farvox.evaluate import default_tolerance_mm, evaluate_pairs, write_metrics
 from farvox.files import write_json
-from farvox.models import create_model
+from farvox.models import create_model, model_facts
 from farvox.optional import optional
 from farvox.predict import Predictor
 from farvox.predict.files import predict_scans
@@ -72,9 +72,12 @@ def open_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabri
         logging.getLogger(name).setLevel(logging.WARNING)
     picked = pick_device(device, devices)
     precision = pick_precision(recipe.train.precision, picked)
+    staged = model_facts(recipe.model.name).staged
     fabric = Fabric(
         accelerator=picked.type,
         devices=[picked.index] if picked.index is not None else devices,
+        # Weights that rest for a stage get no gradient, which processes have to be told to expect.
+        strategy="ddp_find_unused_parameters_true" if devices > 1 and staged else "auto",
         precision="bf16-mixed" if precision == "bfloat16" else "32-true",
     )
     fabric.launch()

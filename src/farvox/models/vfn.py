@@ -1,0 +1,146 @@
+"""Volumetric fusion net: three 2D networks look along the three axes, a shallow 3D network settles what they say.
+
+Xia, Xie, Liu, Zhu, Fishman and Yuille, "Bridging the Gap Between 2D and 3D Organ Segmentation with Volumetric Fusion
+Net", MICCAI 2018, doi:10.1007/978-3-030-00937-3_51; a baseline of Maheshwari et al., "Distill DSM", MIDL 2021. The
+fusion reads the image and the class probabilities of the three views; its layers are those of the network the authors
+published: three stages down, 16-32-64 wide, three convolutions each and max pooling, one more convolution, three stages
+up with 4×4×4 transposed convolutions, and sums instead of concatenations across.
+
+It is trained in two stages. First each 2D network learns on its own; then they rest, norms included, and the fusion
+learns from their answers. `at_progress` says where in the training one is; without it all learns together.
+
+Departures: the 2D networks are `unet2d`, trained from scratch, where the authors took pre-trained ones; the authors
+split the training cases so that the fusion learns from answers on unseen ones ("cross-cross-augmentation"), here both
+stages see the same cases; their network ends in a norm and one sigmoid, this one in as many scores as there are
+classes. The fusion starts as nearly the sum of the views' probabilities, so that a training that ends in the first
+stage has an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from farvox.blocks import crop_to, pad_to_multiple
+from farvox.errors import ModelError
+from farvox.models import unet2d
+
+_VOTE = 2.0
+"""Weight of a view's probability in the starting scores: where all three agree the answer is 1 / (1 + e^−6) sure."""
+
+
+@dataclass(frozen=True)
+class VfnConfig:
+    """Layout of the network.
+
+    Args:
+        in_channels: Channels of the image.
+        classes: Classes of the answer, background included.
+        widths: Channels of the fusion's stages, finest first.
+        views_share: Part of the training that goes to the 2D networks, 0 to 1.
+    """
+
+    in_channels: int
+    classes: int
+    widths: tuple[int, ...]
+    views_share: float
+
+
+class VolumetricFusionNet(nn.Module):
+    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K).
+
+    While the 2D networks are trained (mode train, first stage) the answer is the tuple of the three views' logits.
+    """
+
+    def __init__(self, config: VfnConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stage = "together"
+        seen = config.in_channels + 3 * config.classes
+        widths = (seen, *config.widths)
+        self.views = nn.ModuleList(unet2d.build(config.in_channels, config.classes) for _ in range(3))
+        self.down = nn.ModuleList(
+            nn.Sequential(_unit(above, width), _unit(width, width), _unit(width, width))
+            for above, width in pairwise(widths)
+        )
+        self.bottom = _unit(widths[-1], widths[-1])
+        self.up = nn.ModuleList(
+            nn.Sequential(_grow(width, above), _unit(above, above)) for above, width in pairwise(widths)
+        )
+        self.head = nn.Conv3d(seen, config.classes, 1)
+        self._start_as_a_vote()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Logits for every voxel of the image."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage != "fusion"):
+            # Slices lie across the axis that comes last: i (sagittal), j (coronal), k (axial).
+            scores = [view(image.movedim(axis, -1)).movedim(-1, axis) for axis, view in enumerate(self.views, start=2)]
+        if self.stage == "views" and self.training:
+            return tuple(scores)
+        seen = torch.cat((image, *(score.softmax(1) for score in scores)), 1)  # (B, in_channels + 3·classes, I, J, K)
+        x = pad_to_multiple(seen, (2 ** len(self.down),) * 3, coarsest=2)
+        maps = [x]
+        for stage in self.down:
+            maps.append(F.max_pool3d(stage(maps[-1]), 2))  # (B, widths[l], I / 2^(l + 1), ...)
+        x = self.bottom(maps.pop())
+        for stage in reversed(self.up):
+            x = stage(x) + maps.pop()
+        return crop_to(self.head(x), image.shape[2:])
+
+    def at_progress(self, done: float) -> None:
+        """Enter the stage that a training is in when the share `done`, 0 to 1, of it is over."""
+        self.stage = "views" if done < self.config.views_share else "fusion"
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As for any module, but views at rest keep their norms' statistics."""
+        super().train(mode)
+        if self.stage == "fusion":
+            self.views.eval()
+        return self
+
+    def _start_as_a_vote(self) -> None:
+        classes = self.config.classes
+        with torch.no_grad():
+            self.head.weight.zero_()
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+            for view in range(3):
+                first = self.config.in_channels + view * classes
+                self.head.weight[:, first : first + classes, 0, 0, 0] = _VOTE * torch.eye(classes)
+        # Not zero: behind a ReLU nothing would ever learn.
+        nn.init.constant_(self.up[0].get_parameter("1.1.weight"), 0.1)
+
+
+def build(
+    in_channels: int, classes: int, widths: Sequence[int] = (16, 32, 64), views_share: float = 0.5
+) -> VolumetricFusionNet:
+    """Build the network; see `VfnConfig`.
+
+    Raises:
+        ModelError: Widths below 1, or a share outside 0 to 1.
+    """
+    if not isinstance(widths, (list, tuple)) or not widths or any(type(w) is not int or w < 1 for w in widths):
+        raise ModelError(f"widths={widths!r} for 'vfn'", allowed="one positive whole number a stage")
+    if isinstance(views_share, bool) or not isinstance(views_share, (int, float)) or not 0 <= views_share <= 1:
+        raise ModelError(f"views_share={views_share!r} for 'vfn'", allowed="0 to 1")
+    return VolumetricFusionNet(VfnConfig(in_channels, classes, tuple(widths), views_share))
+
+
+def _unit(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(in_channels, out_channels, 3, padding=1), nn.BatchNorm3d(out_channels), nn.ReLU(inplace=True)
+    )
+
+
+def _grow(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose3d(in_channels, out_channels, 4, stride=2, padding=1),
+        nn.BatchNorm3d(out_channels),
+        nn.ReLU(inplace=True),
+    )
