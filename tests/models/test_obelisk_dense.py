@@ -97,6 +97,15 @@ def test_gradients_reach_the_kernel_from_points() -> None:
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
 
+def test_inference_without_gradients_answers_as_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, image = made("obelisk-dense"), noise(2, 1, 15, 9, 11)
+    whole = network(image).detach()
+    for points in (1, 65, 1 << 16):  # slabs of one, two and all rows of 5 × 6 grid points
+        monkeypatch.setattr("farvox.models.obelisk_dense._SLAB_POINTS", points)
+        with torch.no_grad():
+            torch.testing.assert_close(network(image), whole, rtol=0, atol=1e-5)
+
+
 def test_a_coarse_grid_is_enlarged_by_two_and_two() -> None:
     network, image = made("obelisk-dense", stride=4), noise(1, 1, 13, 10, 7)
     with torch.no_grad():

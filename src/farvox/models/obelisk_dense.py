@@ -25,6 +25,9 @@ from farvox.blocks import Obelisk, Triple
 from farvox.errors import ModelError, nearest
 from farvox.ops import SampleGrid, sparse_conv
 
+_SLAB_POINTS = 1 << 16
+"""Grid points answered at a time in inference: 64 MB for the 256 features of each."""
+
 
 @dataclass(frozen=True)
 class PointConfig:
@@ -86,6 +89,8 @@ class ObeliskPoints(nn.Module):
     def grid_logits(self, image: torch.Tensor) -> torch.Tensor:
         """Logits on the grid of the stride alone, half-pixel centres (corner centres with compat="published").
 
+        In inference it goes slab by slab, so that memory is that of the image and the answer.
+
         Args:
             image: (B, in_channels, I, J, K).
 
@@ -96,7 +101,14 @@ class ObeliskPoints(nn.Module):
         prepared = self.prepare(image)
         i, j, k = _reduced(image.shape[2:], self.config.stride)
         shape = (max(i, 2) if j * k == 1 else i, j, k)
-        return self._on_grid(prepared, shape)
+        if self.training or torch.is_grad_enabled():
+            return self._on_slab(prepared, shape, 0, shape[0])
+        thick = max(1, _SLAB_POINTS // (j * k))
+        logits = prepared.new_empty(prepared.shape[0], self.config.classes, *shape)
+        for start in range(0, shape[0], thick):
+            stop = min(start + thick, shape[0])
+            logits[:, :, start:stop] = self._on_slab(prepared, shape, start, stop)
+        return logits
 
     def prepare(self, image: torch.Tensor) -> torch.Tensor:
         """What is done once for each image: smoothing; (B, in_channels, I, J, K) → the same."""
@@ -114,16 +126,15 @@ class ObeliskPoints(nn.Module):
         Returns:
             (B, classes, S).
         """
-        kernel = self.obelisk
-        read = sparse_conv(prepared, kernel.offsets, kernel.weight, points=points, groups=kernel.groups)
+        weight = self.obelisk.weight.to(prepared.dtype)
+        read = sparse_conv(prepared, self.obelisk.offsets, weight, points=points, groups=self.obelisk.groups)
         return self._classify(read)
 
-    def _on_grid(self, prepared: torch.Tensor, shape: Triple) -> torch.Tensor:
-        """Logits (B, classes, I', J', K')."""
-        kernel = self.obelisk
-        grid = SampleGrid(shape, align_corners=self.config.compat == "published")
-        read = sparse_conv(prepared, kernel.offsets, kernel.weight, grid=grid, groups=kernel.groups)
-        return self._classify(read).unflatten(2, shape)
+    def _on_slab(self, prepared: torch.Tensor, shape: Triple, start: int, stop: int) -> torch.Tensor:
+        """Logits (B, classes, stop - start, J', K') of a slab along the grid's first axis."""
+        corners = self.config.compat == "published"
+        read = self.obelisk(prepared, SampleGrid(shape, align_corners=corners, start=start, stop=stop))
+        return self._classify(read.flatten(2)).unflatten(2, read.shape[2:])
 
     def _classify(self, read: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.norm(read))  # (B, 256, S)
