@@ -29,4 +29,4 @@ def run(
         f"note: {manifest.note}",
     )
     for line in lines:
-        stdout().print(line, markup=False)
+        stdout().print(line, markup=False, soft_wrap=True)

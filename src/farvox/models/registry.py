@@ -56,6 +56,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 4, "classes": 3},
         dims=3,
         input_rule="any size (slices padded inside to a multiple of 16), any channels; K as deep as can be",
+        multiply_adds=43_392,
         note="alpha=0.25: 1,116,059; alpha=1: 1,621,955 (printed: 1,115,606, 1,216,266, 1,619,330); K: thick slices",
     ),
     "dsm-residual": ModelFacts(
@@ -65,6 +66,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 4, "classes": 3},
         dims=3,
         input_rule="any size (slices padded inside to a multiple of 16), any channels; K as deep as can be",
+        multiply_adds=38_640,
         note="unet2d that adds features of neighbouring slices; K should be the axis of thick slices",
     ),
     "obelisk-dense": ModelFacts(
@@ -74,6 +76,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 8},
         dims=3,
         input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        multiply_adds=17_408,
         note="129,536 by the paper's count, without batch norm's scale and shift and the last bias",
     ),
     "obelisk-hybrid": ModelFacts(
@@ -83,6 +86,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 9},
         dims=3,
         input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        multiply_adds=10_217,
         note="variant='visceral': 230,208 with 8 classes; compat='published' runs weights trained by the authors",
     ),
     "obelisk-mlp": ModelFacts(
@@ -92,6 +96,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 8},
         dims=3,
         input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        multiply_adds=16_512,
         note="122,368 by the paper's count; three 1×1 layers take the place of the dense ones",
     ),
     "obelisk-random": ModelFacts(
@@ -101,6 +106,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 8},
         dims=3,
         input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        multiply_adds=17_408,
         note="123,392 by the paper's count; offsets stay as drawn: what learning them is worth",
     ),
     "obelisk-unary": ModelFacts(
@@ -110,6 +116,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 8},
         dims=3,
         input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        multiply_adds=16_384,
         note="126,464 by the paper's count; single offsets: what pairs are worth",
     ),
     "prostate-deeplab": ModelFacts(
@@ -119,6 +126,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 2},
         dims=2,
         input_rule="any size, any channels; 13 neighbouring slices along K of each channel enter together",
+        multiply_adds=824_187,
         note="41,255,953 by the paper's count: one output, four values for each channel of a batch norm",
     ),
     "prostate-unet3d": ModelFacts(
@@ -128,6 +136,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 2},
         dims=3,
         input_rule="any size (padded inside to a multiple of 8), any channels",
+        multiply_adds=55_760,
         note="1,605,381 by the paper's count: one output, four values for each channel of a batch norm",
     ),
     "tiramisu-p3a": ModelFacts(
@@ -137,6 +146,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 2},
         dims=3,
         input_rule="any size (padded inside to a multiple of 8), any channels",
+        multiply_adds=5_328_777,
         note="22,962,289 by the paper's rule (one output, no batch norm), printed with two digits swapped",
     ),
     "tiramisu-p3b": ModelFacts(
@@ -146,6 +156,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 2},
         dims=3,
         input_rule="any size (padded inside to a multiple of 8), any channels",
+        multiply_adds=4_428_645,
         note="23,487,169 by the paper's count: one output, no batch norm",
     ),
     "tiramisu-p4a": ModelFacts(
@@ -155,6 +166,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 2},
         dims=3,
         input_rule="any size (padded inside to a multiple of 16), any channels",
+        multiply_adds=4_341_871,
         note="49,382,353 by the paper's count: one output, no batch norm",
     ),
     "unet-allconv": ModelFacts(
@@ -164,6 +176,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 9},
         dims=3,
         input_rule="any size, any channels",
+        multiply_adds=11_606,
         note="layout of the published TCIA weights; variant='visceral', the paper's Table 1: 877,313 with 8 classes",
     ),
     "unet-allconv-lean": ModelFacts(
@@ -173,6 +186,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 9},
         dims=3,
         input_rule="any size, any channels",
+        multiply_adds=9_439,
         note="Table 1 with the groups the text gives; the paper prints about 220,000",
     ),
     "unet-global": ModelFacts(
@@ -182,6 +196,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 9},
         dims=3,
         input_rule="any size (its coarsest map is resized for the dense layers), any channels; whole scans",
+        multiply_adds=7_605,
         note="printed: 16 M; coarsest=[9,9,9], the text's: 11,944,816; variant='visceral': 13,081,422 with 8 classes",
     ),
     "unet-multiscale": ModelFacts(
@@ -191,6 +206,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 8},
         dims=3,
         input_rule="any size, any channels",
+        multiply_adds=11_070,
         note="printed: 1,250,000, rounded; the text leaves details open, see the file",
     ),
     "unet2d": ModelFacts(
@@ -200,6 +216,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 4, "classes": 3},
         dims=2,
         input_rule="any size (slices padded inside to a multiple of 16), any channels",
+        multiply_adds=38_640,
         note="slices along K one by one: K should be the axis of thick slices",
     ),
     "unet3d": ModelFacts(
@@ -209,6 +226,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 2},
         dims=3,
         input_rule="any size (padded inside to a multiple of 8), any channels",
+        multiply_adds=52_848,
         note="plain 3D U-Net; strides=[[2,2,1],[2,2,2],[2,2,2]] suits scans with thick slices",
     ),
     "vfn": ModelFacts(
@@ -218,6 +236,7 @@ _TABLE: dict[str, ModelFacts] = {
         counted_with={"in_channels": 1, "classes": 2},
         dims=3,
         input_rule="any size (padded inside: slices to a multiple of 16, the fusion to one of 8), any channels",
+        multiply_adds=148_897,
         note="three unet2d along the axes and a 3D network that fuses them; trained in two stages",
         staged=True,
     ),

@@ -1,0 +1,225 @@
+"""Published checkpoints through the bundle: recorded answers, HU to network input, labels, and strangers refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from farvox import Predictor, create_model
+from farvox.bundle import load_bundle
+from farvox.bundle.imports import import_checkpoint, read_checkpoint
+from farvox.data.prepare import to_network_space
+from farvox.errors import BundleError, UsageError
+from farvox.geometry import Grid
+from tests.conftest import real_data
+
+TCIA = ["spleen", "pancreas", "left kidney", "gallbladder", "esophagus", "liver", "stomach", "duodenum"]
+VISCERAL = ["liver", "spleen", "bladder", "left kidney", "right kidney", "left psoas", "right psoas"]
+FILES = {
+    "obeliskhybrid_tcia_fold1": TCIA,
+    "allconvunet_tcia_fold1": TCIA,
+    "obeliskhybrid_visceral_fold1": VISCERAL,
+    "obelisk_visceral_fold1": VISCERAL,
+}
+
+
+def weights(name: str) -> Path:
+    return real_data("obelisk_original_weights") / f"{name}.pth"
+
+
+def golden(name: str) -> tuple[torch.Tensor, torch.Tensor, int]:
+    with np.load(real_data("obelisk_original_weights") / f"{name}_golden.npz") as file:
+        image = torch.from_numpy(file["input_int8"] / file["divisor"]).float()[None, None]
+        return image, torch.from_numpy(file["logits"]), int(file["stride"])
+
+
+def test_the_hybrid_answers_as_recorded(tmp_path: Path) -> None:
+    import_checkpoint(weights("obeliskhybrid_tcia_fold1"), tmp_path / "b")
+    image, expected, step = golden("obeliskhybrid_tcia_fold1")
+    with torch.no_grad():
+        found = Predictor.load(tmp_path / "b", device="cpu").network(image)[0, :, ::step, ::step, ::step]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_the_original_network_answers_as_recorded(tmp_path: Path) -> None:
+    import_checkpoint(weights("obelisk_visceral_fold1"), tmp_path / "b")
+    network = Predictor.load(tmp_path / "b", device="cpu").network
+    entry = load_bundle(tmp_path / "b").manifest.model
+    assert entry.options["smoothing"] == [5, 5, 3]
+    # The recording begins after the smoothing, which is inside our network.
+    inner = create_model(entry.name, 1, 8, **(entry.options | {"smoothing": []})).eval()
+    inner.load_state_dict(network.state_dict())
+    image, expected, _ = golden("obelisk_visceral_fold1")
+    full = F.interpolate(expected[None], size=image.shape[2:], mode="trilinear", align_corners=False)
+    with torch.no_grad():
+        torch.testing.assert_close(inner(image), full, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_labels_are_named_in_the_order_of_the_classes(tmp_path: Path, name: str) -> None:
+    manifest = import_checkpoint(weights(name), tmp_path / "b").manifest
+    assert [(label.value, label.name) for label in manifest.labels] == list(enumerate(["background", *FILES[name]]))
+    assert "MIT" in manifest.licence
+    assert manifest.window is None
+    assert "axis directions" in manifest.note
+    lists = real_data("obelisk_original_weights") / ("TCIA_labels.txt" if "tcia" in name else "VISCERAL_labels.txt")
+    published = [line.split('"')[1] for line in lists.read_text().splitlines() if '"' in line]
+    assert published[1:] == FILES[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "hu", "wanted"),
+    [
+        ("obeliskhybrid_tcia_fold1", [-1024, 0, 1024, 3071], [0, 1, 2, 1 + 3071 / 1024]),
+        ("allconvunet_tcia_fold1", [-1024, 0, 60, 3071], [-1024, 0, 60, 3071]),
+        ("obeliskhybrid_visceral_fold1", [-1000, 0, 50, 3071], [-1, 0, 0.05, 3.071]),
+        ("obelisk_visceral_fold1", [-1000, 0, 50, 3071], [-2, 0, 0.1, 6.142]),
+    ],
+)
+def test_hounsfield_units_become_what_the_authors_fed(
+    tmp_path: Path, name: str, hu: list[int], wanted: list[float]
+) -> None:
+    preparation = import_checkpoint(weights(name), tmp_path / "b").manifest.preparation
+    for value, expected in zip(hu, wanted, strict=True):
+        scan = np.full((1, 12, 8, 10), value, np.int16)
+        space = to_network_space(scan, Grid((12, 8, 10), np.diag([3, 3, 3, 1])), preparation)
+        np.testing.assert_allclose(space.slab(0, 2), expected, rtol=1e-5, atol=1e-6)
+    shape = {"tcia": (144, 144, 144), "obelisk_v": (24, 16, 20), "hybrid_v": (12, 8, 10)}
+    assert space.grid.shape == next(s for key, s in shape.items() if key in name)
+    assert space.grid.axcodes == ("LAI" if "tcia" in name else "RAS")
+
+
+def test_a_labelled_ct_is_segmented_where_its_organs_are(tmp_path: Path) -> None:
+    """A CT with labels by another program: the liver is found on the right side, in the scan's own voxels."""
+    import nibabel as nib
+
+    folder = real_data("single_scans") / "totalsegmentator_ct"
+    image, label = (nib.load(folder / f"{kind}.nii.gz") for kind in ("image", "label"))
+    reference = np.asarray(label.dataobj).astype(int)
+    # The box the authors ask for: tight around the organs they know.
+    inside = np.argwhere(np.isin(reference, (1, 2, 3, 4, 5, 6, 7, 19)))
+    low, high = np.maximum(inside.min(0) - 2, 0), inside.max(0) + 3
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    affine = image.affine.copy()
+    affine[:3, 3] = (image.affine @ [*low, 1])[:3]
+    scan, reference = np.asarray(image.dataobj)[box], reference[box]
+    # The same scan with its axes in another order and direction.
+    turned = np.flip(np.moveaxis(scan, 2, 0), 1)
+    other = affine @ np.array([[0, -1, 0, scan.shape[0] - 1], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+
+    import_checkpoint(weights("obeliskhybrid_tcia_fold1"), tmp_path / "b")
+    predictor = Predictor.load(tmp_path / "b", device="cpu")
+    mask = predictor.segment(np.ascontiguousarray(turned), other)
+    assert mask.shape == turned.shape
+    back = np.moveaxis(np.flip(mask, 1), 0, 2)
+    dice = {}
+    for name, ours, theirs in (("liver", 6, 5), ("spleen", 1, 1), ("gallbladder", 4, 4)):
+        found, wanted = back == ours, reference == theirs
+        dice[name] = 2 * (found & wanted).sum() / (found.sum() + wanted.sum())
+    assert dice["liver"] > 0.9
+    assert dice["spleen"] > 0.7
+    assert dice["gallbladder"] > 0.6
+
+
+class _Evil:
+    """Unpickled without care, this makes a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch {self.trace}",)
+
+
+def _zip_of_text(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+
+
+def _truncated(path: Path) -> None:
+    torch.save({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def _truncated_legacy(path: Path) -> None:
+    torch.save({"a": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "code, zip": (lambda p: torch.save({"a": _Evil(p.with_name("trace"))}, p), "calls for code"),
+    "code, legacy": (
+        lambda p: torch.save({"a": _Evil(p.with_name("trace"))}, p, _use_new_zipfile_serialization=False),
+        "calls for code",
+    ),
+    "code, plain pickle": (lambda p: p.write_bytes(pickle.dumps(_Evil(p.with_name("trace")), 2)), "nothing"),
+    "code, new pickle": (lambda p: p.write_bytes(pickle.dumps(_Evil(p.with_name("trace")), 5)), "nothing"),
+    "whole module": (lambda p: torch.save(torch.nn.Linear(2, 2), p), "calls for code (torch.nn.modules.linear.Linear)"),
+    "missing": (lambda p: None, "no checkpoint file"),
+    "folder": (lambda p: p.mkdir(), "no checkpoint file"),
+    "empty": (lambda p: p.write_bytes(b""), "damaged"),
+    "text": (lambda p: p.write_text("hello"), "damaged"),
+    "truncated": (_truncated, "damaged"),
+    "truncated legacy": (_truncated_legacy, "damaged"),
+    "zip of something else": (_zip_of_text, "damaged"),
+    "list": (lambda p: torch.save([torch.zeros(2)], p), "something else than named tensors"),
+    "tensor": (lambda p: torch.save(torch.zeros(2), p), "something else than named tensors"),
+    "nested": (lambda p: torch.save({"state_dict": {"a": torch.zeros(2)}}, p), "something else than named tensors"),
+    "other network": (lambda p: torch.save({"conv.weight": torch.zeros(2, 2)}, p), "unknown layout"),
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_a_stranger_is_named_and_nothing_of_it_runs(tmp_path: Path, stranger: str) -> None:
+    make, word = STRANGERS[stranger]
+    path = tmp_path / "weights.pth"
+    make(path)
+    with pytest.raises(BundleError) as error:
+        import_checkpoint(path, tmp_path / "bundle")
+    assert word in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 1
+    assert not (tmp_path / "trace").exists()
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_trap_would_have_sprung(tmp_path: Path) -> None:
+    torch.save({"a": _Evil(tmp_path / "trace")}, tmp_path / "weights.pth")
+    torch.load(tmp_path / "weights.pth", weights_only=False)
+    assert (tmp_path / "trace").exists()
+
+
+def test_unfitting_and_broken_weights_are_refused(tmp_path: Path) -> None:
+    state = read_checkpoint(weights("obeliskhybrid_tcia_fold1"))
+    changes = {
+        "shape": ({"conv0.weight": torch.zeros(4, 1, 3, 3, 2)}, "shape"),
+        "nan": ({"conv0.bias": torch.full((4,), torch.nan)}, "NaN or infinite"),
+        "channels": ({"conv0.weight": torch.zeros(4, 2, 3, 3, 3)}, "allowed"),
+    }
+    for name, (change, word) in changes.items():
+        torch.save({**state, **change}, tmp_path / name)
+        with pytest.raises(BundleError, match=word) as error:
+            import_checkpoint(tmp_path / name, tmp_path / "bundle")
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "bundle").exists()
+
+
+def test_only_a_bundle_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    import_checkpoint(weights("obeliskhybrid_tcia_fold1"), out)
+    import_checkpoint(weights("allconvunet_tcia_fold1"), out)
+    assert load_bundle(out).manifest.model.name == "unet-allconv"
+    (out / "thesis.docx").write_text("x")
+    for place in (out, tmp_path / "out" / "thesis.docx"):
+        with pytest.raises(UsageError, match="not a bundle"):
+            import_checkpoint(weights("allconvunet_tcia_fold1"), place)
+    assert (out / "thesis.docx").read_text() == "x"

@@ -1,0 +1,102 @@
+"""`farvox profile` and `farvox models` as a person would type them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from farvox import list_models
+from farvox.bundle import load_bundle, save_bundle
+from farvox.bundle.manifest import ModelEntry
+from farvox.models import create_model, model_facts
+from tests.predict.networks import identity_bundle
+from tests.train.runs import FARVOX, farvox
+
+KEYS = {"parameters", "multiply_adds_per_voxel", "seconds_per_voxel", "peak_memory_mb", "receptive_field"}
+
+
+def test_the_2d_network_as_its_paper_counts_it() -> None:
+    done = farvox("profile", "unet2d", "--size", "32", "32", "2", "--json", "--repeats", "2")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["multiply_adds_per_voxel"] == 38_640
+    assert document["parameters"] == 1_082_211
+    assert document["receptive_field"] == [32, 32, 1]
+    assert document["receptive_field_cut_by_size"] == [True, True, False]
+    assert document["seconds_per_voxel"] * 32 * 32 * 2 == pytest.approx(document["seconds"])
+    assert document.keys() >= KEYS
+    text = farvox("profile", "unet2d", "--size", "32", "32", "2", "--repeats", "1").stdout
+    assert "38,640 per voxel" in text
+    assert "32+×32+×1 voxels" in text
+
+
+def test_options_channels_and_classes_reach_the_network() -> None:
+    options = ("--set", "widths=[4, 8]", "--channels", "3", "--classes", "5")
+    document = json.loads(farvox("profile", "unet3d", "--size", "8", "8", "8", *options, "--json").stdout)
+    network = create_model("unet3d", 3, 5, widths=[4, 8])
+    assert document["parameters"] == sum(p.numel() for p in network.parameters())
+    assert document["widths"] == [4, 8]
+    assert document["statistics_over_the_image"] is True
+
+
+def test_a_bundle_is_profiled_as_it_was_trained(tmp_path: Path) -> None:
+    made = identity_bundle({1: "a", 2: "b"}, (1, 1, 2))
+    network = create_model("unet3d", classes=3, widths=[4, 8])
+    entry = ModelEntry(name="unet3d", in_channels=1, classes=3, options={"widths": [4, 8]})
+    save_bundle(tmp_path / "b", network, made.manifest.model_copy(update={"model": entry}), made.recipe)
+    assert load_bundle(tmp_path / "b").manifest.window == (16, 16, 16)
+    document = json.loads(farvox("profile", tmp_path / "b", "--json").stdout)
+    assert document["size"] == [16, 16, 16]
+    assert document["parameters"] == sum(p.numel() for p in network.parameters())
+    refused = farvox("profile", tmp_path / "b", "--classes", "4")
+    assert refused.returncode == 2
+    assert "with a bundle" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["unet9d"], "no network is called 'unet9d'; to mend: known"),
+        (["unet2d", "--set", "colour=red"], "has no option 'colour'"),
+        (["unet2d", "--set", "colour"], "option=value"),
+        (["unet2d", "--classes", "1"], "classes=1"),
+        (["unet2d", "--channels", "0"], "in_channels=0"),
+        (["unet2d", "--size", "0", "4", "4"], "--size 0 4 4"),
+        (["obelisk-hybrid", "--set", "variant=tcai"], "did you mean 'tcia'"),
+        (["unet2d", "--size", "4", "4"], "--size"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments: list[str], word: str) -> None:
+    done = farvox("profile", *arguments)
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_list_says_what_there_is_and_costs() -> None:
+    document = json.loads(farvox("models", "--json").stdout)
+    assert list(document) == list_models()
+    for name, facts in document.items():
+        assert facts["multiply_adds"] == model_facts(name).multiply_adds > 0
+        assert facts["paper"]
+        assert len(facts["smallest"]) == 3
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_list_fits_a_terminal_a_line_a_network(columns: int) -> None:
+    done = subprocess.run(
+        [*FARVOX, "models"], capture_output=True, text=True, env={**os.environ, "COLUMNS": str(columns)}, check=True
+    )
+    lines = done.stdout.rstrip("\n").splitlines()
+    assert len(lines) == 2 + len(list_models())
+    assert max(map(len, lines)) <= columns
+    for name in list_models():
+        (line,) = (line for line in lines if line.split()[0] == name)
+        facts = model_facts(name)
+        assert f"{facts.parameters:,}" in line
+        assert f"{facts.multiply_adds:,}" in line
+        assert facts.paper[:12] in line
