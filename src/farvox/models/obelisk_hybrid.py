@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import Obelisk, PointwiseDense, Triple, crop_to, pad_to_multiple
+from farvox.blocks import FewChannelUnit, Obelisk, PointwiseDense, Triple, box_smooth, crop_to, pad_to_multiple
 from farvox.errors import ModelError, nearest
 from farvox.ops import SampleGrid
 
@@ -89,7 +89,7 @@ class ObeliskHybrid(nn.Module):
         super().__init__()
         self.config = config
         layout, slope = config.layout, config.layout.slope
-        self.encode_full = _unit(config.in_channels, 4, slope)
+        self.encode_full = FewChannelUnit(config.in_channels, 4, slope)
         self.encode_half = nn.Sequential(_unit(4, 16, slope, stride=2), _unit(16, 16, slope))
         self.encode_quarter = nn.Sequential(
             _unit(16, 32, slope, stride=2), *(_unit(32, 32, slope) for _ in range(layout.quarter_convs - 1))
@@ -102,7 +102,7 @@ class ObeliskHybrid(nn.Module):
         self.activation = nn.LeakyReLU(layout.dense_slope)
         self.decode_quarter = _unit(32 + 32, 32, slope)
         self.decode_half = _unit(32 + layout.near_width + 16, layout.half_width, slope)
-        self.decode_full = _unit(layout.half_width + 4, config.classes, slope) if layout.decode_full else None
+        self.decode_full = FewChannelUnit(layout.half_width + 4, config.classes, slope) if layout.decode_full else None
         self.head = nn.Conv3d(config.classes if layout.decode_full else layout.half_width, config.classes, 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -116,11 +116,10 @@ class ObeliskHybrid(nn.Module):
         i, j, k = quarter.shape[2:]
         near_grid, far_grid = self.config.grids((i, j, k), ((i + 1) // 2, (j + 1) // 2, (k + 1) // 2))
 
-        seen = full if layout.near_sees_features else _smooth(x)
+        smooth = box_smooth(x, 3)
+        seen = full if layout.near_sees_features else smooth
         near = self.near_dense(self.activation(self.near(seen, near_grid)))  # (B, 16 or 32, I/4, J/4, K/4)
-        seen = x
-        for _ in range(layout.far_smoothings):
-            seen = _smooth(seen)
+        seen = box_smooth(smooth, 3) if layout.far_smoothings == 2 else smooth
         far = self.far_dense(self.activation(self.far(seen, far_grid)))  # (B, 32, I/8, J/8, K/8)
 
         y = self.decode_quarter(torch.cat((quarter, _resize(far, quarter)), 1))  # (B, 32, I/4, J/4, K/4)
@@ -129,8 +128,7 @@ class ObeliskHybrid(nn.Module):
         )  # (B, 12 or 32, I/2, J/2, K/2)
         if self.decode_full is None:
             return crop_to(_resize(self.head(y), x), image.shape[2:])
-        y = self.decode_full(torch.cat((_resize(y, full), full), 1))  # (B, classes, I, J, K)
-        return crop_to(self.head(y), image.shape[2:])
+        return crop_to(self.decode_full(full, coarse=y, head=self.head), image.shape[2:])
 
 
 def build(in_channels: int, classes: int, variant: str = "tcia", compat: str = "none") -> ObeliskHybrid:
@@ -153,11 +151,6 @@ def _unit(in_channels: int, out_channels: int, slope: float, stride: int = 1) ->
         nn.BatchNorm3d(out_channels),
         nn.LeakyReLU(slope),
     )
-
-
-def _smooth(image: torch.Tensor) -> torch.Tensor:
-    # Zeros are put on by hand because pooling that pads refuses axes shorter than its window.
-    return F.avg_pool3d(F.pad(image, (1,) * 6), 3, stride=1)
 
 
 def _resize(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

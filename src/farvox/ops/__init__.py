@@ -1,6 +1,7 @@
-"""Sampling operations, a folder each: a plain reference, and faster backends beside it."""
+"""Operations networks are built on, a folder each: a plain reference, and faster backends beside it."""
 
 from farvox.ops.depth_shift import depth_shift
+from farvox.ops.few_channels import few_channel_conv
 from farvox.ops.sparse_sample import SampleGrid, sparse_conv, sparse_sample
 
-__all__ = ["SampleGrid", "depth_shift", "sparse_conv", "sparse_sample"]
+__all__ = ["SampleGrid", "depth_shift", "few_channel_conv", "sparse_conv", "sparse_sample"]

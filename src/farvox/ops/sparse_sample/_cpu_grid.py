@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from farvox.ops.sparse_sample import _cpu_grid_kernels as kernels
 from farvox.ops.sparse_sample._cpu_plan import Block, Slab, blocks, plan_grid, reach, tiles, voxels_per_unit
 from farvox.ops.sparse_sample._cpu_product import Product, room, volumes
-from farvox.ops.sparse_sample._threads import share_out
 from farvox.ops.sparse_sample.places import SampleGrid
+from farvox.ops.threads import share_out
 
 _TILE_VALUES = 1 << 18
 """Features computed at a time by each thread: 1 MB, about a core's own cache."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from farvox.ops.sparse_sample import _cpu_point_kernels as kernels
 from farvox.ops.sparse_sample._cpu_product import Product, room, volumes
-from farvox.ops.sparse_sample._threads import share_out
+from farvox.ops.threads import share_out
 from farvox.types import Array
 
 _TILE_VALUES = 1 << 18

@@ -20,7 +20,7 @@ _pool_lock = threading.Lock()
 def share_out(work: Callable[[T], None], items: Iterable[T]) -> None:
     """Call `work` on every item, on `torch.get_num_threads()` threads at most; the first error is raised.
 
-    Inside `work` torch uses one thread. With a single thread or item everything happens in the caller.
+    Inside `work` torch uses one thread and records no gradients. A single item, or thread, is worked on in the caller.
     """
     items = list(items)
     threads = torch.get_num_threads()
@@ -28,7 +28,13 @@ def share_out(work: Callable[[T], None], items: Iterable[T]) -> None:
         for item in items:
             work(item)
         return
-    for future in [_threads(threads).submit(work, item) for item in items]:
+    inference = torch.is_inference_mode_enabled()
+
+    def work_as_caller(item: T) -> None:
+        with torch.inference_mode(inference), torch.no_grad():
+            work(item)
+
+    for future in [_threads(threads).submit(work_as_caller, item) for item in items]:
         future.result()
 
 

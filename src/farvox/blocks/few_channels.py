@@ -1,0 +1,53 @@
+"""The convolution unit for full-size maps of few channels: learned step after step, answered in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from farvox.ops import few_channel_conv
+
+
+class FewChannelUnit(nn.Sequential):
+    """3×3×3 convolution, batch norm, leaky ReLU.
+
+    In evaluation without gradients batch norm is folded into the convolution, and all is one pass over the volume,
+    the enlarging of coarser maps before it and a 1×1×1 convolution behind it included.
+
+    Args:
+        in_channels: Input channels, those of the coarser map included.
+        out_channels: Output channels.
+        slope: Of the leaky ReLU below zero.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, slope: float) -> None:
+        super().__init__(
+            nn.Conv3d(in_channels, out_channels, 3, padding=1), nn.BatchNorm3d(out_channels), nn.LeakyReLU(slope)
+        )
+        self._slope = slope
+
+    def forward(
+        self, image: torch.Tensor, coarse: torch.Tensor | None = None, head: nn.Conv3d | None = None
+    ) -> torch.Tensor:
+        """(B, C, I, J, K), and coarser maps (B, D, i, j, k) put before it → (B, out_channels or head's, I, J, K)."""
+        if self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(image.device.type):
+            if coarse is not None:
+                coarse = F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=False)
+                image = torch.cat((coarse, image), 1)
+            y = super().forward(image)
+            return y if head is None else head(y)
+        conv: Any = self[0]
+        norm: Any = self[1]
+        factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        return few_channel_conv(
+            image,
+            conv.weight * factor[:, None, None, None, None],
+            (conv.bias - norm.running_mean) * factor + norm.bias,
+            slope=self._slope,
+            coarse=coarse,
+            head_weight=None if head is None else head.weight.flatten(1),
+            head_bias=None if head is None else head.bias,
+        )

@@ -1,0 +1,28 @@
+"""Smoothing by averages over cubes, as it stands before sparse kernels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def box_smooth(image: torch.Tensor, size: int) -> torch.Tensor:
+    """Average over size³ voxels, zeros outside; the same as average pooling with stride 1, and far quicker on CPUs.
+
+    Args:
+        image: (B, C, I, J, K).
+        size: Width of the cube, voxels, odd.
+
+    Returns:
+        The same shape.
+    """
+    if size == 1:
+        return image
+    padded = F.pad(image, (size // 2,) * 6)
+    for axis in (2, 3, 4):
+        length = padded.shape[axis] - size + 1
+        total = padded.narrow(axis, 0, length) + padded.narrow(axis, 1, length)
+        for shift in range(2, size):
+            total.add_(padded.narrow(axis, shift, length))
+        padded = total
+    return padded * (1 / size**3)

@@ -1,0 +1,71 @@
+"""What blocks call: arguments checked, the fast way taken where nothing is to be learned."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+
+from farvox.errors import UsageError
+from farvox.ops.few_channels import reference
+
+
+def few_channel_conv(
+    image: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    *,
+    slope: float = 0.0,
+    coarse: torch.Tensor | None = None,
+    head_weight: torch.Tensor | None = None,
+    head_bias: torch.Tensor | None = None,
+    backend: str = "auto",
+) -> torch.Tensor:
+    """Enlarge and join, 3×3×3 convolution, leaky ReLU and a 1×1×1 convolution in one pass.
+
+    Args:
+        image: (B, C, I, J, K).
+        weight: (O, D + C, 3, 3, 3); zero padding of one voxel.
+        bias: (O,).
+        slope: Of the leaky ReLU below zero; 1 for none.
+        coarse: (B, D, i, j, k), enlarged trilinearly to the image's size (half-pixel centres), put before its channels.
+        head_weight: (H, O) of the 1×1×1 convolution that ends it.
+        head_bias: (H,).
+        backend: "reference", "cpu" (inference in float32), or "auto" for the fastest that can run.
+
+    Returns:
+        (B, O or H, I, J, K).
+
+    Raises:
+        UsageError: Channels that do not fit, or a backend that cannot run.
+    """
+    channels = image.shape[1] + (0 if coarse is None else coarse.shape[1])
+    if weight.shape[1:] != (channels, 3, 3, 3):
+        raise UsageError(f"weight of shape {tuple(weight.shape)}", allowed=f"(O, {channels}, 3, 3, 3)")
+    tensors = [t for t in (image, weight, bias, coarse, head_weight, head_bias) if t is not None]
+    reason = _why_not(tensors)
+    if backend not in ("auto", "reference", "cpu"):
+        raise UsageError(f"no backend '{backend}'", allowed="auto, reference, cpu")
+    if backend == "cpu" and reason is not None:
+        raise UsageError(f"backend 'cpu' cannot run: {reason}", remedy="take 'reference' or 'auto'")
+    if backend == "reference" or reason is not None:
+        return reference.conv(image, weight, bias, slope, coarse, head_weight, head_bias)
+    from farvox.ops.few_channels import cpu
+
+    return cpu.conv(image, weight, bias, slope, coarse, head_weight, head_bias)
+
+
+def _why_not(tensors: list[torch.Tensor]) -> str | None:
+    if torch.compiler.is_compiling():
+        return "a graph is being recorded"
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return "gradients are for the reference"
+    if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in tensors):
+        return "it takes float32 on the CPU"
+    return _without_numba()
+
+
+@cache
+def _without_numba() -> str | None:
+    return "numba is not installed" if find_spec("numba") is None else None
