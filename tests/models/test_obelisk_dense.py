@@ -100,7 +100,7 @@ def test_gradients_reach_the_kernel_from_points() -> None:
 def test_inference_without_gradients_answers_as_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
     network, image = made("obelisk-dense"), noise(2, 1, 15, 9, 11)
     whole = network(image).detach()
-    for points in (1, 65, 1 << 16):  # slabs of one, two and all rows of 5 × 6 grid points
+    for points in (1, 65, 1 << 17):  # slabs of one, two and all rows of 5 × 6 grid points
         monkeypatch.setattr("farvox.models.obelisk_dense._SLAB_POINTS", points)
         monkeypatch.setattr("farvox.models.obelisk_dense._CACHED_POINTS", 1 + points // 3)
         with torch.no_grad():
