@@ -10,12 +10,15 @@ from torch import nn
 
 from farvox.ops import few_channel_conv
 
+_FEW = 16
+"""Outputs up to which one pass is faster than a library's convolution, which pads to this many."""
+
 
 class FewChannelUnit(nn.Sequential):
     """3×3×3 convolution, batch norm, leaky ReLU.
 
-    In evaluation without gradients batch norm is folded into the convolution, and all is one pass over the volume,
-    the enlarging of coarser maps before it and a 1×1×1 convolution behind it included.
+    In evaluation without gradients, up to 16 outputs, batch norm is folded into the convolution, and all is one pass
+    over the volume, the enlarging of coarser maps before it and a 1×1×1 convolution behind it included.
 
     Args:
         in_channels: Input channels, those of the coarser map included.
@@ -27,13 +30,14 @@ class FewChannelUnit(nn.Sequential):
         super().__init__(
             nn.Conv3d(in_channels, out_channels, 3, padding=1), nn.BatchNorm3d(out_channels), nn.LeakyReLU(slope)
         )
-        self._slope = slope
+        self._slope, self._outputs = slope, out_channels
 
     def forward(
         self, image: torch.Tensor, coarse: torch.Tensor | None = None, head: nn.Conv3d | None = None
     ) -> torch.Tensor:
         """(B, C, I, J, K), and coarser maps (B, D, i, j, k) put before it → (B, out_channels or head's, I, J, K)."""
-        if self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(image.device.type):
+        learning = self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(image.device.type)
+        if learning or self._outputs > _FEW:
             if coarse is not None:
                 coarse = F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=False)
                 image = torch.cat((coarse, image), 1)

@@ -90,7 +90,7 @@ class ObeliskHybrid(nn.Module):
         self.config = config
         layout, slope = config.layout, config.layout.slope
         self.encode_full = FewChannelUnit(config.in_channels, 4, slope)
-        self.encode_half = nn.Sequential(_unit(4, 16, slope, stride=2), _unit(16, 16, slope))
+        self.encode_half = nn.Sequential(_unit(4, 16, slope, stride=2), FewChannelUnit(16, 16, slope))
         self.encode_quarter = nn.Sequential(
             _unit(16, 32, slope, stride=2), *(_unit(32, 32, slope) for _ in range(layout.quarter_convs - 1))
         )
@@ -101,7 +101,7 @@ class ObeliskHybrid(nn.Module):
         self.far_dense = PointwiseDense(128, 32, slope=layout.dense_slope)
         self.activation = nn.LeakyReLU(layout.dense_slope)
         self.decode_quarter = _unit(32 + 32, 32, slope)
-        self.decode_half = _unit(32 + layout.near_width + 16, layout.half_width, slope)
+        self.decode_half = FewChannelUnit(32 + layout.near_width + 16, layout.half_width, slope)
         self.decode_full = FewChannelUnit(layout.half_width + 4, config.classes, slope) if layout.decode_full else None
         self.head = nn.Conv3d(config.classes if layout.decode_full else layout.half_width, config.classes, 1)
 
@@ -123,9 +123,7 @@ class ObeliskHybrid(nn.Module):
         far = self.far_dense(self.activation(self.far(seen, far_grid)))  # (B, 32, I/8, J/8, K/8)
 
         y = self.decode_quarter(torch.cat((quarter, _resize(far, quarter)), 1))  # (B, 32, I/4, J/4, K/4)
-        y = self.decode_half(
-            torch.cat((_resize(y, half), _resize(near, half), half), 1)
-        )  # (B, 12 or 32, I/2, J/2, K/2)
+        y = self.decode_half(half, coarse=torch.cat((y, near), 1))  # (B, 12 or 32, I/2, J/2, K/2)
         if self.decode_full is None:
             return crop_to(_resize(self.head(y), x), image.shape[2:])
         return crop_to(self.decode_full(full, coarse=y, head=self.head), image.shape[2:])
