@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from farvox.blocks.fold import fold_norm_behind
 from farvox.ops import few_channel_conv
 
 _FEW = 16
@@ -44,12 +45,11 @@ class FewChannelUnit(nn.Sequential):
             y = super().forward(image)
             return y if head is None else head(y)
         conv: Any = self[0]
-        norm: Any = self[1]
-        factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        weight, bias = fold_norm_behind(self[1], conv.weight, conv.bias)
         return few_channel_conv(
             image,
-            conv.weight * factor[:, None, None, None, None],
-            (conv.bias - norm.running_mean) * factor + norm.bias,
+            weight,
+            bias,
             slope=self._slope,
             coarse=coarse,
             head_weight=None if head is None else head.weight.flatten(1),

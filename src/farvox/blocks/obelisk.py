@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+from farvox.blocks.fold import fold_norm_before
 from farvox.errors import ModelError
-from farvox.ops import SampleGrid, sparse_conv
+from farvox.ops import SampleGrid, Step, pointwise_chain, sparse_conv
 
 
 class Obelisk(nn.Module):
@@ -82,12 +84,21 @@ class PointwiseDense(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(_pointwise(in_channels + growth * n, growth, slope) for n in range(layers))
         self.gather = _pointwise(in_channels + growth * layers, out_channels, slope)
+        self._slope = slope
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Every position on its own."""
+        if not (self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)):
+            steps = [self._step(layer, behind=True) for layer in self.layers]
+            steps.append(self._step(self.gather, behind=False))
+            return pointwise_chain(x.flatten(2), steps).unflatten(2, x.shape[2:])
         for layer in self.layers:
             x = torch.cat((x, layer(x)), 1)
         return self.gather(x)
+
+    def _step(self, layer: Any, behind: bool) -> Step:
+        weight, bias = fold_norm_before(layer[0], layer[1].weight.flatten(1))
+        return Step(weight, bias, self._slope, behind)
 
 
 def _pointwise(in_channels: int, out_channels: int, slope: float) -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 from farvox.ops.depth_shift import depth_shift
 from farvox.ops.few_channels import few_channel_conv
+from farvox.ops.pointwise import Step, pointwise_chain
 from farvox.ops.sparse_sample import SampleGrid, sparse_conv, sparse_sample
 
-__all__ = ["SampleGrid", "depth_shift", "few_channel_conv", "sparse_conv", "sparse_sample"]
+__all__ = ["SampleGrid", "Step", "depth_shift", "few_channel_conv", "pointwise_chain", "sparse_conv", "sparse_sample"]

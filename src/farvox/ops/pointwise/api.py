@@ -1,0 +1,51 @@
+"""What blocks call, and the layers they call it with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from farvox.ops.pointwise import cpu, reference
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer: y = leaky(weight · x + bias).
+
+    Args:
+        weight: (O, C), or (C,) for a factor a channel.
+        bias: (O,) or (C,).
+        slope: Of the leaky ReLU below zero; 1 for none, 0 for a plain ReLU.
+        behind: Whether y is put behind the channels of x; otherwise it takes their place.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    slope: float = 1.0
+    behind: bool = False
+
+    def detached(self) -> Step:
+        """Without gradients."""
+        return Step(self.weight.detach(), self.bias.detach(), self.slope, self.behind)
+
+
+def pointwise_chain(x: torch.Tensor, steps: Sequence[Step]) -> torch.Tensor:
+    """Take every position through a chain of layers.
+
+    Without gradients on a CPU in float32 a few thousand positions go through all layers at a time; otherwise a layer
+    is applied to all positions after the other.
+
+    Args:
+        x: (B, C, S).
+        steps: The layers, batch norm folded in.
+
+    Returns:
+        (B, C', S).
+    """
+    steps = tuple(steps)
+    learning = torch.is_grad_enabled() and (x.requires_grad or any(step.weight.requires_grad for step in steps))
+    if learning or torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
+        return reference.chain(x, steps)
+    return cpu.chain(x, steps)
