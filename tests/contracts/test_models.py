@@ -197,13 +197,14 @@ def test_bfloat16_autocast_stays_close(name: str, options: dict[str, Any]) -> No
     for module in network.modules():
         if "Dropout" in type(module).__name__:
             module.eval()  # its mask is another one in another arithmetic
-    # No level may be 2 long along the first axis: oneDNN (with torch 2.13) then reads memory nobody wrote when it
-    # computes the bfloat16 gradient of a 3D convolution's weights, and gives NaN at random.
-    image = _image(2, 1, 48, 16, 16)
+    image = _image(2, 1, 32, 16, 16)
     expected = network(image).detach()
-    with torch.autocast("cpu", torch.bfloat16):
-        found = network(image)
-    found.float().square().mean().backward()
+    # Without oneDNN: that of torch 2.13 reads memory nobody wrote when it computes the bfloat16 gradient of a 3D
+    # convolution's weights for some very small maps (2 long along the first axis, for one), and gives NaN at random.
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(image)
+        found.float().square().mean().backward()
     error = (found.float() - expected).square().mean().sqrt() / expected.std()
     assert error < (0.25 if name in DEEP else 0.05)
     assert all(torch.isfinite(weight.grad).all() for weight in _trained(network).values())
