@@ -27,8 +27,10 @@ _SAME_VIEW = (
     "offsets are fractions of the scan: crop or pad scans to about 468×345×480 mm (right–left, front–back, height)"
 )
 _TURNED = "axis directions are not recorded with the weights; {}"
-_LAI = _TURNED.format("left, anterior, inferior was found on a labelled CT: all other flips fit clearly worse")
-_RAS = _TURNED.format("right, anterior, superior fitted best on two partial CT scans, narrowly so from front to back")
+_LAI = _TURNED.format("left, anterior, inferior fits a labelled CT, every other choice clearly less")
+_RAS = _TURNED.format("right, anterior, superior fits labelled CTs best")
+# Found on two scans with the original network: the liver comes out on the patient's right, "left kidney" beside it.
+_SIDES = "label names are the published ones, but left and right of kidneys and psoas came out exchanged on two CTs"
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,14 @@ _KNOWN: dict[tuple[str, str | None], _Published] = {
         _MEDIA,
         _VISCERAL,
         _ct(0, 1000, spacing=(3, 3, 3), pooled=True),
-        f"{_SAME_VIEW}; {_RAS}",
+        f"{_SAME_VIEW}; {_RAS}; {_SIDES}",
     ),
     ("obelisk-dense", None): _Published(
         _VISCERAL_SET,
         _MIDL,
         _VISCERAL,
         _ct(0, 500, spacing=(1.5, 1.5, 1.5)),
-        f"{_SAME_VIEW}; {_RAS}",
+        f"{_SAME_VIEW}; {_RAS}; {_SIDES}",
     ),
 }
 

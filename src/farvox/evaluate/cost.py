@@ -74,7 +74,8 @@ def multiply_adds(make: Callable[[], nn.Module], in_channels: int, size: Size) -
         network = make().eval()
         image = torch.zeros(1, in_channels, *size)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
-    with torch.no_grad(), counter:
+    # With gradients, so that blocks go their plain way and not one that is rewritten for inference.
+    with torch.enable_grad(), counter:
         network(image)
     return counter.get_total_flops() // 2
 
@@ -82,8 +83,8 @@ def multiply_adds(make: Callable[[], nn.Module], in_channels: int, size: Size) -
 def measure_speed(network: nn.Module, in_channels: int, size: Size, repeats: int = 5) -> Speed:
     """Time and memory of passes over one image, on the device the network is on.
 
-    On a CPU the memory is that of the process, looked at every millisecond; first passes, in which libraries set
-    themselves up, count for the memory and not for the time.
+    On a CPU the memory is that of the process, looked at every millisecond. A pass over a small image comes first, in
+    which libraries set themselves up and compile.
 
     Args:
         network: In eval mode.
@@ -93,6 +94,8 @@ def measure_speed(network: nn.Module, in_channels: int, size: Size, repeats: int
     """
     device = next(network.parameters()).device
     gc.collect()
+    with torch.inference_mode():
+        network(torch.randn(1, in_channels, *(min(n, 16) for n in size), device=device))
     with torch.inference_mode(), _Watch(device) as watch:
         image = torch.randn(1, in_channels, *size, device=device)
         network(image)
@@ -149,7 +152,7 @@ def training_bytes(make: Callable[[], nn.Module], in_channels: int, size: Size) 
     with torch.device("meta"):
         network = make().eval()
         image = torch.zeros(1, in_channels, *size)
-    with torch.no_grad(), _Outputs() as outputs:
+    with torch.enable_grad(), _Outputs() as outputs:
         network(image)
     return outputs.bytes
 
