@@ -99,11 +99,19 @@ def _blend4(source, at, w, target):
 
 
 @kernel
-def _dot(a, b):
-    total = np.float32(0)
-    for t in range(len(a)):
-        total += a[t] * b[t]
-    return total
+def _dots4(run, source, at, d):
+    """Dot products of a run with four others."""
+    n = len(run)
+    s0, s1 = source[at[0] : at[0] + n], source[at[1] : at[1] + n]
+    s2, s3 = source[at[2] : at[2] + n], source[at[3] : at[3] + n]
+    d0, d1, d2, d3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    for t in range(n):
+        value = run[t]
+        d0 += value * s0[t]
+        d1 += value * s1[t]
+        d2 += value * s2[t]
+        d3 += value * s3[t]
+    d[0], d[1], d[2], d[3] = d0, d1, d2, d3
 
 
 @kernel
@@ -219,8 +227,9 @@ def adjoint_runs(
                     _clear_columns(run, pitch, kb - ka, ka)
                 n = len(run)
                 if len(moves):
-                    for c in range(8):
-                        d[c] = sign * _dot(run, flat[at[c] : at[c] + n])
+                    _dots4(run, flat, at[:4], d[:4])
+                    _dots4(run, flat, at[4:], d[4:])
+                    d *= sign
                     gi, gj = 1 - fj, 1 - fi
                     moves[r, 0] += gi * ((1 - fk) * (d[4] - d[0]) + fk * (d[5] - d[1]))
                     moves[r, 0] += fj * ((1 - fk) * (d[6] - d[2]) + fk * (d[7] - d[3]))
@@ -307,8 +316,7 @@ def adjoint_rows(
                     run = spread[begin:end]
                     n = len(run)
                     if len(moves):
-                        for c in range(4):
-                            d[c] = _dot(run, flat[at[c] : at[c] + n])
+                        _dots4(run, flat, at, d)
                         moves[r, 0] += (1 - fj) * (d[2] - d[0]) + fj * (d[3] - d[1])
                         moves[r, 1] += (1 - fi) * (d[1] - d[0]) + fi * (d[3] - d[2])
                         _blend4(flat, at, w, row[begin:end])
