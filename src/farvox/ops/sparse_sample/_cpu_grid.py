@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 
 from farvox.ops.sparse_sample import _cpu_grid_kernels as kernels
 from farvox.ops.sparse_sample._cpu_plan import Block, Slab, blocks, plan_grid, reach, tiles, voxels_per_unit
-from farvox.ops.sparse_sample._cpu_product import Product, room, volumes
+from farvox.ops.sparse_sample._cpu_product import Product, borrow, give_back, volumes
 from farvox.ops.sparse_sample.places import SampleGrid
 from farvox.ops.threads import share_out
+from farvox.types import Array
 
 _TILE_VALUES = 1 << 18
 """Features computed at a time by each thread: 1 MB, about a core's own cache."""
@@ -71,6 +73,7 @@ class GridWalk:
                 grad_offsets += torch.from_numpy(moves).view(grad_offsets.shape)
             if grad_weight is not None and share.grad_weight is not None:
                 grad_weight += share.grad_weight
+            share.release()
 
     def _answer(self, product: Product | None, out: torch.Tensor, block: Block) -> None:
         slab = reach(self.plan, block)
@@ -93,6 +96,7 @@ class GridWalk:
                 product.add(features, first * self.count, totals[tile])
                 if last:
                     _part(out, tile)[:] = share.without_margin(totals.pop(tile), tile)
+        share.release()
 
     def _gather(self, shares: list[_Share], first: int, grad_image: torch.Tensor) -> None:
         """Add the shares' slabs to the image's gradient, to each plane in the same order."""
@@ -118,8 +122,18 @@ class _Share:
         rows = walk.channels * walk.count
         self.tiles = list(tiles(block, slab.width, max(_LEAST_POSITIONS, _TILE_VALUES // rows)))
         self._largest = rows * max(self._positions(tile) for tile in self.tiles)
-        self._features = room(self._largest)
-        self._voxels = np.empty((walk.channels, *slab.shape), np.float32)
+        self._borrowed: list[Array] = []
+        self._features = torch.from_numpy(self._borrow(self._largest))
+        self._voxels = self._borrow(walk.channels, *slab.shape)
+
+    def _borrow(self, *shape: int) -> Array:
+        self._borrowed.append(borrow(prod(shape)))
+        return self._borrowed[-1].reshape(shape)
+
+    def release(self) -> None:
+        """Give back what was borrowed; the share is of no use after that."""
+        for array in self._borrowed:
+            give_back(array)
 
     def load(self, first: int) -> None:
         """Take the slab of channels `first` and following."""
@@ -145,10 +159,11 @@ class _Share:
         self, image: bool, offsets: bool, weight: torch.Tensor | None, grad: torch.Tensor, weighed: bool
     ) -> None:
         """Make room for gradients; where weights come first, lay out what all channels start from."""
-        self.grad_voxels = np.empty(self._voxels.shape if image else (len(self._voxels), 0, 0, 0, 0, 0), np.float32)
+        shape = self._voxels.shape if image else (len(self._voxels), 0, 0, 0, 0, 0)
+        self.grad_voxels = self._borrow(*shape)
         self.moves = np.zeros((self._walk.count * self._walk.reads if offsets else 0, 3))
-        self.grad_weight = None if weight is None else room(*weight.shape)
-        self._back = room(self._largest)
+        self.grad_weight = None if weight is None else torch.zeros(*weight.shape)
+        self._back = torch.from_numpy(self._borrow(self._largest))
         self._given = [self._with_margin(_part(grad, tile)) for tile in self.tiles] if weighed else []
 
     def differentiate(self, first: int, product: Product | None, grad: torch.Tensor) -> None:

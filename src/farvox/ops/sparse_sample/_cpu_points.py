@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from farvox.ops.sparse_sample import _cpu_point_kernels as kernels
-from farvox.ops.sparse_sample._cpu_product import Product, room, volumes
+from farvox.ops.sparse_sample._cpu_product import Product, volumes
 from farvox.ops.threads import share_out
 from farvox.types import Array
 
@@ -129,4 +129,4 @@ class _Sums:
         self.run = run
         self.image = np.zeros(walk._image[0].numel() if image else 0, np.float32)
         self.moves = np.zeros((3, walk._offsets.shape[1] if offsets else 0))
-        self.weight = None if weight is None else room(*weight.shape)
+        self.weight = None if weight is None else torch.zeros(*weight.shape)

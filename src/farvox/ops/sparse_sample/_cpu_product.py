@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+
+from farvox.types import Array
 
 
 class Product:
@@ -53,6 +56,24 @@ def volumes(image: torch.Tensor) -> torch.Tensor:
     return image.unsqueeze(2) if image.ndim == 4 else image
 
 
-def room(*shape: int) -> torch.Tensor:
-    """Zeros, float32. NumPy asks the system for large pages, torch does not: fewer faults at the first touch."""
-    return torch.from_numpy(np.zeros(shape, np.float32))
+_KEPT_BYTES = 128 << 20
+_free: list[Array] = []
+_free_lock = threading.Lock()
+
+
+def borrow(count: int) -> Array:
+    """(count,) float32 of any content, from what was given back before: new memory costs the system's first touch."""
+    with _free_lock:
+        for n, array in enumerate(_free):
+            if count <= array.size <= 2 * count:
+                return _free.pop(n)[:count]
+    return np.empty(count, np.float32)
+
+
+def give_back(array: Array) -> None:
+    """Keep what was borrowed for the next who asks, 128 MB at most in all."""
+    whole = array if array.base is None else array.base
+    with _free_lock:
+        _free.append(whole)
+        while sum(kept.nbytes for kept in _free) > _KEPT_BYTES:
+            _free.pop(0)
