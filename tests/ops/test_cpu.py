@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from farvox.ops import SampleGrid, sparse_conv, sparse_sample
-from farvox.ops.sparse_sample import _cpu_grid
+from farvox.ops.sparse_sample import _cpu_grid, _cpu_plan
 from farvox.ops.sparse_sample.library import sparse_conv_op
 
 Places = dict[str, Any]
@@ -101,6 +101,8 @@ def test_groups_that_cut_through_channels(groups: int, places: Places, monkeypat
 def test_many_tiles_and_threads(grid: tuple[int, ...], batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cpu_grid, "_TILE_VALUES", 1)
     monkeypatch.setattr(_cpu_grid, "_LEAST_POSITIONS", 1)
+    monkeypatch.setattr(_cpu_grid, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(_cpu_plan, "_CHUNK", 4)
     before = torch.get_num_threads()
     try:
         for threads in (1, 3):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from farvox.ops.sparse_sample import _cpu_grid_kernels as kernels
-from farvox.ops.sparse_sample._cpu_plan import Block, Slab, blocks, plan_grid, reach, tiles, voxels_per_unit
+from farvox.ops.sparse_sample._cpu_plan import Block, Chunk, Slab, blocks, plan_grid, reach, tiles, voxels_per_unit
 from farvox.ops.sparse_sample._cpu_product import Product, borrow, give_back, volumes
 from farvox.ops.sparse_sample.places import SampleGrid
 from farvox.ops.threads import share_out
@@ -37,9 +37,10 @@ class GridWalk:
     """
 
     def __init__(self, image: torch.Tensor, offsets: torch.Tensor, grid: SampleGrid) -> None:
-        self.plan = plan_grid(tuple(image.shape[2:]), grid, offsets.reshape(-1, offsets.shape[-1]).double().numpy())
-        self.image = volumes(image)
         self.count, self.reads = offsets.shape[0], offsets.ndim - 1
+        table = offsets.reshape(-1, offsets.shape[-1]).double().numpy()
+        self.plan = plan_grid(tuple(image.shape[2:]), grid, table, self.reads)
+        self.image = volumes(image)
         self.channels = min(image.shape[1], -(-_LEAST_ROWS // self.count))
         """Channels taken at a time."""
         self._scales = np.array([voxels_per_unit(size, grid.align_corners) for size in image.shape[2:]])
@@ -86,15 +87,16 @@ class GridWalk:
             share.load(first)
             last = first + self.channels >= self.image.shape[1]
             for tile in share.tiles:
-                features = share.features(tile)
-                if product is None:
-                    rows = slice(first * self.count, first * self.count + len(features))
-                    _part(out, tile)[rows] = share.without_margin(features, tile)
-                    continue
-                if tile not in totals:
-                    totals[tile] = torch.zeros(product.outputs, features.shape[1])
-                product.add(features, first * self.count, totals[tile])
-                if last:
+                for chunk in self.plan.chunks:
+                    features, row = share.features(tile, chunk), first * self.count + chunk.first
+                    if product is None:
+                        rows = slice(row, row + len(features))
+                        _part(out, tile)[rows] = share.without_margin(features, tile)
+                        continue
+                    if tile not in totals:
+                        totals[tile] = torch.zeros(product.outputs, features.shape[1])
+                    product.add(features, row, totals[tile])
+                if last and product is not None:
                     _part(out, tile)[:] = share.without_margin(totals.pop(tile), tile)
         share.release()
 
@@ -119,7 +121,7 @@ class _Share:
         self._walk, self.block, self.slab = walk, block, slab
         self.taken = 0
         """Channels loaded now."""
-        rows = walk.channels * walk.count
+        rows = walk.channels * max(chunk.count for chunk in walk.plan.chunks)
         self.tiles = list(tiles(block, slab.width, max(_LEAST_POSITIONS, _TILE_VALUES // rows)))
         self._largest = rows * max(self._positions(tile) for tile in self.tiles)
         self._borrowed: list[Array] = []
@@ -142,12 +144,12 @@ class _Share:
         for n, channel in enumerate(image):
             kernels.split(channel.numpy(), *self.slab.low, self._voxels[n])
 
-    def features(self, tile: Block) -> torch.Tensor:
-        """(taken · K, positions) features of a tile; overwritten by the next."""
-        found = self._rows(self._features, tile)
+    def features(self, tile: Block, chunk: Chunk) -> torch.Tensor:
+        """(taken · chunk, positions) features of a tile; overwritten by the next."""
+        found = self._rows(self._features, tile, chunk)
         sample: Any = kernels.sample_runs if self._walk.plan.runs else kernels.sample_rows
-        for n, rows in enumerate(found.numpy().reshape(self.taken, self._walk.count, -1)):
-            sample(self._voxels[n], *self._reads(tile), rows)
+        for n, rows in enumerate(found.numpy().reshape(self.taken, chunk.count, -1)):
+            sample(self._voxels[n], *self._reads(tile, chunk), rows)
         return found
 
     def without_margin(self, features: torch.Tensor, tile: Block) -> torch.Tensor:
@@ -168,27 +170,30 @@ class _Share:
 
     def differentiate(self, first: int, product: Product | None, grad: torch.Tensor) -> None:
         """Gradients of channels `first` and following over all tiles; grad (B, rows, i, j, k)."""
-        row = first * self._walk.count
         self.load(first)
         self.grad_voxels[: self.taken] = 0
         adjoint: Any = kernels.adjoint_runs if self._walk.plan.runs else kernels.adjoint_rows
+        moved = self.grad_voxels.size or self.moves.size
         for n, tile in enumerate(self.tiles):
-            if product is None:
-                back = self._with_margin(_part(grad, tile)[row : row + self.taken * self._walk.count])
-            elif self.grad_voxels.size or self.moves.size:
-                back = product.transposed(self._given[n], row, self._rows(self._back, tile))
-            if self.grad_voxels.size or self.moves.size:
-                for c, rows in enumerate(back.numpy().reshape(self.taken, self._walk.count, -1)):
-                    adjoint(self._voxels[c], *self._reads(tile), rows, self.grad_voxels[c], self.moves)
-            if product is not None and self.grad_weight is not None:
-                product.outer(self._given[n], self.features(tile), row, self.grad_weight)
+            for chunk in self._walk.plan.chunks:
+                row = first * self._walk.count + chunk.first
+                if product is None:
+                    back = self._with_margin(_part(grad, tile)[row : row + self.taken * chunk.count])
+                elif moved:
+                    back = product.transposed(self._given[n], row, self._rows(self._back, tile, chunk))
+                if moved:
+                    for c, rows in enumerate(back.numpy().reshape(self.taken, chunk.count, -1)):
+                        reads = self._reads(tile, chunk)
+                        adjoint(self._voxels[c], *reads, rows, self.grad_voxels[c], self.moves)
+                if product is not None and self.grad_weight is not None:
+                    product.outer(self._given[n], self.features(tile, chunk), row, self.grad_weight)
 
-    def _reads(self, tile: Block) -> tuple[Any, ...]:
+    def _reads(self, tile: Block, chunk: Chunk) -> tuple[Any, ...]:
         """What the kernels take between voxels and features."""
-        return self._walk.reads, *self.slab.tables, tile.i0, tile.i1, tile.j0, tile.j1
+        return chunk.first, chunk.order, *self.slab.tables, tile.i0, tile.i1, tile.j0, tile.j1
 
-    def _rows(self, buffer: torch.Tensor, tile: Block) -> torch.Tensor:
-        rows = self.taken * self._walk.count
+    def _rows(self, buffer: torch.Tensor, tile: Block, chunk: Chunk) -> torch.Tensor:
+        rows = self.taken * chunk.count
         return buffer[: rows * self._positions(tile)].view(rows, -1)
 
     def _positions(self, tile: Block) -> int:

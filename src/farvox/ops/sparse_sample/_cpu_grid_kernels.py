@@ -156,20 +156,22 @@ def _corners(shape, i, low_j, low_k, frac_i, frac_j, frac_k, at, w):
 
 
 @kernel
-def sample_runs(slab, reads, low_i, frac_i, low_j, frac_j, valid_j, low_k, frac_k, valid_k, i0, i1, j0, j1, out):
+def sample_runs(
+    slab, first_k, order, low_i, frac_i, low_j, frac_j, valid_j, low_k, frac_k, valid_k, i0, i1, j0, j1, out
+):
     """Features of one channel where steps along j and k are whole: out (K, (i1-i0)·(j1-j0)·pitch).
 
-    reads: 1 or 2 for each offset. low_i, frac_i: (R, I), -1 where nothing is read. low_j, low_k, frac_j, frac_k: (R,),
-    of output 0, counted from the slab's first voxel. valid: (R, 2), outputs first..last that touch the image.
+    first_k, order: offsets to read, see `Chunk`. low_i, frac_i: (R, I), -1 where nothing is read. low_j, low_k, frac_j,
+    frac_k: (R,), of output 0, counted from the slab's first voxel. valid: (R, 2), outputs that touch the image.
     """
     pitch = slab.shape[4]
-    flat = slab.reshape(-1)
+    reads, flat = order.shape[0], slab.reshape(-1)
     at, w = np.empty(8, np.int64), np.empty(8, np.float32)
     plane = (j1 - j0) * pitch
     spare = np.empty(plane, np.float32)
-    for k in range(out.shape[0]):
-        for part in range(reads):
-            r = k * reads + part
+    for part in range(reads):
+        for k in order[part]:
+            r = (first_k + k) * reads + part
             ja, jb = max(j0, valid_j[r, 0]), min(j1, valid_j[r, 1])
             ka, kb = valid_k[r, 0], valid_k[r, 1]
             for i in range(i0, i1):
@@ -198,17 +200,34 @@ def sample_runs(slab, reads, low_i, frac_i, low_j, frac_j, valid_j, low_k, frac_
 
 @kernel
 def adjoint_runs(
-    slab, reads, low_i, frac_i, low_j, frac_j, valid_j, low_k, frac_k, valid_k, i0, i1, j0, j1, grad, slab_grad, moves
+    slab,
+    first_k,
+    order,
+    low_i,
+    frac_i,
+    low_j,
+    frac_j,
+    valid_j,
+    low_k,
+    frac_k,
+    valid_k,
+    i0,
+    i1,
+    j0,
+    j1,
+    grad,
+    slab_grad,
+    moves,
 ):
     """Adjoint of `sample_runs`: adds to slab_grad (unless empty) and, in voxels, to moves (R, 3) (unless empty)."""
     pitch = slab.shape[4]
-    flat, flat_grad = slab.reshape(-1), slab_grad.reshape(-1)
+    reads, flat, flat_grad = order.shape[0], slab.reshape(-1), slab_grad.reshape(-1)
     at, w, d = np.empty(8, np.int64), np.empty(8, np.float32), np.zeros(8, np.float32)
     plane = (j1 - j0) * pitch
     spare = np.empty(plane, np.float32)
-    for k in range(grad.shape[0]):
-        for part in range(reads):
-            r = k * reads + part
+    for part in range(reads):
+        for k in order[part]:
+            r = (first_k + k) * reads + part
             ja, jb = max(j0, valid_j[r, 0]), min(j1, valid_j[r, 1])
             ka, kb = valid_k[r, 0], valid_k[r, 1]
             if ja >= jb or ka >= kb:
@@ -243,19 +262,19 @@ def adjoint_runs(
 
 
 @kernel
-def sample_rows(slab, reads, low_i, frac_i, low_j, frac_j, low_k, frac_k, valid_k, i0, i1, j0, j1, out):
+def sample_rows(slab, first_k, order, low_i, frac_i, low_j, frac_j, low_k, frac_k, valid_k, i0, i1, j0, j1, out):
     """Features of one channel for any steps: four rows become one, which is read at two places for each output.
 
     As `sample_runs`, with low_j, frac_j (R, J) and low_k, frac_k (R, K outputs); the slab has one phase an axis.
     """
     rows, pitch = slab.shape[3:]
-    flat = slab.reshape(-1)
+    reads, flat = order.shape[0], slab.reshape(-1)
     at, w = np.empty(4, np.int64), np.empty(4, np.float32)
     row = np.empty(pitch, np.float32)
     width = low_k.shape[1]
-    for k in range(out.shape[0]):
-        for part in range(reads):
-            r = k * reads + part
+    for part in range(reads):
+        for k in order[part]:
+            r = (first_k + k) * reads + part
             ka, kb = valid_k[r, 0], valid_k[r, 1]
             for i in range(i0, i1):
                 for j in range(j0, j1):
@@ -282,17 +301,17 @@ def sample_rows(slab, reads, low_i, frac_i, low_j, frac_j, low_k, frac_k, valid_
 
 @kernel
 def adjoint_rows(
-    slab, reads, low_i, frac_i, low_j, frac_j, low_k, frac_k, valid_k, i0, i1, j0, j1, grad, slab_grad, moves
+    slab, first_k, order, low_i, frac_i, low_j, frac_j, low_k, frac_k, valid_k, i0, i1, j0, j1, grad, slab_grad, moves
 ):
     """Adjoint of `sample_rows`; results as `adjoint_runs`."""
     rows, pitch = slab.shape[3:]
-    flat, flat_grad = slab.reshape(-1), slab_grad.reshape(-1)
+    reads, flat, flat_grad = order.shape[0], slab.reshape(-1), slab_grad.reshape(-1)
     at, w, d = np.empty(4, np.int64), np.empty(4, np.float32), np.zeros(4, np.float32)
     row, spread = np.empty(pitch, np.float32), np.empty(pitch, np.float32)
     width = low_k.shape[1]
-    for k in range(grad.shape[0]):
-        for part in range(reads):
-            r = k * reads + part
+    for part in range(reads):
+        for k in order[part]:
+            r = (first_k + k) * reads + part
             ka, kb = valid_k[r, 0], valid_k[r, 1]
             if ka >= kb:
                 continue

@@ -12,6 +12,9 @@ import numpy as np
 from farvox.ops.sparse_sample.places import SampleGrid
 from farvox.types import Array, FloatArray, IntArray
 
+_CHUNK = 256
+"""Offsets in a chunk, at most."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -73,6 +76,25 @@ def axis_reads(size: int, outputs: int, align_corners: bool, offsets: FloatArray
 
 
 @dataclass(frozen=True)
+class Chunk:
+    """Offsets whose features are worked out together, few enough for a core's own cache.
+
+    Args:
+        first: First of them.
+        order: (1, or 2 for pairs, count) the order they are read in, counted from `first`: those that meet neighbouring
+            planes of the image one after the other.
+    """
+
+    first: int
+    order: IntArray
+
+    @property
+    def count(self) -> int:
+        """Number of offsets."""
+        return self.order.shape[1]
+
+
+@dataclass(frozen=True)
 class GridPlan:
     """Reads along three axes; a 2D image has a first axis of one voxel.
 
@@ -80,11 +102,13 @@ class GridPlan:
         axes: Reads along i, j and k.
         phases: Steps along j and k when both are whole, so that reads are runs; (1, 1) and `runs` False otherwise.
         runs: Whether the kernels for whole steps apply.
+        chunks: The offsets in runs that are worked through together.
     """
 
     axes: tuple[Axis, Axis, Axis]
     phases: tuple[int, int]
     runs: bool
+    chunks: tuple[Chunk, ...]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -93,8 +117,8 @@ class GridPlan:
         return i, j, k
 
 
-def plan_grid(image_shape: tuple[int, ...], grid: SampleGrid, offsets: FloatArray) -> GridPlan:
-    """Reads of a grid; `offsets` (R, d), normalised."""
+def plan_grid(image_shape: tuple[int, ...], grid: SampleGrid, offsets: FloatArray, reads: int) -> GridPlan:
+    """Reads of a grid; `offsets` (R, d), normalised, `reads` of them in a row an entry of the kernel."""
     shape, start = grid.shape, grid.start
     stop = start + grid.wanted[0]
     if len(image_shape) == 2:
@@ -105,7 +129,13 @@ def plan_grid(image_shape: tuple[int, ...], grid: SampleGrid, offsets: FloatArra
         ranges = ((start, stop), (0, shape[1]), (0, shape[2]))
     i, j, k = (axis_reads(image_shape[a], shape[a], grid.align_corners, offsets[:, a], *ranges[a]) for a in range(3))
     runs = j.step > 0 and k.step > 0
-    return GridPlan((i, j, k), (j.step, k.step) if runs else (1, 1), runs)
+    planes = i.low[:, :1] if i.low.shape[1] else np.zeros((len(offsets), 1))
+    planes = planes.reshape(-1, reads)
+    chunks = []
+    for part in np.array_split(np.arange(len(planes)), math.ceil(len(planes) / _CHUNK)):
+        order = np.argsort(planes[part], axis=0, kind="stable")
+        chunks.append(Chunk(int(part[0]), np.ascontiguousarray(order.T)))
+    return GridPlan((i, j, k), (j.step, k.step) if runs else (1, 1), runs, tuple(chunks))
 
 
 @dataclass(frozen=True)
@@ -153,7 +183,7 @@ class Slab:
     Args:
         low: First voxel along each axis; may lie outside the image.
         shape: (planes, phases j, phases k, rows, pitch).
-        tables: What the kernels take between `reads` and the block's ranges.
+        tables: What the kernels take between a chunk and the block's ranges.
         width: Positions of a row of features.
     """
 
