@@ -45,6 +45,7 @@ format: setup-dev
 	$(BIN)/ruff check --fix .
 
 bench: setup-dev
+	$(BIN)/python benchmarks/sparse_sampling.py
 	$(BIN)/python benchmarks/predict_memory.py
 
 clean:
