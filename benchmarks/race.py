@@ -58,9 +58,12 @@ def check(ours: Any, theirs: Any, tolerance: float) -> float:
     """Largest relative difference over pairs of answers; SystemExit beyond the tolerance, and no speed is reported."""
     worst = 0.0
     for a, b in zip(_tensors(ours), _tensors(theirs), strict=True):
-        worst = max(worst, ((a.double() - b.double()).abs().max() / b.double().abs().max()).item())
-    if not worst <= tolerance:
-        raise SystemExit(f"answers differ by {worst:.1e} of their largest value, more than {tolerance:.0e}: no speed")
+        error = ((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-30)).item()
+        if not error <= tolerance:  # NaN too
+            raise SystemExit(
+                f"answers differ by {error:.1e} of their largest value, more than {tolerance:.0e}: no speed"
+            )
+        worst = max(worst, error)
     return worst
 
 

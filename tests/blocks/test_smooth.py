@@ -15,3 +15,8 @@ def test_same_as_average_pooling(size: int, shape: tuple[int, ...]) -> None:
     image = torch.randn(2, 3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     padded = F.pad(image, (size // 2,) * 6)
     torch.testing.assert_close(box_smooth(image, size), F.avg_pool3d(padded, size, stride=1))
+
+
+def test_half_precision_does_not_overflow() -> None:
+    image = torch.full((1, 1, 7, 7, 7), 3000.0).half()
+    assert box_smooth(image, 5)[0, 0, 3, 3, 3].item() == pytest.approx(3000, rel=0.01)

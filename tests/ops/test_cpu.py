@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from farvox.ops import SampleGrid, sparse_conv, sparse_sample
-from farvox.ops.sparse_sample import _cpu_grid, _cpu_plan
+from farvox.ops.sparse_sample import _cpu_grid, _cpu_plan, _cpu_product
 from farvox.ops.sparse_sample.library import sparse_conv_op
+from farvox.ops.threads import share_out
 
 Places = dict[str, Any]
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+
+
+POINTS = _random(2, 20, 3)
 
 
 def _case(
@@ -218,6 +224,25 @@ def test_anything_may_stand_in_offsets_and_points(
         assert not leaf.grad[strange].any()
 
 
+@pytest.mark.parametrize("size", [1, 2, 4, 8, 64])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_just_inside_the_far_side(size: int, axis: int) -> None:
+    """The largest float32 below the side: one more and it is rounded past the last voxel."""
+    shape = [3, 3, 3]
+    shape[axis] = size
+    point = torch.zeros(1, 1, 3)
+    point[..., axis] = (2 * torch.nextafter(torch.tensor(float(size)), torch.tensor(0.0)) + 1) / size - 1
+    leaves = {}
+    for backend, dtype in (("cpu", torch.float32), ("reference", torch.float64)):
+        image = torch.ones(1, 2, *shape, dtype=dtype, requires_grad=True)
+        offsets = torch.zeros(1, 3, dtype=dtype, requires_grad=True)
+        found = sparse_sample(image, offsets, points=point.to(dtype), backend=backend)
+        found.sum().backward()
+        leaves[backend] = [found.detach(), image.grad]
+    for a, b in zip(leaves["cpu"], leaves["reference"], strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-5)
+
+
 def test_no_read_leaves_its_array(tmp_path: Path) -> None:
     """The fuzz above with every index checked, by kernels that are compiled for it."""
     code = """
@@ -229,8 +254,10 @@ for trial in range(60):
     grid = SampleGrid(tuple(torch.randint(1, 9, (3,)).tolist()), bool(trial % 2))
     offsets = torch.randn(5, 2, 3) * 10.0 ** float(torch.randint(-2, 4, (1,)))
     offsets[trial % 5, 0, trial % 3] = (float("nan"), float("inf"), 1e30)[trial % 3]
-    for places in ({"grid": grid}, {"points": torch.randn(1, 7, 3) * 3}):
+    edge = (2 * torch.nextafter(torch.tensor(shape, dtype=torch.float32), torch.zeros(3)) + 1) / torch.tensor(shape) - 1
+    for places in ({"grid": grid}, {"points": torch.randn(1, 7, 3) * 3}, {"points": edge[None, None]}):
         image = torch.randn(1, 2, *shape, requires_grad=True)
+        offsets = torch.zeros_like(offsets) if trial % 4 == 0 else offsets
         sparse_conv(image, offsets.requires_grad_(), torch.randn(3, 10), **places, backend="cpu").sum().backward()
 """
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
@@ -249,6 +276,60 @@ def test_works_after_a_fork() -> None:
     child.start()
     assert result.get(timeout=60) == pytest.approx(expected, rel=1e-5)
     child.join()
+
+
+def _hold_the_lock(started: threading.Event, done: threading.Event) -> None:
+    with _cpu_product._free_lock:
+        started.set()
+        done.wait(60)
+
+
+def test_a_fork_in_the_middle_of_another_threads_call() -> None:
+    started, done = threading.Event(), threading.Event()
+    other = threading.Thread(target=_hold_the_lock, args=(started, done))
+    other.start()
+    started.wait()
+    context = multiprocessing.get_context("fork")
+    result = context.Queue()
+    child = context.Process(target=_in_a_child, args=(result,))
+    child.start()
+    done.set()
+    other.join()
+    assert result.get(timeout=60) == pytest.approx(
+        sparse_conv(*_case((12, 8, 16), 2, False), grid=(3, 4, 4), groups=2).sum().item(), rel=1e-5
+    )
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def test_an_error_in_a_thread_reaches_the_caller_when_all_have_stopped() -> None:
+    finished = []
+
+    def work(item: int) -> None:
+        if item == 0:
+            raise ValueError("first")
+        time.sleep(0.05)
+        finished.append(item)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ValueError, match="first"):
+            share_out(work, range(4))
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(finished) == [1, 2, 3]
+
+
+def test_the_callers_default_type_does_not_matter() -> None:
+    case = _case((12, 8, 16), 2, True)
+    expected = [_run("cpu", torch.float32, case, places, 2) for places in ({"grid": (3, 4, 4)}, {"points": POINTS})]
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = [_run("cpu", torch.float32, case, places, 2) for places in ({"grid": (3, 4, 4)}, {"points": POINTS})]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected)
 
 
 def test_works_from_several_threads() -> None:
@@ -298,5 +379,8 @@ def test_compiles_whole_and_exports() -> None:
     found.sum().backward()
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(layer.offsets.grad, grad)
-    exported = torch.export.export(layer, (image,))
+    sizes = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO, 4: torch.export.Dim.AUTO}
+    exported = torch.export.export(layer, (image,), dynamic_shapes=(sizes,))
     torch.testing.assert_close(exported.module()(image), expected)
+    larger = _random(2, 2, 10, 12, 6)
+    torch.testing.assert_close(exported.module()(larger), layer(larger))

@@ -73,11 +73,41 @@ def test_unit_answers_what_it_learned() -> None:
     torch.testing.assert_close(fast, unit(image, coarse, head), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("change", ["training norm", "no statistics", "hook", "other activation", "other norm"])
+def test_a_unit_that_was_changed_answers_as_changed(change: str) -> None:
+    torch.manual_seed(0)
+    unit = FewChannelUnit(2, 3, 0.05)
+    image, calls = _random(2, 2, 6, 5, 4), []
+    unit(image * 3 + 1)
+    unit.eval()
+    if change == "training norm":
+        unit[1].train()
+        unit[1].momentum = 0.0
+    elif change == "no statistics":
+        unit[1] = torch.nn.BatchNorm3d(3, track_running_stats=False).eval()
+    elif change == "other activation":
+        unit[2] = torch.nn.ELU()
+    elif change == "other norm":
+        unit[1] = torch.nn.InstanceNorm3d(3)
+    else:
+        unit[1].register_forward_hook(lambda *_: calls.append(1))
+    expected = unit(image).detach()
+    calls.clear()
+    with torch.no_grad():
+        torch.testing.assert_close(unit(image), expected)
+    assert len(calls) == (change == "hook")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"weight": torch.zeros(3, 2, 3, 3, 3)}, r"weight of shape .*; allowed: \(O, 1, 3, 3, 3\)"),
         ({"backend": "fast"}, "no backend 'fast'"),
+        ({"bias": torch.zeros(1)}, r"bias of shape \(1,\); allowed: \(3,\)"),
+        ({"head_weight": torch.zeros(2, 4)}, r"head_weight of shape .*; allowed: \(H, 3\)"),
+        ({"head_bias": torch.zeros(2)}, "head_bias of shape .* beside a head_weight"),
+        ({"coarse": torch.zeros(2, 1, 2, 2, 2)}, r"coarse of shape .*; allowed: \(1, D, i, j, k\)"),
+        ({"image": torch.zeros(1, 4, 4, 4)}, "image of shape"),
         ({"image": torch.zeros(1, 1, 4, 4, 4).double()}, "backend 'cpu' cannot run: it takes float32 on the CPU"),
         ({"bias": torch.zeros(3, requires_grad=True)}, "gradients are for the reference"),
     ],

@@ -54,6 +54,12 @@ def test_learning_goes_through_the_reference() -> None:
     assert x.grad.abs().sum() > 0
 
 
+def test_a_bias_alone_is_learned_too() -> None:
+    bias = torch.zeros(5, requires_grad=True)
+    pointwise_chain(_random(1, 6, 4), [Step(_random(5, 6), bias)]).sum().backward()
+    assert bias.grad.tolist() == [4] * 5
+
+
 def test_dense_block_answers_what_it_learned() -> None:
     torch.manual_seed(0)
     block = PointwiseDense(6, 4, growth=3, layers=2, slope=0.05)

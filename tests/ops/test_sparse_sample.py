@@ -156,6 +156,19 @@ def test_half_precision_is_sampled_in_float32() -> None:
         torch.testing.assert_close(sparse_sample(image, offsets, grid=(2, 2, 2), backend=backend), expected)
 
 
+def test_not_a_number_reads_zero_even_where_nothing_is_outside() -> None:
+    image, offsets = torch.ones(1, 1, 1, 1, 1), torch.tensor([[float("nan"), 0, 0], [0, 0, float("inf")], [0, 0, 0.0]])
+    for backend in ("reference", "cpu"):
+        found = sparse_sample(image, offsets, grid=SampleGrid((1, 1, 1), align_corners=True), backend=backend)
+        assert found.flatten().tolist() == [0, 0, 1]
+
+
+def test_reference_answers_in_the_images_type_under_autocast() -> None:
+    image, offsets = _random(1, 2, 4, 4, 4).float(), _offsets(3, False).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert sparse_conv(image, offsets, torch.ones(3, 8), grid=(2, 2, 2), backend="reference").dtype == torch.float32
+
+
 IMAGE, OFFSETS = torch.zeros(2, 3, 4, 4, 4), torch.zeros(5, 3)
 
 
@@ -172,8 +185,13 @@ IMAGE, OFFSETS = torch.zeros(2, 3, 4, 4, 4), torch.zeros(5, 3)
         ({"grid": None}, "neither a grid nor points"),
         ({"points": torch.zeros(2, 6, 3)}, "both a grid and points"),
         ({"grid": None, "points": torch.zeros(1, 6, 3)}, r"allowed: \(2, S, 3\)"),
-        ({"grid": (2, 2)}, "3 positive sizes"),
-        ({"grid": (2, 0, 2)}, "3 positive sizes"),
+        ({"grid": (2, 2)}, "3 positive whole numbers"),
+        ({"grid": (2, 0, 2)}, "3 positive whole numbers"),
+        ({"grid": 5}, "3 positive whole numbers"),
+        ({"grid": (2.5, 2, 2)}, "3 positive whole numbers"),
+        ({"grid": "abc"}, "3 positive whole numbers"),
+        ({"grid": SampleGrid((2.0, 2.0, 2.0))}, "3 positive whole numbers"),
+        ({"image": np.zeros((1, 1, 4, 4, 4))}, "image of type ndarray; allowed: a torch tensor"),
         ({"offsets": OFFSETS.double()}, "offsets of type torch.float64 beside an image of type torch.float32"),
         ({"grid": None, "points": torch.zeros(2, 6, 3).half()}, "points of type torch.float16 beside"),
         ({"backend": "fast"}, "no sampling backend 'fast'; allowed: auto, reference"),

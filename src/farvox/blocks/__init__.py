@@ -4,7 +4,7 @@ from farvox.blocks.conv import ConvNormAct, Triple, count_parameters, double_con
 from farvox.blocks.dense import DenseBlock, PreActivationConv
 from farvox.blocks.depth_shift import DepthShifted, DistillShift, ResidualShift, insert_depth_shift
 from farvox.blocks.few_channels import FewChannelUnit
-from farvox.blocks.fold import fold_norm_before, fold_norm_behind, norm_as_affine
+from farvox.blocks.fold import fold_norm_before, fold_norm_behind, may_fold, norm_as_affine
 from farvox.blocks.obelisk import Obelisk, PointwiseDense
 from farvox.blocks.pad import crop_to, pad_beyond, pad_to_multiple
 from farvox.blocks.smooth import box_smooth
@@ -30,6 +30,7 @@ __all__ = [
     "fold_norm_before",
     "fold_norm_behind",
     "insert_depth_shift",
+    "may_fold",
     "norm_as_affine",
     "pad_beyond",
     "pad_to_multiple",

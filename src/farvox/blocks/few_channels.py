@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks.fold import fold_norm_behind
+from farvox.blocks.fold import fold_norm_behind, may_fold
 from farvox.ops import few_channel_conv
 
 _FEW = 16
@@ -37,8 +37,7 @@ class FewChannelUnit(nn.Sequential):
         self, image: torch.Tensor, coarse: torch.Tensor | None = None, head: nn.Conv3d | None = None
     ) -> torch.Tensor:
         """(B, C, I, J, K), and coarser maps (B, D, i, j, k) put before it → (B, out_channels or head's, I, J, K)."""
-        learning = self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(image.device.type)
-        if learning or self._outputs > _FEW:
+        if self._outputs > _FEW or not may_fold(image, *self, *([] if head is None else [head])):
             if coarse is not None:
                 coarse = F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=False)
                 image = torch.cat((coarse, image), 1)

@@ -1,13 +1,43 @@
-"""Batch norm folded into the layer beside it, for evaluation."""
+"""Batch norm folded into the layer beside it, and when a block may answer by such a shortcut."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import nn
 
 Layer = tuple[torch.Tensor, torch.Tensor]
 """Weight and bias."""
+
+
+def may_fold(x: torch.Tensor, *modules: nn.Module) -> bool:
+    """Whether modules may be answered for by folded weights: nothing is learned, traced or listened to.
+
+    True in evaluation without gradients, for a plain float32 tensor on a CPU outside autocast, when every batch norm
+    among the modules (and inside them) uses running statistics, and no module has hooks or is of another kind.
+
+    Args:
+        x: Input.
+        modules: All that the shortcut leaves out.
+    """
+    if torch.is_grad_enabled() or type(x) not in (torch.Tensor, nn.Parameter) or x.dtype != torch.float32:
+        return False
+    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return all(_is_plain(part) for module in modules for part in module.modules())
+
+
+def _is_plain(module: nn.Module) -> bool:
+    known = (nn.Conv1d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm3d, nn.ReLU, nn.LeakyReLU)
+    if module._forward_hooks or module._forward_pre_hooks:
+        return False
+    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm3d)):
+        return not module.training and module.running_var is not None and module.weight is not None
+    # Another layer in the place of one of these would not be answered for.
+    return type(module) in known or any(True for _ in module.children())
 
 
 def norm_as_affine(norm: Any) -> Layer:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from farvox.blocks.fold import fold_norm_before
+from farvox.blocks.fold import fold_norm_before, may_fold
 from farvox.errors import ModelError
 from farvox.ops import SampleGrid, Step, pointwise_chain, sparse_conv
 
@@ -88,7 +88,7 @@ class PointwiseDense(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Every position on its own."""
-        if not (self.training or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)):
+        if may_fold(x, *self.layers, self.gather):
             steps = [self._step(layer, behind=True) for layer in self.layers]
             steps.append(self._step(self.gather, behind=False))
             return pointwise_chain(x.flatten(2), steps).unflatten(2, x.shape[2:])

@@ -24,5 +24,5 @@ def box_smooth(image: torch.Tensor, size: int) -> torch.Tensor:
         total = padded.narrow(axis, 0, length) + padded.narrow(axis, 1, length)
         for shift in range(2, size):
             total.add_(padded.narrow(axis, shift, length))
-        padded = total
-    return padded * (1 / size**3)
+        padded = total.mul_(1 / size)  # each time, so that half precision does not overflow
+    return padded

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import Obelisk, Triple, box_smooth, fold_norm_before, fold_norm_behind, norm_as_affine
+from farvox.blocks import Obelisk, Triple, box_smooth, fold_norm_before, fold_norm_behind, may_fold, norm_as_affine
 from farvox.errors import ModelError, nearest
 from farvox.ops import SampleGrid, Step, pointwise_chain, sparse_conv
 
@@ -127,8 +127,11 @@ class ObeliskPoints(nn.Module):
         Returns:
             (B, classes, S).
         """
-        weight = self.obelisk.weight.to(prepared.dtype)
-        read = sparse_conv(prepared, self.obelisk.offsets, weight, points=points, groups=self.obelisk.groups)
+        weight, offsets = self.obelisk.weight.to(prepared.dtype), self.obelisk.offsets
+        if self.config.compat == "published":
+            # An offset of 1 is (n - 1) / 2 voxels there, and n / 2 for points.
+            offsets = offsets * offsets.new_tensor([(size - 1) / size for size in prepared.shape[2:]])
+        read = sparse_conv(prepared, offsets, weight, points=points, groups=self.obelisk.groups)
         return self._classify(read)
 
     def _on_slab(self, prepared: torch.Tensor, shape: Triple, start: int, stop: int) -> torch.Tensor:
@@ -142,7 +145,8 @@ class ObeliskPoints(nn.Module):
 
     def _classify(self, read: torch.Tensor) -> torch.Tensor:
         """(B, 256, S) → logits (B, classes, S)."""
-        if not self._learning():
+        layers = [self.norm, self.reduce, *self.grow, *self.grow_norms, self.head]
+        if may_fold(read, *layers, *([] if self.hidden is None else [self.hidden])):
             return pointwise_chain(read, self._steps())
         x = F.relu(self.norm(read))  # (B, 256, S)
         x = self.reduce(x)  # (B, 128, S)

@@ -5,28 +5,28 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
 
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
+_pools: dict[int, ThreadPoolExecutor] = {}
 _pool_lock = threading.Lock()
 
 
 def share_out(work: Callable[[T], None], items: Iterable[T]) -> None:
     """Call `work` on every item, on `torch.get_num_threads()` threads at most; the first error is raised.
 
-    Inside `work` torch uses one thread and records no gradients. A single item, or thread, is worked on in the caller.
+    Inside `work` torch uses one thread and records no gradients. A single item is worked on in the caller.
     """
     items = list(items)
     threads = torch.get_num_threads()
     if threads == 1 or len(items) <= 1:
-        for item in items:
-            work(item)
+        with torch.no_grad():
+            for item in items:
+                work(item)
         return
     inference = torch.is_inference_mode_enabled()
 
@@ -34,23 +34,25 @@ def share_out(work: Callable[[T], None], items: Iterable[T]) -> None:
         with torch.inference_mode(inference), torch.no_grad():
             work(item)
 
-    for future in [_threads(threads).submit(work_as_caller, item) for item in items]:
+    pool = _threads(threads)
+    futures = [pool.submit(work_as_caller, item) for item in items]
+    wait(futures)
+    for future in futures:
         future.result()
 
 
 def _threads(count: int) -> ThreadPoolExecutor:
-    global _pool, _pool_size
     with _pool_lock:
-        if _pool is None or _pool_size != count:
+        if count not in _pools:
             ready = threading.Barrier(count + 1)
-            _pool = ThreadPoolExecutor(count, "farvox-sampling", _use_one_thread)
-            _pool_size = count
+            pool = ThreadPoolExecutor(count, "farvox", _use_one_thread)
             for _ in range(count):
-                _pool.submit(ready.wait)
+                pool.submit(ready.wait)
             ready.wait()
             # Setting a thread's number of threads also changes what new threads begin with.
             torch.set_num_threads(count)
-        return _pool
+            _pools[count] = pool
+        return _pools[count]
 
 
 def _use_one_thread() -> None:
@@ -58,10 +60,11 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _forget_pool() -> None:
-    global _pool, _pool_size, _pool_lock
-    _pool, _pool_size, _pool_lock = None, 0, threading.Lock()
+def _forget_pools() -> None:
+    global _pool_lock
+    _pool_lock = threading.Lock()
+    _pools.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_forget_pools)  # threads do not survive a fork

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
-kernel = nb.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+from farvox.ops.jit import kernel
 
 
 @kernel

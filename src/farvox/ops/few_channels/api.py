@@ -40,9 +40,20 @@ def few_channel_conv(
     Raises:
         UsageError: Channels that do not fit, or a backend that cannot run.
     """
+    if image.ndim != 5:
+        raise UsageError(f"image of shape {tuple(image.shape)}", allowed="(B, C, I, J, K)")
+    if coarse is not None and (coarse.ndim != 5 or coarse.shape[0] != image.shape[0] or 0 in coarse.shape[2:]):
+        raise UsageError(f"coarse of shape {tuple(coarse.shape)}", allowed=f"({image.shape[0]}, D, i, j, k)")
     channels = image.shape[1] + (0 if coarse is None else coarse.shape[1])
-    if weight.shape[1:] != (channels, 3, 3, 3):
+    if weight.ndim != 5 or weight.shape[1:] != (channels, 3, 3, 3):
         raise UsageError(f"weight of shape {tuple(weight.shape)}", allowed=f"(O, {channels}, 3, 3, 3)")
+    outputs = weight.shape[0]
+    if bias.shape != (outputs,):
+        raise UsageError(f"bias of shape {tuple(bias.shape)}", allowed=f"({outputs},)")
+    if head_weight is not None and (head_weight.ndim != 2 or head_weight.shape[1] != outputs):
+        raise UsageError(f"head_weight of shape {tuple(head_weight.shape)}", allowed=f"(H, {outputs})")
+    if head_bias is not None and (head_weight is None or head_bias.shape != head_weight.shape[:1]):
+        raise UsageError(f"head_bias of shape {tuple(head_bias.shape)}", allowed="(H,), beside a head_weight")
     tensors = [t for t in (image, weight, bias, coarse, head_weight, head_bias) if t is not None]
     reason = _why_not(tensors)
     if backend not in ("auto", "reference", "cpu"):
@@ -57,7 +68,8 @@ def few_channel_conv(
 
 
 def _why_not(tensors: list[torch.Tensor]) -> str | None:
-    if torch.compiler.is_compiling():
+    plain = all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not plain:
         return "a graph is being recorded"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "gradients are for the reference"

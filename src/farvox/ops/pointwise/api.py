@@ -45,7 +45,9 @@ def pointwise_chain(x: torch.Tensor, steps: Sequence[Step]) -> torch.Tensor:
         (B, C', S).
     """
     steps = tuple(steps)
-    learning = torch.is_grad_enabled() and (x.requires_grad or any(step.weight.requires_grad for step in steps))
-    if learning or torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
+    tensors = [x, *(t for step in steps for t in (step.weight, step.bias))]
+    learning = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not torch.Tensor
+    if learning or traced or any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
         return reference.chain(x, steps)
     return cpu.chain(x, steps)

@@ -94,7 +94,7 @@ class GridWalk:
                         _part(out, tile)[rows] = share.without_margin(features, tile)
                         continue
                     if tile not in totals:
-                        totals[tile] = torch.zeros(product.outputs, features.shape[1])
+                        totals[tile] = features.new_zeros(product.outputs, features.shape[1])
                     product.add(features, row, totals[tile])
                 if last and product is not None:
                     _part(out, tile)[:] = share.without_margin(totals.pop(tile), tile)
@@ -164,7 +164,7 @@ class _Share:
         shape = self._voxels.shape if image else (len(self._voxels), 0, 0, 0, 0, 0)
         self.grad_voxels = self._borrow(*shape)
         self.moves = np.zeros((self._walk.count * self._walk.reads if offsets else 0, 3))
-        self.grad_weight = None if weight is None else torch.zeros(*weight.shape)
+        self.grad_weight = None if weight is None else torch.zeros_like(weight)
         self._back = torch.from_numpy(self._borrow(self._largest))
         self._given = [self._with_margin(_part(grad, tile)) for tile in self.tiles] if weighed else []
 

@@ -8,12 +8,9 @@ long. Rows of features have the same pitch, so that the reads of a whole plane a
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
-# NaN and infinity keep their meaning; all else that lets sums be vectorised is allowed.
-_MATH = {"contract", "reassoc", "nsz", "arcp"}
-kernel = nb.njit(cache=True, nogil=True, fastmath=_MATH)
+from farvox.ops.jit import kernel
 
 
 @kernel

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from farvox.ops.sparse_sample._cpu_grid_kernels import kernel
+from farvox.ops.jit import kernel
 
 
 @kernel
@@ -22,7 +22,8 @@ def _locate(position, offsets, size, step, index, up, weights, slopes):
         x = position + offsets[r]
         inside = (x > -one) & (x < np.float32(size))  # false for NaN
         x = x if inside else zero
-        low = np.int32(x + one) - np.int32(1)
+        # Just below the last voxel's far side x + 1 is rounded up.
+        low = min(np.int32(x + one) - np.int32(1), last)
         frac = x - np.float32(low)
         has_low, has_up = inside & (low >= 0), inside & (low < last)
         slopes[0, r] = -one if has_low else zero

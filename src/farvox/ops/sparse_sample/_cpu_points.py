@@ -78,7 +78,7 @@ class PointWalk:
         for span in self._tiles(run):
             features = self._features(flat, self._places[member, span])
             if product is not None:
-                total = torch.zeros(product.outputs, features.shape[1])
+                total = features.new_zeros(product.outputs, features.shape[1])
                 product.add(features, 0, total)
                 features = total
             out[:, span] = features
@@ -129,4 +129,4 @@ class _Sums:
         self.run = run
         self.image = np.zeros(walk._image[0].numel() if image else 0, np.float32)
         self.moves = np.zeros((3, walk._offsets.shape[1] if offsets else 0))
-        self.weight = None if weight is None else torch.zeros(*weight.shape)
+        self.weight = None if weight is None else torch.zeros_like(weight)

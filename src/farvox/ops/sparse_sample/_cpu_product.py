@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 
@@ -31,7 +32,7 @@ class Product:
     def transposed(self, grad: torch.Tensor, first: int, out: torch.Tensor | None = None) -> torch.Tensor:
         """out (rows from `first` on, T) = weightᵀ · grad (O, T); all rows where out is not given."""
         if out is None:
-            out = torch.empty(self._weight.shape[1] * self._groups, grad.shape[1])
+            out = grad.new_empty(self._weight.shape[1] * self._groups, grad.shape[1])
         for outputs, columns, rows in self._parts(first, len(out)):
             torch.mm(self._weight[outputs, columns].t(), grad[outputs], out=out[rows])
         return out
@@ -59,6 +60,17 @@ def volumes(image: torch.Tensor) -> torch.Tensor:
 _KEPT_BYTES = 128 << 20
 _free: list[Array] = []
 _free_lock = threading.Lock()
+
+
+def _forget() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    global _free_lock
+    _free_lock = threading.Lock()
+    _free.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def borrow(count: int) -> Array:

@@ -85,6 +85,8 @@ def sparse_conv(
     offsets, places = _prepare(image, offsets, grid, points)
     channels, count = image.shape[1], offsets.shape[0]
     rows = channels * count
+    if not isinstance(groups, int):
+        raise UsageError(f"groups={groups!r}", allowed="a positive whole number")
     if groups < 1 or rows % groups or weight.ndim != 2 or weight.shape[1] * groups != rows or weight.shape[0] % groups:
         raise UsageError(
             f"weight of shape {tuple(weight.shape)} with groups={groups}",
@@ -100,6 +102,8 @@ def sparse_conv(
 def _spelt_out(places: Places) -> tuple[torch.Tensor | None, list[int], bool, int, int]:
     """Places as the operator takes them."""
     if isinstance(places, SampleGrid):
+        if places.start == 0 and places.stop is None:
+            return None, list(places.shape), places.align_corners, 0, places.shape[0]
         first = range(places.shape[0])[places.start : places.stop]
         return None, list(places.shape), places.align_corners, first.start, first.start + len(first)
     return places, [], False, 0, 0
@@ -138,6 +142,9 @@ def _prepare(
     image: torch.Tensor, offsets: torch.Tensor, grid: Sequence[int] | SampleGrid | None, points: torch.Tensor | None
 ) -> tuple[torch.Tensor, Places]:
     """Offsets in the type they are computed in, and where to answer."""
+    for name, value in (("image", image), ("offsets", offsets), *([] if points is None else [("points", points)])):
+        if not isinstance(value, torch.Tensor):
+            raise UsageError(f"{name} of type {type(value).__name__}", allowed="a torch tensor")
     if image.ndim not in (4, 5) or 0 in image.shape[1:]:
         raise UsageError(
             f"image of shape {tuple(image.shape)}", allowed="(B, C, I, J, K) or (B, C, I, J), none of C, I, J, K 0"
@@ -164,9 +171,10 @@ def _prepare(
             raise UsageError(f"points of shape {tuple(points.shape)}", allowed=f"({image.shape[0]}, S, {dims})")
         return offsets, points.to(dtype)
     if not isinstance(grid, SampleGrid):
-        grid = SampleGrid(tuple(grid or ()))
-    if len(grid.shape) != dims or min(grid.shape) < 1:
-        raise UsageError(f"grid {grid.shape}", allowed=f"{dims} positive sizes")
+        grid = SampleGrid(tuple(grid) if isinstance(grid, Sequence) else (grid,))  # type: ignore[arg-type]
+    whole = all(isinstance(size, (int, torch.SymInt)) for size in grid.shape)
+    if not whole or len(grid.shape) != dims or min(grid.shape) < 1:
+        raise UsageError(f"grid {grid.shape}", allowed=f"{dims} positive whole numbers")
     return offsets, grid
 
 

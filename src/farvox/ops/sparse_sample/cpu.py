@@ -62,7 +62,8 @@ def _forward(
     image: torch.Tensor, offsets: torch.Tensor, weight: torch.Tensor | None, places: Places, groups: int
 ) -> torch.Tensor:
     rows = image.shape[1] * offsets.shape[0] if weight is None else weight.shape[0]
-    out = torch.empty(image.shape[0], rows, places.count if isinstance(places, SampleGrid) else places.shape[1])
+    count = places.count if isinstance(places, SampleGrid) else places.shape[1]
+    out = torch.empty(image.shape[0], rows, count, dtype=torch.float32)
     if out.numel():
         with _saying_that_it_compiles("forward", places):
             product = None if weight is None else Product(weight, groups)
@@ -79,9 +80,9 @@ def _backward(
     groups: int,
     needs: tuple[bool, bool, bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    grad_image = torch.zeros(*image.shape) if needs[0] else None
+    grad_image = torch.zeros(image.shape, dtype=torch.float32) if needs[0] else None
     grad_offsets = torch.zeros(offsets.shape, dtype=torch.float64) if needs[1] else None
-    grad_weight = torch.zeros(*weight.shape) if needs[2] and weight is not None else None
+    grad_weight = torch.zeros(weight.shape, dtype=torch.float32) if needs[2] and weight is not None else None
     if grad.numel():
         with _saying_that_it_compiles("backward", places):
             product = None if weight is None else Product(weight, groups)

@@ -25,18 +25,20 @@ def sample(image: torch.Tensor, offsets: torch.Tensor, positions: torch.Tensor, 
         (B, C, K, S) of the image's dtype.
     """
     if 0 in (image.shape[0], positions.shape[1]):
-        nothing = 0 * (
-            image.sum() + offsets.sum()
-        )  # grid_sample takes no empty tensors; gradients still arrive as zeros
+        # grid_sample takes no empty tensors; gradients still arrive, as zeros.
+        nothing = 0 * (image.sum() + offsets.sum())
         return nothing.expand(image.shape[0], image.shape[1], offsets.shape[0], positions.shape[1])
     batch, dims = image.shape[0], image.ndim - 2
     places = positions[:, None] + offsets.reshape(1, -1, 1, dims)  # (B or 1, K or 2K, S, d)
     # Anything past 4 lies outside; grid_sample itself would make an index of NaN or 1e30.
-    places = places.clamp(-4, 4).masked_fill(~places.isfinite().all(-1, keepdim=True), 4)
+    known = places.isfinite().all(-1)
+    places = places.clamp(-4, 4).masked_fill(~known.unsqueeze(-1), 4)
     places = places.flip(-1).expand(batch, -1, -1, -1)
     if dims == 3:
         places = places.unsqueeze(3)
     read = F.grid_sample(image.to(places.dtype), places, padding_mode="zeros", align_corners=align_corners)
+    # With corners aligned an axis of one voxel has no outside: what is not a number is left out by hand.
+    read = read.flatten(2).unflatten(2, known.shape[1:]).masked_fill(~known.unsqueeze(1), 0)
     read = read.reshape(*read.shape[:2], *offsets.shape[:-1], positions.shape[1])  # (B, C, K, S) or (B, C, K, 2, S)
     return (read if offsets.ndim == 2 else read[:, :, :, 0] - read[:, :, :, 1]).to(image.dtype)
 
@@ -68,4 +70,4 @@ def _conv_chunk(
     groups: int,
 ) -> torch.Tensor:
     features = sample(image, offsets, positions, align_corners).flatten(1, 2)  # (B, C·K, S)
-    return (weight.unflatten(0, (groups, -1)) @ features.unflatten(1, (groups, -1))).flatten(1, 2)
+    return (weight.unflatten(0, (groups, -1)) @ features.unflatten(1, (groups, -1))).flatten(1, 2).to(image.dtype)
