@@ -49,6 +49,17 @@ def test_unet3d_count_by_hand() -> None:
     assert count_parameters(create_model("unet3d")) == expected == 1_325_906
 
 
+def test_unet3d_of_five_levels_costs_what_the_distill_dsm_paper_prints() -> None:
+    widths = [16, 32, 64, 128, 192]
+    with torch.device("meta"):
+        network = create_model("unet3d", in_channels=4, classes=3, widths=widths)
+        with FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 4, 64, 64, 64))
+    assert abs(count_parameters(network) / 4_288_208 - 1) < 0.02
+    assert counter.get_total_flops() / 2 / 64**3 == 57_163
+    assert abs(57_163 / 58_709 - 1) < 0.03
+
+
 def test_unet3d_strides_set_the_sizes_of_its_maps() -> None:
     network = create_model("unet3d", widths=[4, 6, 8], strides=[(2, 2, 1), (1, 2, 2)])
     sizes = []

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import BaseModel
 
+from farvox import create_model
+from farvox.blocks import count_parameters
 from farvox.errors import FarvoxError, RecipeError
 from farvox.recipes import Recipe, dump_recipe, list_recipes, load_recipe, parse_duration, parse_recipe, with_settings
 
@@ -17,6 +20,61 @@ def test_shipped_recipes_survive_being_written_out(name: str) -> None:
     assert recipe.name == name
     assert recipe.description
     assert parse_recipe(dump_recipe(recipe), "again") == recipe
+
+
+def test_the_hybrid_trains_as_its_paper_says() -> None:
+    for name, variant in (("obelisk-hybrid", {}), ("obelisk-hybrid-visceral", {"variant": "visceral"})):
+        recipe = load_recipe(name)
+        assert (recipe.model.name, recipe.model.options, recipe.patch.size) == ("obelisk-hybrid", variant, "whole")
+        assert (recipe.loss.terms, recipe.loss.class_weights) == (("hard_cross_entropy_quarter",), True)
+        train = recipe.train
+        assert (train.optimiser, train.learning_rate, train.weight_decay) == ("adam", 0.002, 0)
+        assert (train.epochs, train.batch, train.schedule) == (300, 1, "exponential")
+        assert (train.warmup, train.clip_gradient) == (0, 0)
+        augment = recipe.augment
+        assert (augment.affine, augment.flip) == (0.075, ())
+        assert (augment.contrast, augment.brightness, augment.gamma, augment.noise) == (0, 0, 0, 0)
+    ours = load_recipe("obelisk-hybrid-quick")
+    assert (ours.source, ours.train.epochs, ours.train.optimiser) == ("", 0, "adamw")
+    assert "not the paper's" in ours.description
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "classes", "parameters", "printed", "within"),
+    [
+        # Printed counts are for 4 channels and 3 classes (Distill DSM) or 1 channel and 8 or 9 (OBELISK-Net).
+        ("unet2d", [], 3, 1_082_211, 1_082_211, 0),
+        ("dsm-residual", [], 3, 1_082_211, 1_082_211, 0),
+        ("dsm-distill-quarter", [], 3, 1_116_059, 1_115_606, 0.002),
+        ("dsm-distill", [], 3, 1_217_299, 1_216_266, 0.002),
+        ("dsm-distill-full", [], 3, 1_621_955, 1_619_330, 0.002),
+        ("unet3d-dsm", [], 3, 4_339_059, 4_288_208, 0.02),
+        ("obelisk-hybrid", [], 9, 229_217, 229_217, 0),
+        ("obelisk-hybrid-visceral", [], 8, 230_208, 230_208, 0),
+        ("unet-allconv", [], 9, 883_740, 883_740, 0),
+        ("unet-allconv", ["model.options.variant=visceral"], 8, 877_313, 880_000, 0.01),
+        ("unet-global", [], 9, 16_286_236, 16_000_000, 0.03),
+        ("unet-global", ["model.options.variant=visceral"], 8, 13_081_422, 13_000_000, 0.03),
+    ],
+)
+def test_recipes_build_the_networks_their_papers_count(
+    recipe: str, settings: list[str], classes: int, parameters: int, printed: int, within: float
+) -> None:
+    model = load_recipe(recipe, settings).model
+    with torch.device("meta"):
+        network = create_model(model.name, 4 if classes == 3 else 1, classes, **model.options)
+    assert count_parameters(network) == parameters
+    assert abs(parameters - printed) <= within * printed
+
+
+def test_networks_of_one_paper_are_trained_alike() -> None:
+    for name in ("unet2d", "dsm-residual", "dsm-distill-quarter", "dsm-distill-full", "unet3d-dsm", "vfn"):
+        recipe, sister = load_recipe(name), load_recipe("dsm-distill")
+        assert (recipe.loss, recipe.train) == (sister.loss, sister.train)
+        assert (sister.loss.terms, sister.train.weight_decay) == (("dice",), 0)
+    for name in ("obelisk-hybrid-visceral", "unet-allconv", "unet-allconv-lean", "unet-global"):
+        recipe, sister = load_recipe(name), load_recipe("obelisk-hybrid")
+        assert (recipe.augment, recipe.patch, recipe.grid) == (sister.augment, sister.patch, sister.grid)
 
 
 def test_settings_lie_over_the_file() -> None:
