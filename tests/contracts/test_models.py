@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import math
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from torch import nn
 
 from farvox import create_model, list_models
 from farvox.blocks import count_parameters
+from farvox.errors import ModelError
 from farvox.losses import make_loss
 from farvox.models import model_facts
 
@@ -78,6 +83,26 @@ def test_parameters_are_as_the_facts_say(name: str) -> None:
     with torch.device("meta"):  # sizes without memory: the largest network has 49 million
         network = create_model(name, **facts.counted_with)
     assert count_parameters(network) == facts.parameters
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_options_of_the_wrong_type_are_refused_in_one_line(name: str) -> None:
+    never: list[Any] = ["no", "", {}, {"a": 1}, [], [None], ["x"], [[1]], [0], -1, math.nan, {1}, torch.ones(2)]
+    module, function = model_facts(name).builder.split(":")
+    for option in inspect.signature(getattr(import_module(module), function)).parameters.values():
+        wrong: list[Any] = [value for value in never if not (value == [] and option.name == "smoothing")]
+        if option.name in ("in_channels", "classes"):
+            wrong += [None, True, 1.5, [1]]
+        else:
+            wrong += [value for value in (None, True, False) if type(value) is not type(option.default)]
+        for value in wrong:
+            with pytest.raises(ModelError) as error:
+                create_model(name, **{option.name: value})
+            assert option.name in str(error.value)
+            assert "\n" not in str(error.value)
+        for value in ([1], [3], (1, 1, 1), 1, 1.5):  # right for some options
+            with contextlib.suppress(ModelError), torch.device("meta"):
+                assert isinstance(create_model(name, **{**SMALL.get(name, {}), option.name: value}), nn.Module)
 
 
 @every_network

@@ -88,7 +88,7 @@ def build(
     """
     if not isinstance(widths, (list, tuple)) or not widths or not all(type(w) is int and w >= 1 for w in widths):
         raise ModelError(f"widths={widths!r} for 'prostate-unet3d'", allowed="one positive whole number a level")
-    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ModelError(f"dropout={dropout!r} for 'prostate-unet3d'", allowed="0 to below 1")
     return ProstateUNet3d(ProstateUNet3dConfig(in_channels, classes, tuple(widths), dropout))
 

@@ -112,7 +112,7 @@ def build_p3a(
         recompute: Save memory in training by repeating cheap steps in the backward pass.
 
     Raises:
-        ModelError: An even number of blocks, a number below 1, or a dropout outside its range.
+        ModelError: An even number of blocks, a number below 1, a dropout outside its range, or no bool for `recompute`.
     """
     fits = isinstance(layers, (list, tuple)) and len(layers) % 2 == 1 and len(layers) >= 3
     if not fits or not all(type(number) is int and number >= 1 for number in layers):
@@ -120,9 +120,11 @@ def build_p3a(
     for name, value in (("growth", growth), ("first", first)):
         if type(value) is not int or value < 1:
             raise ModelError(f"{name}={value!r} for a Tiramisu", allowed="a positive whole number")
-    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ModelError(f"dropout={dropout!r} for a Tiramisu", allowed="0 to below 1")
-    return Tiramisu(TiramisuConfig(in_channels, classes, tuple(layers), growth, first, dropout, bool(recompute)))
+    if not isinstance(recompute, bool):
+        raise ModelError(f"recompute={recompute!r} for a Tiramisu", allowed="true or false")
+    return Tiramisu(TiramisuConfig(in_channels, classes, tuple(layers), growth, first, dropout, recompute))
 
 
 def build_p3b(

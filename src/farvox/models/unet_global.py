@@ -112,7 +112,7 @@ def build(
     Raises:
         ModelError: Unknown variant, or a size or share that cannot be.
     """
-    if variant not in COARSEST:
+    if variant not in tuple(COARSEST):  # a dictionary would choke on a list
         remedy = nearest(str(variant), COARSEST)
         raise ModelError(f"variant={variant!r} for 'unet-global'", allowed="tcia or visceral", remedy=remedy)
     size = COARSEST[variant] if coarsest is None else coarsest
