@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import platform
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -32,45 +35,41 @@ class Bundle:
     path: Path
 
 
-def save_bundle(folder: Path, network: torch.nn.Module, manifest: Manifest, recipe: Recipe) -> Path:
-    """Write a bundle as a whole: a reader sees the old one or the new one, never a part.
+def save_bundle(
+    folder: Path, network: torch.nn.Module, manifest: Manifest, recipe: Recipe, *, whole_recipe: bool = True
+) -> Path:
+    """Write a bundle as a whole: a reader sees the old one or the new one (for an instant none), never a part.
+
+    Args:
+        folder: Where; a bundle that stands there is replaced. A link is followed.
+        network: Its state is saved, from any device.
+        manifest: Gets the digest of the weights and the versions of the libraries.
+        recipe: How the network was trained.
+        whole_recipe: Spell out every setting, defaults too; else only those set in `recipe`, the others unknown.
+
+    Returns:
+        `folder`.
 
     Raises:
         ResourceError: The disk is full or not writable; what stood there before is kept.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    place, scratch = Path(os.path.realpath(folder)), None
     try:
-        fresh.chmod(0o755)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        save_file(state, fresh / WEIGHTS)
-        complete = manifest.model_copy(
-            update={
-                "weights_sha256": _sha256(fresh / WEIGHTS),
-                "made_with": {
-                    "farvox": farvox.__version__,
-                    "torch": str(torch.__version__),
-                    "python": platform.python_version(),
-                },
-            }
-        )
-        (fresh / MANIFEST).write_text(complete.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        (fresh / RECIPE).write_text(dump_recipe(recipe), encoding="utf-8")
-        if folder.exists():
-            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            folder.replace(aside)
-            fresh.replace(folder)
-            shutil.rmtree(aside)
-        else:
-            fresh.replace(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+        fresh, old = scratch / "new", scratch / "old"
+        fresh.mkdir()
+        _write(fresh, network, manifest, recipe, whole_recipe)
+        _exchange(place, fresh, old)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ResourceError(f"cannot write bundle {folder}: {reason}", remedy="free disk space") from None
+        kept = f"; the one before is in {scratch / 'old'}" if scratch and _holds_the_only_copy(scratch, place) else ""
+        raise ResourceError(f"cannot write bundle {folder}: {reason}{kept}", remedy=_remedy(error)) from None
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if scratch and not _holds_the_only_copy(scratch, place):
+            shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 
@@ -112,6 +111,60 @@ def load_bundle(folder: str | Path) -> Bundle:
             f"{folder}: weights and manifest do not fit: {first}", remedy="copy the bundle again"
         ) from None
     return Bundle(network.eval(), manifest, recipe, folder)
+
+
+def _write(folder: Path, network: torch.nn.Module, manifest: Manifest, recipe: Recipe, whole_recipe: bool) -> None:
+    import tomli_w
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+    complete = manifest.model_copy(
+        update={
+            "weights_sha256": _sha256(folder / WEIGHTS),
+            "made_with": {
+                "farvox": farvox.__version__,
+                "torch": str(torch.__version__),
+                "python": platform.python_version(),
+            },
+        }
+    )
+    (folder / MANIFEST).write_text(complete.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    known = recipe.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    (folder / RECIPE).write_text(dump_recipe(recipe) if whole_recipe else tomli_w.dumps(known), encoding="utf-8")
+
+
+def _exchange(place: Path, fresh: Path, old: Path) -> None:
+    """Move `fresh` to `place`, and what stands there to `old`; back again where that fails."""
+    if not place.exists():
+        fresh.replace(place)
+        return
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    place.replace(old)
+    try:
+        fresh.replace(place)
+    except BaseException:  # an interrupt, too, would leave no bundle at all
+        old.replace(place)
+        raise
+
+
+def _holds_the_only_copy(scratch: Path, place: Path) -> bool:
+    return (scratch / "old").exists() and not place.exists()
+
+
+def _remedy(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    # safetensors gives the number in words alone.
+    if number is None and (said := re.search(r"os error (\d+)", str(error))):
+        number = int(said[1])
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "free disk space"
+    if number in (errno.EBUSY, errno.EXDEV):
+        return "give a new folder; this one is a mount point and cannot be replaced as a whole"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "give a folder that you may write to"
+    return "give another folder"
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -15,11 +16,12 @@ from farvox.bundle.files import MANIFEST, RECIPE, WEIGHTS, Bundle, load_bundle, 
 from farvox.bundle.manifest import LabelEntry, Manifest, ModelEntry
 from farvox.bundle.published import translate
 from farvox.data.prepare import IntensityStep, Preparation
-from farvox.errors import BundleError, UsageError
+from farvox.errors import BundleError, ModelError, UsageError
 from farvox.models import create_model
 from farvox.recipes import Recipe
-from farvox.recipes.schema import LossSettings, ModelSettings, PatchSettings, TrainSettings
+from farvox.recipes.schema import ModelSettings, PatchSettings, TrainSettings
 
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TCIA = ("spleen", "pancreas", "left kidney", "gallbladder", "esophagus", "liver", "stomach", "duodenum")
 _VISCERAL = ("liver", "spleen", "bladder", "left kidney", "right kidney", "left psoas", "right psoas")
 _WHOLE_BOX = "crop scans tightly to the abdominal organs first: what is given becomes 144×144×144 voxels"
@@ -95,13 +97,17 @@ def import_checkpoint(checkpoint: Path, out: Path) -> Bundle:
         The bundle, as it was read back.
 
     Raises:
-        BundleError: The file is missing, damaged, holds code, or is not one of the known layouts.
-        UsageError: `out` is something else than a bundle.
+        BundleError: The file is missing, damaged, holds code, is not one of the known layouts, or holds values that no
+            training gives.
+        UsageError: `out` is something else than a bundle, or cannot be replaced as a whole.
         ResourceError: The disk is full or not writable.
     """
     _require_free(out)
     state = read_checkpoint(checkpoint)
-    name, arguments, translated = translate(state)
+    try:
+        name, arguments, translated = translate(state)
+    except (BundleError, ModelError) as error:
+        raise BundleError(f"{checkpoint}: {error.found}", allowed=error.allowed, remedy=error.remedy) from None
     known = _KNOWN.get((name, arguments.get("variant")))
     classes, channels = arguments["classes"], arguments["in_channels"]
     if known is None or classes != len(known.labels) + 1 or channels != 1:
@@ -109,8 +115,11 @@ def import_checkpoint(checkpoint: Path, out: Path) -> Bundle:
             f"{checkpoint}: a {name} with {channels} channel(s) and {classes} classes",
             allowed="the published networks: 1 channel; 9 classes (TCIA) or 8 (VISCERAL)",
         )
-    if broken := [key for key, value in translated.items() if not torch.isfinite(value).all()]:
-        raise BundleError(f"{checkpoint}: {broken[0]} holds NaN or infinite weights", remedy="download it again")
+    for key, value in translated.items():
+        if not torch.isfinite(value.float()).all():
+            raise BundleError(f"{checkpoint}: {key} holds NaN or infinite weights", remedy="download it again")
+        if key.endswith(".running_var") and (value < 0).any():
+            raise BundleError(f"{checkpoint}: {key} holds a negative variance", remedy="download it again")
     network = create_model(name, **arguments)
     network.load_state_dict(translated)
     options = {key: value for key, value in arguments.items() if key not in ("in_channels", "classes")}
@@ -126,15 +135,15 @@ def import_checkpoint(checkpoint: Path, out: Path) -> Bundle:
         note=known.note,
         training={"reason": f"imported from {checkpoint.name}"},
     )
-    save_bundle(out, network.eval(), manifest, _recipe(name, options, known.source))
+    save_bundle(out, network.eval(), manifest, _recipe(name, options, known.source), whole_recipe=False)
     return load_bundle(out)
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint, by name, on the CPU.
+    """The tensors of a checkpoint, by name, on the CPU: plain arrays of real numbers.
 
     Raises:
-        BundleError: The file is missing, damaged, holds code, or something else than named tensors.
+        BundleError: The file is missing, damaged, holds code, or something else than named, plain tensors.
     """
     if not path.is_file():
         raise BundleError(f"no checkpoint file {path}", remedy="check the path")
@@ -157,26 +166,51 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         ) from None
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BundleError(f"{path} holds something else than named tensors", allowed="a published OBELISK checkpoint")
+    for key, value in state.items():
+        if odd := _oddity(str(key), value):
+            raise BundleError(f"{path}: '{key}' is {odd}", allowed="plain tensors of real numbers")
     return {str(key): value for key, value in state.items()}
 
 
+def _oddity(key: str, value: torch.Tensor) -> str:
+    """What keeps a tensor from being a plain array of real numbers (or a count of batches); "" where nothing does."""
+    if value.is_nested:
+        return "a nested tensor"
+    if value.is_quantized:
+        return "a quantised tensor"
+    if value.layout != torch.strided:
+        return f"a tensor in {str(value.layout).removeprefix('torch.')} layout"
+    if value.device.type != "cpu":
+        return f"a tensor without values (device {value.device.type})"
+    counts = key.rpartition(".")[2] == "num_batches_tracked"
+    if value.dtype not in _REAL and not (counts and value.dtype in (torch.int32, torch.int64)):
+        return f"of type {str(value.dtype).removeprefix('torch.')}"
+    # A few stored values can be declared to stand for any number, which would fill the memory.
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f"a tensor of shape {tuple(value.shape)} of which the file holds only a part"
+    return ""
+
+
 def _require_free(out: Path) -> None:
-    """Refuse to put a bundle in the place of anything but a bundle or an empty folder."""
+    """Refuse to put a bundle in the place of anything but a bundle or an empty folder, or where it cannot be moved."""
     if not out.exists():
         return
+    here = Path.cwd().is_relative_to(os.path.realpath(out))
+    if here or os.path.ismount(out):
+        what = "the folder you are in" if here else "a mount point"
+        raise UsageError(f"{out} is {what}, which cannot be replaced as a whole", remedy=f"--out {out / 'bundle'}")
     inside = {entry.name for entry in out.iterdir()} if out.is_dir() else {"file"}
     if inside - {WEIGHTS, MANIFEST, RECIPE}:
         raise UsageError(f"{out} exists and is not a bundle", allowed="a new folder, or a bundle to replace")
 
 
 def _recipe(model: str, options: dict[str, Any], source: str) -> Recipe:
-    """What the papers say of the training; it was not run by this program."""
+    """What is known for certain, and no more: this program did not run the training."""
     return Recipe(
         name=f"published-{model}",
-        description="Weights trained by the authors; settings of their paper, as far as a recipe holds them.",
+        description="Weights trained by the authors; how, their paper says.",
         source=source,
         model=ModelSettings(name=model, options=options),
         patch=PatchSettings(size="whole"),
-        loss=LossSettings(terms=("hard_cross_entropy_quarter",)),
-        train=TrainSettings(epochs=300, batch=1, learning_rate=0.002, weight_decay=0, precision="float32"),
+        train=TrainSettings(precision="float32"),
     )

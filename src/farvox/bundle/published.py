@@ -57,6 +57,7 @@ def translate(state: Mapping[str, torch.Tensor]) -> tuple[str, dict[str, Any], d
 
     Raises:
         BundleError: Not one of these layouts, or one with parts missing, added or of another shape.
+        ModelError: One of these layouts with so few channels or classes that no network is built for them.
     """
     fits = [layout for layout in _LAYOUTS if all(key in state for key in layout.marks)]
     if not fits or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -83,10 +84,15 @@ def _rename(state: Mapping[str, torch.Tensor], layout: _Layout) -> dict[str, tor
     for key, value in state.items():
         layer, _, parameter = key.rpartition(".")
         if key in kernels:
+            if value.ndim < 2 or value.shape[-1] != 3 or not value.numel():
+                raise BundleError(
+                    f"weights like a published {layout.model}, but '{key}' has shape {tuple(value.shape)}",
+                    allowed="offsets along the last axis, three numbers each",
+                )
             pairs = value.shape[-2:-1] if value.shape[-2:-1] != (1,) else ()
-            ours[f"{kernels[key]}.offsets"] = value.reshape(-1, *pairs, value.shape[-1]).flip(-1)
+            ours[f"{kernels[key]}.offsets"] = value.reshape(-1, *pairs, 3).flip(-1)
         elif key in weights:
-            ours[f"{weights[key]}.weight"] = value.flatten(1)
+            ours[f"{weights[key]}.weight"] = value.flatten(1) if value.ndim > 1 else value  # else the shape will tell
         elif layer in layers:
             # The original network works on points, so its 1×1×1 convolutions have one axis here.
             flat = layout.model == "obelisk-dense" and value.ndim == 5
