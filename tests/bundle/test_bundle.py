@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
 import pickle
 import resource
 import subprocess
@@ -10,12 +13,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from farvox import Predictor
 from farvox.bundle import load_bundle, save_bundle
+from farvox.bundle.files import _exchange, _remedy
 from farvox.bundle.manifest import ModelEntry
-from farvox.errors import BundleError
+from farvox.errors import BundleError, ResourceError
 from farvox.models import create_model
 from tests.predict.networks import identity_bundle
 
@@ -123,3 +130,173 @@ def test_a_full_disk_keeps_the_old_bundle(saved: Path) -> None:
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
     assert [path.name for path in saved.parent.iterdir()] == ["bundle"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_a_failed_exchange_brings_the_old_bundle_back(saved: Path) -> None:
+    """The old bundle has gone aside when the new one turns out not to be there."""
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    with pytest.raises(FileNotFoundError):
+        _exchange(saved, saved.parent / "nowhere", saved.parent / "old")
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_no_failure_loses_the_old_bundle(saved: Path, monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
+    """The disk fails between the two renames, and the second time also when the old bundle is to be moved back."""
+    bundle = load_bundle(saved)
+    rename, calls = Path.replace, []
+
+    def fails_after_the_first(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if 1 < len(calls) <= 1 + failures:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails_after_the_first)
+    with pytest.raises(ResourceError, match="Input/output error") as error:
+        save_bundle(saved, bundle.network, bundle.manifest.model_copy(update={"fold": "3"}), bundle.recipe)
+    (left,) = saved.parent.iterdir()
+    if failures == 1:
+        assert left == saved
+    else:
+        assert f"the one before is in {left / 'old'}" in str(error.value)
+        left = left / "old"
+    assert load_bundle(left).manifest == bundle.manifest
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (OSError(errno.ENOSPC, ""), "free disk space"),
+        (OSError(errno.EDQUOT, ""), "free disk space"),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "disk space"),
+        (OSError(errno.EBUSY, ""), "mount point"),
+        (OSError(errno.EACCES, ""), "may write to"),
+        (OSError(errno.EIO, ""), "another folder"),
+        (SafetensorError("something else"), "another folder"),
+    ],
+)
+def test_the_remedy_is_that_of_the_failure(error: Exception, word: str) -> None:
+    assert word in _remedy(error)
+    assert ("disk space" in _remedy(error)) == ("disk space" in word)
+
+
+def test_a_file_in_the_place_of_the_bundle_is_left_alone(saved: Path) -> None:
+    bundle = load_bundle(saved)
+    place = saved.parent / "thesis"
+    place.write_text("x")
+    for folder in (place, place / "bundle"):
+        with pytest.raises(ResourceError, match="cannot write bundle"):
+            save_bundle(folder, bundle.network, bundle.manifest, bundle.recipe)
+    assert place.read_text() == "x"
+
+
+def test_a_link_to_a_bundle_stays_a_link(saved: Path) -> None:
+    bundle = load_bundle(saved)
+    link = saved.parent / "latest"
+    link.symlink_to("bundle")
+    assert save_bundle(link, bundle.network, bundle.manifest.model_copy(update={"fold": "3"}), bundle.recipe) == link
+    assert link.is_symlink()
+    assert load_bundle(saved).manifest.fold == "3"
+
+
+def test_a_bundle_of_version_1_predicts_as_it_did(tmp_path: Path) -> None:
+    """Written as the first format had it: no shape, axes, pooling or note, and a recipe with fewer settings."""
+    folder = save_bundle_of_version_1(tmp_path / "old")
+    bundle = load_bundle(folder)
+    assert bundle.manifest.version == 1
+    assert bundle.manifest.preparation.axes == "RAS"
+    torch.manual_seed(0)
+    network = create_model("unet3d", classes=3, widths=[4, 8]).eval()
+    scan = np.random.default_rng(0).normal(100, 60, (12, 10, 8)).astype(np.float32)
+    # The scan's axes are left, posterior, superior; then clipped to 0...300, minus 100, divided by 50.
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    image = (np.clip(scan[::-1, ::-1], 0, 300) - 100) / 50
+    with torch.no_grad():
+        classes = network(torch.from_numpy(image[None, None].copy()))[0].argmax(0).numpy()
+    expected = np.array([0, 4, 9])[classes][::-1, ::-1]
+    assert len(np.unique(expected)) == 3
+    found = Predictor.load(folder, device="cpu").segment(scan, affine)
+    # At a tie of two scores, the last bit may decide otherwise.
+    assert (found == expected).mean() > 0.998
+
+
+def save_bundle_of_version_1(folder: Path) -> Path:
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    torch.manual_seed(0)
+    save_file(create_model("unet3d", classes=3, widths=[4, 8]).state_dict(), folder / "weights.safetensors")
+    manifest = {
+        "format": "farvox-bundle",
+        "version": 1,
+        "model": {"name": "unet3d", "in_channels": 1, "classes": 3, "options": {"widths": [4, 8]}},
+        "parameters": 8_000,
+        "preparation": {
+            "spacing": [1.0, 1.0, 2.0],
+            "channels": ["CT"],
+            "intensity": [{"kind": "fixed", "low": 0.0, "high": 300.0, "mean": 100.0, "sd": 50.0}],
+        },
+        "window": None,
+        "labels": [{"value": 0, "name": "background"}, {"value": 4, "name": "a"}, {"value": 9, "name": "b"}],
+        "ignore": None,
+        "dataset": "Boxes",
+        "licence": "",
+        "fold": "0",
+        "training": {"reason": "budget", "epoch": 3, "step": 12},
+        "metrics": None,
+        "made_with": {"farvox": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
+        "weights_sha256": hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest(),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (folder / "recipe.toml").write_text(
+        """name = "default"
+description = "A small 3D U-Net that fits itself to the scans: the first thing to try."
+source = ""
+
+[grid]
+spacing = [1.0, 1.0, 2.0]
+max_voxels = 1000000
+
+[intensity]
+kind = "fixed"
+
+[model]
+name = "unet3d"
+
+[model.options]
+widths = [4, 8]
+
+[patch]
+size = "whole"
+max_voxels = 200000
+centre = "classes"
+
+[augment]
+affine = 0.1
+flip = []
+contrast = 0.15
+brightness = 0.15
+gamma = 0.15
+noise = 0.1
+
+[loss]
+terms = ["cross_entropy", "dice"]
+class_weights = true
+
+[train]
+budget = "8m"
+epochs = 0
+batch = 1
+learning_rate = 0.002
+weight_decay = 0.0001
+schedule = "cosine"
+warmup = 0.03
+clip_gradient = 1.0
+seed = 0
+precision = "float32"
+checkpoint_seconds = 20.0
+"""
+    )
+    return folder

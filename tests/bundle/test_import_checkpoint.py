@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
+import tomllib
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -202,14 +206,85 @@ def test_unfitting_and_broken_weights_are_refused(tmp_path: Path) -> None:
     changes = {
         "shape": ({"conv0.weight": torch.zeros(4, 1, 3, 3, 2)}, "shape"),
         "nan": ({"conv0.bias": torch.full((4,), torch.nan)}, "NaN or infinite"),
+        "beyond float32": ({"conv0.bias": torch.full((4,), 1e39, dtype=torch.float64)}, "NaN or infinite"),
+        "variance": ({"batch0.running_var": torch.tensor([1.0, 1, 1, -1e-3])}, "negative variance"),
         "channels": ({"conv0.weight": torch.zeros(4, 2, 3, 3, 3)}, "allowed"),
+        "no channel": ({"conv0.weight": torch.zeros(4, 0, 3, 3, 3)}, "in_channels=0"),
+        "sparse": ({"conv0.weight": state["conv0.weight"].to_sparse()}, "sparse_coo layout"),
+        "quantised": ({"conv0.weight": _quantised(state["conv0.weight"])}, "quantised"),
+        "meta": ({"conv0.weight": state["conv0.weight"].to("meta")}, "without values"),
+        "nested": ({"conv0.weight": torch.nested.nested_tensor([torch.zeros(2, 3)])}, "nested"),
+        "complex": ({"conv0.weight": state["conv0.weight"].to(torch.complex64)}, "of type complex64"),
+        "whole numbers": ({"conv0.weight": state["conv0.weight"].to(torch.int8)}, "of type int8"),
+        "count of another type": ({"batch0.num_batches_tracked": torch.tensor(True)}, "of type bool"),
+        "one value for all": ({"conv77U.weight": torch.zeros(1).expand(10**7, 9, 1, 1, 1)}, "only a part"),
+        "offsets a number": ({"offset1": torch.tensor(1.0)}, "'offset1' has shape"),
+        "offsets empty": ({"offset1": torch.zeros(0)}, "'offset1' has shape"),
+        "offsets in a row": ({"offset2": torch.zeros(1536)}, "'offset2' has shape"),
+        "kernel a number": ({"linear1a.weight": torch.tensor(1.0)}, "near.weight has shape"),
+        "layer a number": ({"batch0.running_var": torch.tensor(1.0)}, "running_var has shape"),
     }
     for name, (change, word) in changes.items():
-        torch.save({**state, **change}, tmp_path / name)
+        file = tmp_path / name
+        torch.save({**state, **change}, file)
         with pytest.raises(BundleError, match=word) as error:
-            import_checkpoint(tmp_path / name, tmp_path / "bundle")
+            import_checkpoint(file, tmp_path / "bundle")
+        assert str(error.value).startswith(f"{file}: ")
         assert "\n" not in str(error.value)
-        assert not (tmp_path / "bundle").exists()
+        assert error.value.exit_code == 1
+        assert [entry.name for entry in tmp_path.iterdir()] == [name]
+        file.unlink()
+
+
+def _quantised(value: torch.Tensor) -> torch.Tensor:
+    # Torch means to drop these tensors, but old files may hold them.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(value, 0.1, 0, torch.qint8)
+
+
+def test_other_precisions_and_large_weights_are_taken(tmp_path: Path) -> None:
+    state = read_checkpoint(weights("obeliskhybrid_tcia_fold1"))
+    counts = {key for key in state if key.endswith("num_batches_tracked")}
+    assert len(counts) > 0
+    double = {key: value if key in counts else value.double() for key, value in state.items()}
+    torch.save(double | {"conv0.bias": torch.tensor([1e38, 0, 0, 0])}, tmp_path / "double.pth")
+    network = import_checkpoint(tmp_path / "double.pth", tmp_path / "b").network
+    found = network.state_dict()
+    assert found["encode_full.0.bias"].tolist() == [torch.tensor(1e38).item(), 0, 0, 0]
+    assert torch.equal(found["encode_full.0.weight"], state["conv0.weight"])
+
+
+def test_the_recipe_says_no_more_than_is_known(tmp_path: Path) -> None:
+    recipe = import_checkpoint(weights("obeliskhybrid_visceral_fold1"), tmp_path / "b").recipe
+    assert tomllib.loads((tmp_path / "b" / "recipe.toml").read_text()) == {
+        "name": "published-obelisk-hybrid",
+        "description": "Weights trained by the authors; how, their paper says.",
+        "source": "Heinrich, Oktay, Bouteldja: OBELISK-Net, Medical Image Analysis 54 (2019)",
+        "model": {"name": "obelisk-hybrid", "options": {"variant": "visceral", "compat": "published"}},
+        "patch": {"size": "whole"},
+        "train": {"precision": "float32"},
+    }
+    assert recipe.train.precision == "float32"
+    # What prediction reads of a recipe is as the published code has it.
+    assert not recipe.patch.z_score
+
+
+def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path) -> None:
+    checkpoint = weights("obeliskhybrid_tcia_fold1").resolve()
+    script = "import sys; sys.argv = ['farvox', 'import', *sys.argv[1:]]\nfrom farvox.cli import main\nmain()\n"
+    for out, message in ((".", ". is the folder you are in"), ("/proc", "/proc is a mount point")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(checkpoint), "--out", out],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 2
+        remedy = Path(out) / "bundle"
+        assert done.stderr == f"error: {message}, which cannot be replaced as a whole; to mend: --out {remedy}\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_a_bundle_is_replaced(tmp_path: Path) -> None:

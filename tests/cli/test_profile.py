@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from farvox import list_models
 from farvox.bundle import load_bundle, save_bundle
 from farvox.bundle.manifest import ModelEntry
 from farvox.cli.app import app
-from farvox.errors import FarvoxError
+from farvox.errors import FarvoxError, ResourceError
 from farvox.models import create_model, model_facts
 from tests.predict.networks import identity_bundle
 from tests.train.runs import FARVOX, farvox
@@ -58,6 +60,42 @@ def test_a_bundle_is_profiled_as_it_was_trained(tmp_path: Path) -> None:
     refused = farvox("profile", tmp_path / "b", "--classes", "4")
     assert refused.returncode == 2
     assert "with a bundle" in refused.stderr
+
+
+def test_memory_too_little_to_see_is_not_called_nothing() -> None:
+    network = ("unet3d", "--size", "2", "2", "2", "--set", "widths=[2]", "--repeats", "1")
+    assert json.loads(farvox("profile", *network, "--json").stdout)["peak_memory_mb"] is None
+    assert "peak memory      too little to see; give a larger --size\n" in farvox("profile", *network).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["unet3d", "--set", "widths=[100000000]"],
+        ["unet3d", "--set", "widths=[1000000000000000000]"],
+        ["unet2d", "--size", "100000", "100000", "100000"],
+        ["unet2d", "--size", "10000000", "10000000", "10000000"],
+    ],
+)
+def test_what_cannot_fit_is_refused_before_it_is_built(arguments: list[str]) -> None:
+    started = time.process_time()
+    error = CliRunner().invoke(app, ["profile", *arguments]).exception
+    assert time.process_time() - started < 10
+    assert isinstance(error, ResourceError)
+    assert "does not fit into memory; to mend: give a smaller --size, or a smaller network with --set" in str(error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to a limit on a process's memory")
+def test_memory_that_runs_out_on_the_way_is_said_with_what_helps() -> None:
+    limited = ["bash", "-c", 'ulimit -v 3000000; "$@"', "bash", *FARVOX, "profile"]
+    done = subprocess.run(
+        [*limited, "unet3d", "--size", "192", "192", "192"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: unet3d with an image of 192×192×192 voxels does not fit into memory; "
+        "to mend: give a smaller --size, or a smaller network with --set\n"
+    )
 
 
 def test_an_error_is_one_line_and_no_traceback() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from farvox import create_model, list_models
 from farvox.blocks import Obelisk
 from farvox.errors import FarvoxError
-from farvox.evaluate.cost import measure_reach, measure_speed, multiply_adds, parameters, training_bytes
+from farvox.evaluate.cost import least_bytes, measure_reach, measure_speed, multiply_adds, parameters, training_bytes
 from farvox.models import model_facts
 
 
@@ -85,6 +85,15 @@ def test_a_pass_with_gradients_is_estimated_from_its_maps() -> None:
         return nn.Sequential(nn.Conv3d(1, 3, 1), nn.ReLU(), nn.Conv3d(3, 2, 1))
 
     assert training_bytes(make, 1, (10, 10, 10)) == (3 + 3 + 2) * 1000 * 4
+
+
+def test_the_least_a_pass_holds_is_weights_image_and_answer() -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Conv3d(2, 8, 3, padding=1), nn.BatchNorm3d(8), nn.Conv3d(8, 5, 1))
+
+    weights = 8 * 2 * 27 + 8 + 4 * 8 + 5 * 8 + 5
+    # The count of batches is the only whole number, of 8 bytes.
+    assert least_bytes(make, 2, (10, 9, 8)) == 4 * (weights + (2 + 5) * 720) + 8
 
 
 def test_receptive_field_of_convolutions() -> None:

@@ -12,9 +12,13 @@ from farvox.cli.common import DeviceOption, JsonOption
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
     from torch import nn
 
     from farvox.evaluate.cost import Reach, Size
+
+# torch has no class of its own for a CPU without memory, nor for more bytes than can be counted.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "size calculation overflowed")
 
 
 def run(
@@ -32,43 +36,63 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Parameters, multiply-adds and seconds per voxel, peak memory and receptive field of a network."""
-    import psutil
-
     from farvox.cli.common import print_json
     from farvox.devices import pick_device
-    from farvox.errors import UsageError
-    from farvox.evaluate import cost
+    from farvox.errors import ResourceError, UsageError
 
     place = pick_device(device)
     make, facts = _network(name, channels, classes, settings or [])
     shape = size or facts.pop("size")
     if min(shape) < 1:
         raise UsageError(f"--size {' '.join(map(str, shape))}", allowed="three sizes of at least 1")
-    inputs, voxels = facts["in_channels"], shape[0] * shape[1] * shape[2]
+    try:
+        figures, reach = _measure(make, facts["in_channels"], shape, place, repeats)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        remedy = "give a smaller --size" + ("" if "bundle" in facts else ", or a smaller network with --set")
+        raise ResourceError(
+            f"{name} with an image of {'×'.join(map(str, shape))} voxels does not fit into memory", remedy=remedy
+        ) from None
+    given = {key: value for key, value in facts.items() if key != "size"}
+    document = {**given, "size": shape, "device": str(place), **figures}
+    if as_json:
+        print_json(document)
+    else:
+        _show(document, shape, repeats, reach)
+
+
+def _measure(
+    make: Callable[[], nn.Module], inputs: int, shape: Size, place: torch.device, repeats: int
+) -> tuple[dict[str, Any], Reach | None]:
+    import psutil
+    import torch
+
+    from farvox.evaluate import cost
+
+    free = psutil.virtual_memory().available if place.type != "cuda" else torch.cuda.mem_get_info(place)[0]
+    # Before anything is built: filling weights that do not fit takes long, and may end the process without a word.
+    if cost.least_bytes(make, inputs, shape) > free:
+        raise MemoryError
+    voxels = shape[0] * shape[1] * shape[2]
     products = cost.multiply_adds(make, inputs, shape)
     network = make().to(place).eval()
     speed = cost.measure_speed(network, inputs, shape, repeats)
     # A pass in float64 with gradients: twice the bytes.
     fits = 2 * cost.training_bytes(make, inputs, shape) < 0.6 * psutil.virtual_memory().available
     reach = cost.measure_reach(network, inputs, shape) if fits else None
-    document = {
-        **{key: value for key, value in facts.items() if key != "size"},
-        "size": shape,
-        "device": str(place),
+    return {
         "parameters": cost.parameters(network),
         "multiply_adds_per_voxel": round(products / voxels, 2),
         "seconds_per_voxel": speed.seconds / voxels,
         "seconds": speed.seconds,
-        "peak_memory_mb": round(speed.peak_bytes / 2**20, 1),
+        # What is not seen is not known to be nothing.
+        "peak_memory_mb": round(speed.peak_bytes / 2**20, 1) or None,
         "receptive_field": reach and reach.voxels,
         "receptive_field_cut_by_size": reach and reach.cut,
         "farthest_offset": reach and reach.offsets,
         "statistics_over_the_image": reach and reach.statistics,
-    }
-    if as_json:
-        print_json(document)
-    else:
-        _show(document, shape, repeats, reach)
+    }, reach
 
 
 def _network(
@@ -137,13 +161,17 @@ def _show(document: dict[str, Any], size: Size, repeats: int, reach: Reach | Non
             f"{_quantity(document['seconds_per_voxel'])} per voxel, {_quantity(document['seconds'])} for {shown} "
             f"on {document['device']} (median of {repeats})",
         ),
-        ("peak memory", f"{document['peak_memory_mb']:,.0f} MB above idle"),
+        ("peak memory", _memory(document["peak_memory_mb"])),
         ("receptive field", _field(reach)),
     ]
     if reach and reach.offsets:
         lines.append(("offsets", f"reach up to {'×'.join(f'{o:.0f}' for o in reach.offsets)} voxels, as they are now"))
     for what, text in lines:
         typer.echo(f"{what:16} {text}")
+
+
+def _memory(megabytes: float | None) -> str:
+    return f"{megabytes:,.1f} MB above idle" if megabytes else "too little to see; give a larger --size"
 
 
 def _field(reach: Reach | None) -> str:

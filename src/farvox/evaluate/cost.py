@@ -47,7 +47,10 @@ class Reach:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of one pass without gradients (median), and the most memory held above what was held before, bytes."""
+    """Seconds of one pass without gradients (median), and the most memory held above what was held before, bytes.
+
+    On a CPU the bytes are 0 where a pass fits into memory that the process held already.
+    """
 
     seconds: float
     peak_bytes: int
@@ -78,6 +81,22 @@ def multiply_adds(make: Callable[[], nn.Module], in_channels: int, size: Size) -
     with torch.enable_grad(), counter:
         network(image)
     return counter.get_total_flops() // 2
+
+
+def least_bytes(make: Callable[[], nn.Module], in_channels: int, size: Size) -> int:
+    """Bytes that no pass does without: weights, image and answer in float32; nothing is computed.
+
+    Args:
+        make: Builds the network; called with torch's meta device.
+        in_channels: Channels of the image.
+        size: Voxels along each axis.
+    """
+    with torch.device("meta"):
+        network = make().eval()
+        image = torch.zeros(1, in_channels, *size)
+    with torch.enable_grad():
+        answer = network(image)
+    return sum(t.numel() * t.element_size() for t in (*network.state_dict().values(), image, answer))
 
 
 def measure_speed(network: nn.Module, in_channels: int, size: Size, repeats: int = 5) -> Speed:
