@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
+import sys
 import warnings
-from typing import Any
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from farvox.blocks import DistillShift, ResidualShift, count_parameters, insert_depth_shift
 from farvox.errors import ModelError
@@ -257,6 +263,107 @@ def test_several_heads_of_a_real_network() -> None:
     assert [tuple(answer.shape) for answer in answers] == [(1, 2, 32, 16, 3)] * 4
 
 
+class _Pair(NamedTuple):
+    scores: torch.Tensor
+    loss: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    scores: torch.Tensor
+    loss: torch.Tensor
+
+
+class _Answering(nn.Module):
+    """Two convolutions, and an answer of the kind it is told."""
+
+    def __init__(self, answer: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.conv, self.head, self.answer = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 2, 1), answer
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.answer(self.head(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "parts"),
+    [
+        (lambda y: _Pair(y, y.mean()), _Pair, lambda found: (found.scores, found.loss)),
+        (lambda y: namedtuple("_Plain", "scores loss")(y, y.mean()), tuple, tuple),
+        (lambda y: _Answer(y, y.mean()), _Answer, lambda found: (found.scores, found.loss)),
+        (lambda y: {"scores": y, "loss": y.mean()}, dict, lambda found: (found["scores"], found["loss"])),
+        (lambda y: OrderedDict(scores=y, loss=y.mean()), OrderedDict, lambda found: tuple(found.values())),
+        (lambda y: [y, y.mean((0, 2, 3))], list, tuple),  # one value a class
+    ],
+)
+def test_answers_keep_their_type_and_what_is_not_by_slice(answer: Any, kind: type, parts: Any) -> None:
+    network = insert_depth_shift(_Answering(answer))
+    plain = copy.deepcopy(network)
+    plain.network.answer = lambda y: y
+    volume = torch.randn(2, 1, 6, 5, 4)
+    with torch.no_grad():
+        found, expected = network(volume), plain(volume)
+    assert isinstance(found, kind)
+    scores, loss = parts(found)
+    assert torch.equal(scores, expected)
+    torch.testing.assert_close(loss, expected.mean() if loss.ndim == 0 else expected.mean((0, 2, 3, 4)))
+
+
+def test_an_answer_that_has_lost_the_slices_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"_Answering answers with shape \(2,\) for 4 slices; allowed: .* first axis"):
+        insert_depth_shift(_Answering(lambda y: y.mean((0, 2, 3))))(torch.zeros(1, 1, 6, 5, 4))
+
+
+def test_threads_call_one_network_side_by_side() -> None:
+    network = insert_depth_shift(_Answering(lambda y: y), every=1)
+    _randomise(network)
+    volumes = [torch.randn(1, 1, 24, 24, slices) for slices in (4, 2, 8, 3)] * 16
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with torch.inference_mode():
+            expected = [network(volume) for volume in volumes]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(torch.inference_mode()(network), volumes))
+    finally:
+        sys.setswitchinterval(switching)
+    assert all(map(torch.equal, found, expected))
+
+
+class _Recomputing(_Twice):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(checkpoint(lambda y: self.depthwise(self.first(y).relu()), x, use_reentrant=False))
+
+
+def _gradients(network: nn.Module, answers: list[torch.Tensor]) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(sum(answer.square().sum() for answer in answers), list(network.parameters())))
+
+
+def test_layers_computed_again_remember_the_depth_of_their_call() -> None:
+    torch.manual_seed(0)
+    network = insert_depth_shift(_Recomputing(), alpha=1.0, every=1).double()
+    _randomise(network)
+    volumes = [torch.randn(1, 8, 5, 6, slices, dtype=torch.float64) for slices in (4, 2)]
+    together = _gradients(network, [network(volume) for volume in volumes])
+    apart = [_gradients(network, [network(volume)]) for volume in volumes]
+    for both, one, other in zip(together, *apart, strict=True):
+        torch.testing.assert_close(both, one + other)
+    # The hooks of the very same weights, kept instead of computed again.
+    kept = insert_depth_shift(_Recomputing(), alpha=1.0, every=1).double()
+    kept.load_state_dict(network.state_dict())
+    kept.network.forward = lambda x: kept.network.head(kept.network.depthwise(kept.network.first(x).relu()))
+    for one, other in zip(apart[0], _gradients(kept, [kept(volumes[0])]), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_depths_that_cannot_be_told_apart_are_refused_when_computed_again() -> None:
+    network = insert_depth_shift(_Recomputing(), alpha=1.0, every=1)
+    answer = network(torch.zeros(2, 8, 5, 6, 2))
+    network(torch.zeros(1, 8, 5, 6, 4))
+    with pytest.raises(ModelError, match="'first' computes 4 slices again, in volumes of which depth is unknown"):
+        answer.sum().backward()
+
+
 def test_where_chooses() -> None:
     network = insert_depth_shift(_seeded(_basic), where=lambda name, conv: conv.out_channels == 16 and "conv_1" in name)
     assert [site.name.split(".")[0] for site in network.sites] == ["down_2", "down_3", "down_4", "upcat_4", "upcat_3"]
@@ -279,6 +386,8 @@ def test_the_scores_are_not_shifted_by_the_rule() -> None:
         (_basic, {"alpha": 0.1}, "nothing in BasicUNet .* 40 channels or more for alpha=0.1"),
         (_basic, {"where": lambda name, conv: name.startswith("final")}, "final_conv: 3 channels are too few"),
         (_basic, {"where": lambda name, conv: False}, "nothing in BasicUNet"),
+        (lambda: "a word", {}, "a depth shift in str; allowed: a torch.nn.Module"),
+        (lambda: nn.Conv2d, {}, "a depth shift in type; allowed: a torch.nn.Module"),
         (lambda: nn.Linear(3, 3), {}, "nothing in Linear"),
         (lambda: nn.Sequential(nn.Conv3d(1, 8, 3), nn.Conv3d(8, 8, 3)), {}, "nothing in Sequential"),
     ],

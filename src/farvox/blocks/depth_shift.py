@@ -12,6 +12,8 @@ many channels as distilling ones, a quarter of the share each way (with a share 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -81,7 +83,8 @@ KINDS = ("distill", "residual")
 class DepthShifted(nn.Module):
     """A 2D network that takes volumes, its slices in touch through depth shifts; made by `insert_depth_shift`.
 
-    Weights of the plain 2D network still fit into `network`, under their old names.
+    Weights of the plain 2D network still fit into `network`, under their old names. Threads may call it side by side.
+    Parts of the 2D network may recompute themselves in the backward pass (`torch.utils.checkpoint`).
 
     Attributes:
         network: The 2D network, slices as its batch.
@@ -91,7 +94,11 @@ class DepthShifted(nn.Module):
     def __init__(self, network: nn.Module, shifts: dict[str, nn.Module]) -> None:
         super().__init__()
         self.network = network
-        self.sites: Iterable[_Site] = nn.ModuleList(_Site(*item) for item in shifts.items())  # type: ignore[assignment]
+        # Slices of a volume by those of a whole batch, for what is computed again when the call is over; 0: two depths.
+        self._depths: dict[int, int] = {}
+        self.sites: Iterable[_Site] = nn.ModuleList(  # type: ignore[assignment]
+            _Site(*item, self._depths) for item in shifts.items()
+        )
         for site in self.sites:
             # Hooks rather than wrappers in the convolutions' places: names of weights and whatever the network
             # asks of its convolutions stay as they are.
@@ -102,9 +109,26 @@ class DepthShifted(nn.Module):
         if volume.ndim != 5:
             raise ModelError(f"input of shape {tuple(volume.shape)}", allowed="volumes (B, C, I, J, K)")
         batch, slices = volume.shape[0], volume.shape[-1]
-        for site in self.sites:
-            site.batch, site.slices = batch, slices
-        return _to_volumes(self.network(volume.movedim(-1, 1).flatten(0, 1)), batch, slices)
+        if not torch.compiler.is_compiling():  # compiled code knows its sizes, and must not be tied to one of them
+            known = self._depths.setdefault(batch * slices, slices)
+            if known != slices:
+                self._depths[batch * slices] = 0
+        outer = getattr(_call, "sizes", None)
+        _call.sizes = batch, slices
+        try:
+            found = self.network(volume.movedim(-1, 1).flatten(0, 1))
+        finally:
+            _call.sizes = outer
+        if isinstance(found, torch.Tensor) and not _by_slice(found, batch * slices):
+            raise ModelError(
+                f"{type(self.network).__name__} answers with shape {tuple(found.shape)} for {batch * slices} slices",
+                allowed="a 2D network whose answer has the slices as its first axis",
+            )
+        return _to_volumes(found, batch, slices)
+
+
+_call = threading.local()
+"""`sizes` of the call that each thread is in: volumes, and slices of each."""
 
 
 def insert_depth_shift(
@@ -138,12 +162,17 @@ def insert_depth_shift(
 
     Returns:
         Network that takes (B, C, I, J, K) and answers with K as the last axis. I and J are bound by what the 2D
-        network takes; K is free.
+        network takes; K is free. An answer of lists, (named) tuples, dictionaries or dataclasses keeps its type, and
+        each tensor in it whose first axis counts the B·K slices becomes a volume; what else is in it is handed on.
 
     Raises:
-        ModelError: Unknown kind, impossible alpha, kernel or every, no convolution to shift after, or one chosen by
-            `where` that has too few channels. When called: a convolution that does not see the slices as its batch.
+        ModelError: Not a module, unknown kind, impossible alpha, kernel or every, no convolution to shift after, or one
+            chosen by `where` that has too few channels. When called: a convolution that does not see the slices as its
+            batch, or an answer without them; in a backward pass: a checkpointed part whose depth is not known any more,
+            because batches of as many slices had volumes of different depth.
     """
+    if not isinstance(network_2d, nn.Module):
+        raise ModelError(f"a depth shift in {type(network_2d).__name__}", allowed="a torch.nn.Module")
     if kind not in KINDS:
         raise ModelError(
             f"kind={kind!r} of a depth shift", allowed=" or ".join(KINDS), remedy=nearest(str(kind), KINDS)
@@ -183,31 +212,62 @@ def insert_depth_shift(
 
 
 class _Site(nn.Module):
-    """The shift after one convolution; learns from `DepthShifted` how many slices a volume has."""
+    """The shift after one convolution; asks the call it is in how many slices a volume has."""
 
-    def __init__(self, name: str, shift: nn.Module) -> None:
+    def __init__(self, name: str, shift: nn.Module, depths: dict[int, int]) -> None:
         super().__init__()
-        self.name, self.shift = name, shift
-        self.batch = self.slices = 1
+        self.name, self.shift, self._depths = name, shift, depths
 
     def shift_output(self, _conv: nn.Module, _inputs: Any, maps: torch.Tensor) -> torch.Tensor:
-        if maps.ndim != 4 or maps.shape[0] != self.batch * self.slices:
+        sizes = getattr(_call, "sizes", None)
+        if sizes is None:
+            # Checkpointed layers are computed again by the backward pass, perhaps in a thread of its own.
+            slices = self._depths.get(len(maps), 1)
+            if slices == 0:
+                raise ModelError(
+                    f"'{self.name}' computes {len(maps)} slices again, in volumes of which depth is unknown",
+                    allowed="one depth for each number of slices in a batch, where layers are checkpointed",
+                    remedy="call with one depth, or checkpoint the network as a whole",
+                )
+            sizes = len(maps) // slices, slices
+        batch, slices = sizes
+        if maps.ndim != 4 or maps.shape[0] != batch * slices:
             raise ModelError(
-                f"'{self.name}' gives maps of shape {tuple(maps.shape)} for {self.batch * self.slices} slices",
+                f"'{self.name}' gives maps of shape {tuple(maps.shape)} for {batch * slices} slices",
                 allowed="slices as the first of four axes at every convolution followed by a depth shift",
                 remedy="leave it out with where=",
             )
-        return self.shift(maps, self.slices)
+        return self.shift(maps, slices)
+
+
+def _by_slice(found: torch.Tensor, slices: int) -> bool:
+    return found.ndim > 0 and found.shape[0] == slices
 
 
 def _to_volumes(found: Any, batch: int, slices: int) -> Any:
-    """(B·K, ...) → (B, ..., K) for a tensor, or for each one in lists, tuples and dictionaries."""
+    """(B·K, ...) → (B, ..., K) for a tensor, or for each one in lists, tuples, dictionaries and dataclasses."""
+
+    def change(part: Any) -> Any:
+        return _to_volumes(part, batch, slices)
+
     if isinstance(found, torch.Tensor):
-        return found.unflatten(0, (batch, slices)).movedim(1, -1)
+        return found.unflatten(0, (batch, slices)).movedim(1, -1) if _by_slice(found, batch * slices) else found
+    if type(found) is dict:
+        return {key: change(value) for key, value in found.items()}
     if isinstance(found, dict):
-        return {key: _to_volumes(value, batch, slices) for key, value in found.items()}
+        changed = copy.copy(found)  # whatever else an ordered or defaulting dictionary holds
+        for key, value in found.items():
+            changed[key] = change(value)
+        return changed
+    if dataclasses.is_dataclass(found) and not isinstance(found, type):
+        changed = copy.copy(found)
+        for field in dataclasses.fields(found):
+            object.__setattr__(changed, field.name, change(getattr(found, field.name)))  # frozen ones too
+        return changed
+    if isinstance(found, tuple) and hasattr(found, "_fields"):
+        return type(found)(*map(change, found))
     if isinstance(found, (list, tuple)):
-        return type(found)([_to_volumes(value, batch, slices) for value in found])
+        return type(found)([change(value) for value in found])
     return found
 
 
