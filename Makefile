@@ -29,11 +29,12 @@ setup-dev: $(VENV)/.dev
 demo: setup
 	$(BIN)/farvox demo --out demo
 
+# A worker a core, each with one thread of torch: tests are many and small.
 test: setup-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
 
 quick: setup-dev
-	$(BIN)/python -m pytest -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal -m "not long"
 
 check: setup-dev
 	$(BIN)/ruff format --check .

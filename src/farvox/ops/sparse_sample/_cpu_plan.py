@@ -50,7 +50,8 @@ def voxels_per_unit(size: int, align_corners: bool) -> float:
 
 def axis_reads(size: int, outputs: int, align_corners: bool, offsets: FloatArray, start: int, stop: int) -> Axis:
     """Reads of outputs start..stop; `offsets` (R,), normalised, may hold anything: NaN and infinity touch nothing."""
-    shift = offsets.astype(np.float64) * voxels_per_unit(size, align_corners)
+    with np.errstate(invalid="ignore", over="ignore"):
+        shift = offsets.astype(np.float64) * voxels_per_unit(size, align_corners)
     shift = np.where(np.abs(shift) < 4 * size + 4, shift, 4 * size + 4.0)
     if align_corners:
         span, parts, begin = (size - 1, outputs - 1, 0.0) if outputs > 1 else (1, 1, (size - 1) / 2)
