@@ -255,7 +255,7 @@ def _to_volumes(found: Any, batch: int, slices: int) -> Any:
     if type(found) is dict:
         return {key: change(value) for key, value in found.items()}
     if isinstance(found, dict):
-        changed = copy.copy(found)  # whatever else an ordered or defaulting dictionary holds
+        changed: Any = copy.copy(found)  # whatever else an ordered or defaulting dictionary holds
         for key, value in found.items():
             changed[key] = change(value)
         return changed
