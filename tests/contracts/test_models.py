@@ -235,6 +235,21 @@ def test_bfloat16_autocast_stays_close(name: str, options: dict[str, Any]) -> No
 
 
 @every_network
+def test_inference_answers_as_the_plain_network(name: str, options: dict[str, Any]) -> None:
+    network, image = _build(name, options), _image(2, 1, 17, 16, 12)
+    network(image * 2 + 1)  # moves running statistics, where there are any
+    network.eval()
+    expected = network(image).detach()
+    with torch.inference_mode():
+        found = network(image)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+        with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None), torch.autocast("cpu", torch.bfloat16):
+            rounded = network(image).float()
+    error = (rounded - expected).square().mean().sqrt() / expected.std()
+    assert error < (0.25 if name in DEEP else 0.1)
+
+
+@every_network
 def test_learns_a_bright_half(name: str, options: dict[str, Any]) -> None:
     network = _build(name, options, classes=2)
     image = _image(1, 1, 16, 16, 8)
