@@ -14,7 +14,7 @@ _TRAINING, _TESTING = 12, 4
 
 def run(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("demo"),
-    budget: Annotated[str, typer.Option("--budget", help="Training time.")] = "90s",
+    budget: Annotated[str, typer.Option("--budget", help="Training time.")] = "120s",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
