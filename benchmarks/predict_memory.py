@@ -25,6 +25,8 @@ from farvox.recipes import load_recipe
 
 SHAPE, SPACING, CLASSES = (512, 512, 400), (0.8, 0.8, 1.0), 9
 LIMIT = "2G"
+OPTIONS = {"widths": [16, 32, 64, 128]}
+"""As the default recipe has them."""
 
 
 def make_scan(path: Path) -> None:
@@ -37,10 +39,10 @@ def make_scan(path: Path) -> None:
 
 def make_bundle(folder: Path, spacing: tuple[float, float, float]) -> Path:
     """The default network with 9 classes on the given spacing."""
-    network = create_model("unet3d", in_channels=1, classes=CLASSES)
+    network = create_model("unet3d", in_channels=1, classes=CLASSES, **OPTIONS)
     labels = tuple(LabelEntry(value=v, name="background" if v == 0 else f"organ {v}") for v in range(CLASSES))
     manifest = Manifest(
-        model=ModelEntry(name="unet3d", in_channels=1, classes=CLASSES),
+        model=ModelEntry(name="unet3d", in_channels=1, classes=CLASSES, options=OPTIONS),
         parameters=sum(p.numel() for p in network.parameters()),
         preparation=Preparation(
             spacing=spacing, channels=("CT",), intensity=(IntensityStep(kind="fixed", low=-200, high=300, sd=80),)

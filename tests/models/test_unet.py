@@ -46,13 +46,14 @@ def test_unet3d_count_by_hand() -> None:
     for fine, coarse in pairwise(widths):
         expected += coarse * fine + 27 * 2 * fine * fine + 27 * fine * fine + 2 * 2 * fine
     expected += 16 * 2 + 2
-    assert count_parameters(create_model("unet3d")) == expected == 1_325_906
+    assert count_parameters(create_model("unet3d", widths=widths)) == expected == 1_325_906
+    # Bundles of the first format name strides and no widths.
+    assert count_parameters(create_model("unet3d", strides=[(2, 2, 2)] * 3)) == expected
 
 
 def test_unet3d_of_five_levels_costs_what_the_distill_dsm_paper_prints() -> None:
-    widths = [16, 32, 64, 128, 192]
     with torch.device("meta"):
-        network = create_model("unet3d", in_channels=4, classes=3, widths=widths)
+        network = create_model("unet3d", in_channels=4, classes=3)
         with FlopCounterMode(display=False) as counter:
             network(torch.zeros(1, 4, 64, 64, 64))
     assert abs(count_parameters(network) / 4_288_208 - 1) < 0.02
@@ -91,7 +92,7 @@ def test_unet3d_flat_kernels_keep_slices_apart() -> None:
         ({"widths": 16}, "widths=16 for 'unet3d'"),
         ({"widths": [8, "x"]}, "widths="),
         ({"widths": [8, 8], "strides": [2]}, "1 triples"),
-        ({"strides": [(2, 2, 2)]}, r"strides=\[\(2, 2, 2\)\] for 'unet3d'; allowed: 3 triples"),
+        ({"widths": [4, 4, 4, 4], "strides": [(2, 2, 2)]}, r"strides=\[\(2, 2, 2\)\] for 'unet3d'; allowed: 3 triples"),
         ({"widths": [8, 8], "strides": [(2, 2, 3)]}, "out of 1, 2"),
         ({"widths": [8, 8], "kernels": [(3, 3), (3, 3)]}, "2 triples"),
         ({"widths": [8], "kernels": [(2, 3, 3)]}, "out of 1, 3, 5"),

@@ -221,14 +221,14 @@ _TABLE: dict[str, ModelFacts] = {
     ),
     "unet3d": ModelFacts(
         builder="farvox.models.unet3d:build",
-        paper="our own, after Çiçek et al. 2016, doi:10.1007/978-3-319-46723-8_49",
-        parameters=1_325_906,
-        counted_with={"in_channels": 1, "classes": 2},
+        paper="Çiçek et al. 2016, doi:10.1007/978-3-319-46723-8_49; size of Maheshwari et al. 2021 (Distill DSM)",
+        parameters=4_339_059,
+        counted_with={"in_channels": 4, "classes": 3},
         dims=3,
-        input_rule="any size (padded inside to a multiple of 8), any channels",
-        multiply_adds=52_848,
-        note="strides=[[2,2,1],[2,2,2],[2,2,2]]: thick slices; widths=[16,32,64,128,192]: 4,339,059 with 4 channels "
-        "and 3 classes (Maheshwari et al. 2021 print 4,288,208, and no layout)",
+        input_rule="any size (padded inside to a multiple of 16), any channels",
+        multiply_adds=57_163,
+        note="the Distill DSM paper prints 4,288,208 and no layout; the default recipe takes widths=[16,32,64,128] "
+        "(1,325,906 with 1 channel and 2 classes) and strides that follow the spacing",
     ),
     "vfn": ModelFacts(
         builder="farvox.models.vfn:build",

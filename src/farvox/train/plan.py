@@ -67,8 +67,9 @@ def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[st
         steps.append(fixed_step(values) if fixed else own)
     options = dict(recipe.model.options)
     if recipe.model.name == "unet3d":
-        depth = len(options.get("widths", (0,) * 4)) - 1
-        strides, kernels = _strides(spacing, depth)
+        # Four levels unless the recipe says otherwise: what minutes on a CPU can train.
+        options.setdefault("widths", (16, 32, 64, 128))
+        strides, kernels = _strides(spacing, len(options["widths"]) - 1)
         options.setdefault("strides", strides)
         options.setdefault("kernels", kernels)
     size = recipe.patch.size
