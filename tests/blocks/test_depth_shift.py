@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from farvox.blocks import DistillShift, ResidualShift, count_parameters, insert_depth_shift
+from farvox.blocks import DistillShift, ResidualShift, insert_depth_shift
 from farvox.errors import ModelError
+from farvox.models import count_parameters
 from farvox.ops import depth_shift
 
 with warnings.catch_warnings():

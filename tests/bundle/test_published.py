@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from farvox import create_model
-from farvox.blocks import count_parameters
 from farvox.bundle.published import translate
 from farvox.errors import BundleError
+from farvox.models import count_parameters
 from tests.conftest import real_data
 
 

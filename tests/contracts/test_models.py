@@ -15,10 +15,9 @@ from safetensors.torch import load, save
 from torch import nn
 
 from farvox import create_model, list_models
-from farvox.blocks import count_parameters
 from farvox.errors import ModelError
 from farvox.losses import make_loss
-from farvox.models import model_facts
+from farvox.models import count_parameters, model_facts
 
 SMALL: dict[str, dict[str, Any]] = {
     "prostate-deeplab": {"width": 0.0625, "middle_units": 1},

@@ -10,8 +10,8 @@ from torch import nn
 from farvox import create_model, list_models
 from farvox.blocks import Obelisk
 from farvox.errors import FarvoxError
-from farvox.evaluate.cost import least_bytes, measure_reach, measure_speed, multiply_adds, parameters, training_bytes
-from farvox.models import model_facts
+from farvox.evaluate.cost import least_bytes, measure_reach, measure_speed, multiply_adds, training_bytes
+from farvox.models import count_parameters, model_facts
 
 
 class OneKernel(nn.Module):
@@ -66,7 +66,7 @@ def test_convolutions_by_hand() -> None:
 
     # 9×8×7 voxels, then 4×4×4: (9 - 3) // 2 + 1, (8 - 1) // 2 + 1, (7 - 1) // 2 + 1
     assert multiply_adds(make, 2, (9, 8, 7)) == 9 * 8 * 7 * 8 * 2 * 27 + 64 * 4 * 4 * 3
-    assert parameters(make()) == 8 * 2 * 27 + 8 + 16 + 4 * 4 * 3 + 4
+    assert count_parameters(make()) == 8 * 2 * 27 + 8 + 16 + 4 * 4 * 3 + 4
 
 
 @pytest.mark.parametrize(("pairs", "groups"), [(False, 1), (True, 1), (False, 2), (True, 2)])
@@ -77,7 +77,7 @@ def test_sparse_sampling_by_hand(pairs: bool, groups: int) -> None:
 
 
 def test_learned_offsets_are_parameters() -> None:
-    assert parameters(OneKernel(pairs=True)) == 10 * 2 * 3 + 6 * 2 * 10
+    assert count_parameters(OneKernel(pairs=True)) == 10 * 2 * 3 + 6 * 2 * 10
 
 
 def test_a_pass_with_gradients_is_estimated_from_its_maps() -> None:

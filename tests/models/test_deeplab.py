@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from farvox import create_model
-from farvox.blocks import SeparableConv2d, XceptionUnit, count_parameters
+from farvox.blocks import SeparableConv2d, XceptionUnit
 from farvox.errors import ModelError
+from farvox.models import count_parameters
 from farvox.models.prostate_deeplab import build
 from tests.models.test_prostate import running_statistics
 

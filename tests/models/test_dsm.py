@@ -10,8 +10,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from farvox import create_model
-from farvox.blocks import count_parameters, insert_depth_shift
+from farvox.blocks import insert_depth_shift
 from farvox.errors import ModelError
+from farvox.models import count_parameters
 
 
 @pytest.mark.parametrize(

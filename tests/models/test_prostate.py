@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from farvox import create_model
-from farvox.blocks import count_parameters
 from farvox.errors import ModelError
+from farvox.models import count_parameters
 from farvox.models.prostate_unet3d import build
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from farvox import create_model
-from farvox.blocks import DenseBlock, count_parameters
+from farvox.blocks import DenseBlock
 from farvox.errors import ModelError
-from farvox.models import tiramisu
+from farvox.models import count_parameters, tiramisu
 
 
 def without_norms(network: nn.Module) -> int:

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from farvox import create_model
-from farvox.blocks import count_parameters
 from farvox.errors import ModelError
+from farvox.models import count_parameters
 
 
 def test_unet2d_has_the_published_size_and_cost() -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from farvox import create_model
-from farvox.blocks import count_parameters
 from farvox.errors import ModelError
+from farvox.models import count_parameters
 
 # Table 1 of the paper with the first convolution of the coarsest level taking its 64 channels: (in, out), in order.
 TABLE = [(1, 5), (5, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64), (64, 80), (80, 80)]

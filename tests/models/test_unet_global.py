@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from farvox import create_model
-from farvox.blocks import count_parameters
 from farvox.errors import ModelError
+from farvox.models import count_parameters
 
 CONVOLUTIONS = [(1, 5), (5, 10), (10, 10), (10, 30), (30, 30), (30, 50), (50, 50), (50, 20), (20, 20)]
 CONVOLUTIONS += [(40, 20), (70, 20), (50, 10), (20, 8)]

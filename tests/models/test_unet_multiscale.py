@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from farvox import create_model
-from farvox.blocks import count_parameters
 from farvox.errors import ModelError
+from farvox.models import count_parameters
 
 
 def test_the_layout_the_text_describes() -> None:

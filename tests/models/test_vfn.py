@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from farvox import create_model
-from farvox.blocks import count_parameters
 from farvox.errors import ModelError
 from farvox.losses import make_loss
+from farvox.models import count_parameters
 
 
 def _network(seed: int = 0, **options: Any) -> nn.Module:

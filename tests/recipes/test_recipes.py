@@ -9,8 +9,8 @@ import torch
 from pydantic import BaseModel
 
 from farvox import create_model
-from farvox.blocks import count_parameters
 from farvox.errors import FarvoxError, RecipeError
+from farvox.models import count_parameters
 from farvox.recipes import Recipe, dump_recipe, list_recipes, load_recipe, parse_duration, parse_recipe, with_settings
 
 

@@ -1,6 +1,6 @@
 """Parts networks are built from, a family a file."""
 
-from farvox.blocks.conv import ConvNormAct, Triple, count_parameters, double_conv
+from farvox.blocks.conv import ConvNormAct, Triple, conv_batch_norm, double_conv
 from farvox.blocks.dense import DenseBlock, PreActivationConv
 from farvox.blocks.depth_shift import DepthShifted, DistillShift, ResidualShift, insert_depth_shift
 from farvox.blocks.few_channels import FewChannelUnit
@@ -24,7 +24,7 @@ __all__ = [
     "Triple",
     "XceptionUnit",
     "box_smooth",
-    "count_parameters",
+    "conv_batch_norm",
     "crop_to",
     "double_conv",
     "fold_norm_before",

@@ -36,6 +36,25 @@ class ConvNormAct(nn.Sequential):
         )
 
 
+def conv_batch_norm(
+    in_channels: int, out_channels: int, slope: float = 0.1, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """3×3×3 convolution with bias, batch norm, leaky ReLU: the unit of the OBELISK papers' networks.
+
+    Args:
+        in_channels: Input channels.
+        out_channels: Output channels.
+        slope: Of the leaky ReLU below zero.
+        stride: Step along each axis, voxels; sizes are divided by it and rounded up.
+        groups: Groups of the convolution.
+    """
+    return nn.Sequential(
+        nn.Conv3d(in_channels, out_channels, 3, stride, padding=1, groups=groups),
+        nn.BatchNorm3d(out_channels),
+        nn.LeakyReLU(slope),
+    )
+
+
 def double_conv(
     in_channels: int, out_channels: int, kernel: Triple = (3, 3, 3), stride: Triple = (1, 1, 1)
 ) -> nn.Sequential:
@@ -43,8 +62,3 @@ def double_conv(
     return nn.Sequential(
         ConvNormAct(in_channels, out_channels, kernel, stride), ConvNormAct(out_channels, out_channels, kernel)
     )
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from farvox.blocks.conv import conv_batch_norm
 from farvox.blocks.fold import fold_norm_behind, may_fold
 from farvox.ops import few_channel_conv
 
@@ -28,9 +29,7 @@ class FewChannelUnit(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int, slope: float) -> None:
-        super().__init__(
-            nn.Conv3d(in_channels, out_channels, 3, padding=1), nn.BatchNorm3d(out_channels), nn.LeakyReLU(slope)
-        )
+        super().__init__(*conv_batch_norm(in_channels, out_channels, slope))
         self._slope, self._outputs = slope, out_channels
 
     def forward(

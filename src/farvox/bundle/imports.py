@@ -17,7 +17,7 @@ from farvox.bundle.manifest import LabelEntry, Manifest, ModelEntry
 from farvox.bundle.published import translate
 from farvox.data.prepare import IntensityStep, Preparation
 from farvox.errors import BundleError, ModelError, UsageError
-from farvox.models import create_model
+from farvox.models import count_parameters, create_model
 from farvox.recipes import Recipe
 from farvox.recipes.schema import ModelSettings, PatchSettings, TrainSettings
 
@@ -126,7 +126,7 @@ def import_checkpoint(checkpoint: Path, out: Path) -> Bundle:
     names = ("background", *known.labels)
     manifest = Manifest(
         model=ModelEntry(name=name, in_channels=channels, classes=classes, options=options),
-        parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
+        parameters=count_parameters(network),
         preparation=known.preparation,
         window=None,
         labels=tuple(LabelEntry(value=value, name=label) for value, label in enumerate(names)),

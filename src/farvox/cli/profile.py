@@ -69,6 +69,7 @@ def _measure(
     import torch
 
     from farvox.evaluate import cost
+    from farvox.models import count_parameters
 
     free = psutil.virtual_memory().available if place.type != "cuda" else torch.cuda.mem_get_info(place)[0]
     # Before anything is built: filling weights that do not fit takes long, and may end the process without a word.
@@ -82,7 +83,7 @@ def _measure(
     fits = 2 * cost.training_bytes(make, inputs, shape) < 0.6 * psutil.virtual_memory().available
     reach = cost.measure_reach(network, inputs, shape) if fits else None
     return {
-        "parameters": cost.parameters(network),
+        "parameters": count_parameters(network),
         "multiply_adds_per_voxel": round(products / voxels, 2),
         "seconds_per_voxel": speed.seconds / voxels,
         "seconds": speed.seconds,

@@ -1,4 +1,4 @@
-"""What a network costs and how far it sees: multiply-adds, parameters, seconds, memory, receptive field."""
+"""What a network costs and how far it sees: multiply-adds, seconds, memory, receptive field."""
 
 from __future__ import annotations
 
@@ -56,11 +56,6 @@ class Speed:
     peak_bytes: int
 
 
-def parameters(network: nn.Module) -> int:
-    """Trainable values, learned offsets included."""
-    return sum(value.numel() for value in network.parameters() if value.requires_grad)
-
-
 def multiply_adds(make: Callable[[], nn.Module], in_channels: int, size: Size) -> int:
     """Multiply-adds of one pass over an image of `size`; nothing is computed, so any size is quick.
 
@@ -73,9 +68,7 @@ def multiply_adds(make: Callable[[], nn.Module], in_channels: int, size: Size) -
         in_channels: Channels of the image.
         size: Voxels along each axis.
     """
-    with torch.device("meta"):
-        network = make().eval()
-        image = torch.zeros(1, in_channels, *size)
+    network, image = _without_values(make, in_channels, size)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
     # With gradients, so that blocks go their plain way and not one that is rewritten for inference.
     with torch.enable_grad(), counter:
@@ -91,9 +84,7 @@ def least_bytes(make: Callable[[], nn.Module], in_channels: int, size: Size) -> 
         in_channels: Channels of the image.
         size: Voxels along each axis.
     """
-    with torch.device("meta"):
-        network = make().eval()
-        image = torch.zeros(1, in_channels, *size)
+    network, image = _without_values(make, in_channels, size)
     with torch.enable_grad():
         answer = network(image)
     return sum(t.numel() * t.element_size() for t in (*network.state_dict().values(), image, answer))
@@ -168,12 +159,16 @@ def measure_reach(network: nn.Module, in_channels: int, size: Size) -> Reach:
 
 def training_bytes(make: Callable[[], nn.Module], in_channels: int, size: Size) -> int:
     """Bytes of all maps a pass computes in float32, about what a pass with gradients holds; nothing is computed."""
-    with torch.device("meta"):
-        network = make().eval()
-        image = torch.zeros(1, in_channels, *size)
+    network, image = _without_values(make, in_channels, size)
     with torch.enable_grad(), _Outputs() as outputs:
         network(image)
     return outputs.bytes
+
+
+def _without_values(make: Callable[[], nn.Module], in_channels: int, size: Size) -> tuple[nn.Module, torch.Tensor]:
+    """Network and image on torch's meta device: shapes alone."""
+    with torch.device("meta"):
+        return make().eval(), torch.zeros(1, in_channels, *size)
 
 
 def _offset_reach(network: nn.Module, size: Size) -> tuple[float, float, float] | None:
@@ -204,19 +199,12 @@ def _grid_sampler(image: Any, grid: Any, *_: Any, out_shape: Any = None, **__: A
     return 2 * _CORNERS[len(image) - 2] * prod(out_shape)
 
 
-def _sparse_sample(image: Any, offsets: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    return 2 * _reads(image, offsets, out_shape)
-
-
 def _sparse_conv(image: Any, offsets: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
     batch, _out, outputs = out_shape
-    # The weight has one row an output channel, as long as the inputs of its group.
-    return 2 * (_reads(image, offsets, out_shape) + batch * outputs * prod(weight))
-
-
-def _reads(image: Any, offsets: Any, out_shape: Any) -> int:
     dims = len(image) - 2
-    return int(image[0] * image[1] * prod(offsets) // dims * _CORNERS[dims] * out_shape[-1])
+    reads = image[0] * image[1] * prod(offsets) // dims * _CORNERS[dims] * outputs
+    # The weight has one row an output channel, as long as the inputs of its group; without one nothing is weighed.
+    return int(2 * (reads + (batch * outputs * prod(weight) if weight else 0)))
 
 
 def _formulas() -> dict[Any, Callable[..., int]]:
@@ -224,9 +212,8 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         torch.ops.aten.grid_sampler_2d: _grid_sampler,
         torch.ops.aten.grid_sampler_3d: _grid_sampler,
     }
-    for name, formula in (("sparse_sample", _sparse_sample), ("sparse_conv", _sparse_conv)):
-        if hasattr(torch.ops.farvox, name):
-            formulas[getattr(torch.ops.farvox, name)] = formula
+    if hasattr(torch.ops.farvox, "sparse_conv"):
+        formulas[torch.ops.farvox.sparse_conv] = _sparse_conv
     return formulas
 
 

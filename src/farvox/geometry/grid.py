@@ -86,6 +86,14 @@ class Grid:
         """(N, 3) mm → (N, 3) fractional voxel indices."""
         return np.linalg.solve(self.affine[:3, :3], (points_mm - self.affine[:3, 3]).T).T
 
+    def normalised(self, points_mm: Array) -> FloatArray:
+        """(N, 3) mm → (N, 3) with −1 and +1 on the outer faces of the scan along I, J, K: the half-pixel convention."""
+        return (2 * self.voxel(points_mm) + 1) / np.array(self.shape) - 1
+
+    def from_normalised(self, points: Array) -> FloatArray:
+        """(N, 3) as of `normalised` → (N, 3) mm."""
+        return self.world(((points + 1) * np.array(self.shape) - 1) / 2)
+
 
 def _times(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))

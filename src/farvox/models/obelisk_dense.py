@@ -127,12 +127,19 @@ class ObeliskPoints(nn.Module):
         Returns:
             (B, classes, S).
         """
+        return self._classify(self._read(prepared, points))
+
+    def features_at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """What the last layer sees, (B, 256, S), or 128 with the plain classifier; arguments as of `at`."""
+        return self._hidden_features(self._read(prepared, points))
+
+    def _read(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """The sparse kernel's answers (B, 256, S) at points."""
         weight, offsets = self.obelisk.weight.to(prepared.dtype), self.obelisk.offsets
         if self.config.compat == "published":
             # An offset of 1 is (n - 1) / 2 voxels there, and n / 2 for points.
             offsets = offsets * offsets.new_tensor([(size - 1) / size for size in prepared.shape[2:]])
-        read = sparse_conv(prepared, offsets, weight, points=points, groups=self.obelisk.groups)
-        return self._classify(read)
+        return sparse_conv(prepared, offsets, weight, points=points, groups=self.obelisk.groups)
 
     def _on_slab(self, prepared: torch.Tensor, shape: Triple, start: int, stop: int) -> torch.Tensor:
         """Logits (B, classes, stop - start, J', K') of a slab along the grid's first axis."""
@@ -148,15 +155,19 @@ class ObeliskPoints(nn.Module):
         layers = [self.norm, self.reduce, *self.grow, *self.grow_norms, self.head]
         if may_fold(read, *layers, *([] if self.hidden is None else [self.hidden])):
             return pointwise_chain(read, self._steps())
+        return self.head(self._hidden_features(read))  # (B, classes, S)
+
+    def _hidden_features(self, read: torch.Tensor) -> torch.Tensor:
+        """(B, 256, S) → what the last layer sees."""
         x = F.relu(self.norm(read))  # (B, 256, S)
         x = self.reduce(x)  # (B, 128, S)
         if self.hidden is not None:
-            return self.head(self.hidden(x))
+            return self.hidden(x)
         normed = x
         for layer, norm in zip(self.grow, self.grow_norms, strict=True):
             x = torch.cat((x, F.relu(layer(normed))), 1)  # (B, 160, then 192, 224, 256, S)
             normed = norm(x)
-        return self.head(normed)  # (B, classes, S)
+        return normed
 
     def _steps(self) -> list[Step]:
         """The same layers with batch norm folded into them."""

@@ -14,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import FewChannelUnit, Obelisk, PointwiseDense, Triple, box_smooth, crop_to, pad_to_multiple
+from farvox.blocks import (
+    FewChannelUnit,
+    Obelisk,
+    PointwiseDense,
+    Triple,
+    box_smooth,
+    conv_batch_norm,
+    crop_to,
+    pad_to_multiple,
+)
 from farvox.errors import ModelError, nearest
 from farvox.ops import SampleGrid
 
@@ -90,9 +99,10 @@ class ObeliskHybrid(nn.Module):
         self.config = config
         layout, slope = config.layout, config.layout.slope
         self.encode_full = FewChannelUnit(config.in_channels, 4, slope)
-        self.encode_half = nn.Sequential(_unit(4, 16, slope, stride=2), FewChannelUnit(16, 16, slope))
+        self.encode_half = nn.Sequential(conv_batch_norm(4, 16, slope, stride=2), FewChannelUnit(16, 16, slope))
         self.encode_quarter = nn.Sequential(
-            _unit(16, 32, slope, stride=2), *(_unit(32, 32, slope) for _ in range(layout.quarter_convs - 1))
+            conv_batch_norm(16, 32, slope, stride=2),
+            *(conv_batch_norm(32, 32, slope) for _ in range(layout.quarter_convs - 1)),
         )
         near_inputs = 4 if layout.near_sees_features else config.in_channels
         self.near = Obelisk(near_inputs, 128, offsets=128, groups=layout.near_groups)
@@ -100,7 +110,7 @@ class ObeliskHybrid(nn.Module):
         self.far = Obelisk(config.in_channels, 128, offsets=512, groups=4)
         self.far_dense = PointwiseDense(128, 32, slope=layout.dense_slope)
         self.activation = nn.LeakyReLU(layout.dense_slope)
-        self.decode_quarter = _unit(32 + 32, 32, slope)
+        self.decode_quarter = conv_batch_norm(32 + 32, 32, slope)
         self.decode_half = FewChannelUnit(32 + layout.near_width + 16, layout.half_width, slope)
         self.decode_full = FewChannelUnit(layout.half_width + 4, config.classes, slope) if layout.decode_full else None
         self.head = nn.Conv3d(config.classes if layout.decode_full else layout.half_width, config.classes, 1)
@@ -141,14 +151,6 @@ def build(in_channels: int, classes: int, variant: str = "tcia", compat: str = "
                 f"{name}='{value}' for 'obelisk-hybrid'", allowed=" or ".join(known), remedy=nearest(str(value), known)
             )
     return ObeliskHybrid(HybridConfig(in_channels, classes, variant, compat))
-
-
-def _unit(in_channels: int, out_channels: int, slope: float, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv3d(in_channels, out_channels, 3, stride, padding=1),
-        nn.BatchNorm3d(out_channels),
-        nn.LeakyReLU(slope),
-    )
 
 
 def _resize(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

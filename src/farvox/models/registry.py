@@ -288,3 +288,8 @@ def create_model(name: str, in_channels: int = 1, classes: int = 2, **options: A
             raise ModelError(f"'{name}' has no option '{option}'", remedy=remedy)
     network: nn.Module = build(in_channels=in_channels, classes=classes, **options)
     return network
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trainable values, learned offsets included."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

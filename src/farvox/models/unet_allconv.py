@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import crop_to, pad_beyond
+from farvox.blocks import conv_batch_norm, crop_to, pad_beyond
 from farvox.errors import ModelError, nearest
 
 
@@ -143,9 +143,4 @@ def _build(name: str, in_channels: int, classes: int, layout: AllConvLayout, dro
 
 
 def _unit(in_channels: int, out_channels: int, dropout: float, groups: int = 1, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv3d(in_channels, out_channels, 3, stride, padding=1, groups=groups),
-        nn.BatchNorm3d(out_channels),
-        nn.LeakyReLU(0.1),
-        nn.Dropout3d(dropout),
-    )
+    return conv_batch_norm(in_channels, out_channels, stride=stride, groups=groups).append(nn.Dropout3d(dropout))

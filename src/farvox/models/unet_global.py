@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import Triple, crop_to, pad_beyond
+from farvox.blocks import Triple, conv_batch_norm, crop_to, pad_beyond
 from farvox.errors import ModelError, nearest
 
 COARSEST: dict[str, Triple] = {"tcia": (10, 10, 10), "visceral": (10, 8, 10)}
@@ -54,9 +54,9 @@ class UNetGlobal(nn.Module):
     def __init__(self, config: GlobalConfig) -> None:
         super().__init__()
         self.config = config
-        self.encode_full = _unit(config.in_channels, 5)
+        self.encode_full = conv_batch_norm(config.in_channels, 5)
         self.encoder = nn.ModuleList(
-            nn.Sequential(_unit(fine, width, stride=2), _unit(width, width))
+            nn.Sequential(conv_batch_norm(fine, width, stride=2), conv_batch_norm(width, width))
             for fine, width in ((5, 10), (10, 30), (30, 50), (50, 20))
         )
         values = 20 * prod(config.coarsest)
@@ -65,11 +65,11 @@ class UNetGlobal(nn.Module):
         # The first unit takes the dense layers' map beside their input, the others the encoder's map of their level.
         self.decoder = nn.ModuleList(
             (
-                _unit(20 + 20, 20),
-                _unit(20 + 50, 20),
-                _unit(20 + 30, 10),
-                _unit(10 + 10, 8),
-                _unit(8 + 5, config.classes),
+                conv_batch_norm(20 + 20, 20),
+                conv_batch_norm(20 + 50, 20),
+                conv_batch_norm(20 + 30, 10),
+                conv_batch_norm(10 + 10, 8),
+                conv_batch_norm(8 + 5, config.classes),
             )
         )
         self.head = nn.Conv3d(config.classes, config.classes, 3, padding=1)
@@ -124,14 +124,6 @@ def build(
         raise ModelError(f"dropout={dropout!r} for 'unet-global'", allowed="0 or more, below 1")
     i, j, k = size
     return UNetGlobal(GlobalConfig(in_channels, classes, (i, j, k), hidden, float(dropout)))
-
-
-def _unit(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv3d(in_channels, out_channels, 3, stride, padding=1),
-        nn.BatchNorm3d(out_channels),
-        nn.LeakyReLU(0.1),
-    )
 
 
 def _resize(x: torch.Tensor, size: Triple) -> torch.Tensor:

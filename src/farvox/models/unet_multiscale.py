@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import crop_to, pad_beyond
+from farvox.blocks import conv_batch_norm, crop_to, pad_beyond
 from farvox.errors import ModelError
 
 
@@ -45,17 +45,18 @@ class UNetMultiscale(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.encode_full = _unit(config.in_channels, widths[0])
+        self.encode_full = conv_batch_norm(config.in_channels, widths[0])
         self.encoder = nn.ModuleList(
-            nn.Sequential(_unit(fine, width, stride=2), _unit(width, width)) for fine, width in pairwise(widths)
+            nn.Sequential(conv_batch_norm(fine, width, stride=2), conv_batch_norm(width, width))
+            for fine, width in pairwise(widths)
         )
         # Each unit takes the coarser map, enlarged, and the encoder's map of its level.
         narrowed = (*widths[-2:1:-1], widths[0])  # 64, 32, 8
         self.decoder = nn.ModuleList(
-            _unit(below + beside, width)
+            conv_batch_norm(below + beside, width)
             for below, beside, width in zip((widths[-1], *narrowed[:-1]), widths[-2:0:-1], narrowed, strict=True)
         )
-        self.decode_full = _unit(narrowed[-1] + widths[0], config.classes)
+        self.decode_full = conv_batch_norm(narrowed[-1] + widths[0], config.classes)
         self.head = nn.Conv3d(config.classes, config.classes, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -86,11 +87,3 @@ def build(in_channels: int, classes: int, widths: Sequence[int] = (8, 16, 32, 64
     if not isinstance(widths, (list, tuple)) or len(widths) < 2 or any(type(w) is not int or w < 1 for w in widths):
         raise ModelError(f"widths={widths!r} for 'unet-multiscale'", allowed="two or more positive whole numbers")
     return UNetMultiscale(MultiscaleConfig(in_channels, classes, tuple(widths)))
-
-
-def _unit(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv3d(in_channels, out_channels, 3, stride, padding=1),
-        nn.BatchNorm3d(out_channels),
-        nn.LeakyReLU(0.1),
-    )

@@ -19,7 +19,7 @@ from farvox.devices import pick_device, pick_precision
 from farvox.errors import ResourceError, UsageError
 from farvox.evaluate import default_tolerance_mm, evaluate_pairs, write_metrics
 from farvox.files import write_json
-from farvox.models import create_model, model_facts
+from farvox.models import count_parameters, create_model, model_facts
 from farvox.optional import optional
 from farvox.predict import Predictor
 from farvox.predict.files import predict_scans
@@ -130,7 +130,7 @@ def run_fold(
     )
     torch.manual_seed(resolved.train.seed)
     network = create_model(entry.name, entry.in_channels, entry.classes, **entry.options)
-    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    parameters = count_parameters(network)
     prepared = folder / "prepared"
     try:
         if fabric.is_global_zero:

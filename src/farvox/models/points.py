@@ -1,0 +1,28 @@
+"""What a network offers that answers each point on its own, so that it can learn and be asked anywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+
+
+@runtime_checkable
+class PointNetwork(Protocol):
+    """The methods training, prediction and localisation at points call; `isinstance` tells such networks from others.
+
+    Points are (B, S, 3), −1 to +1 over the image along I, J, K, outer faces at ±1.
+    """
+
+    def prepare(self, image: torch.Tensor) -> torch.Tensor:
+        """What is done once for each image (B, C, I, J, K)."""
+
+    def at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes, S)."""
+
+    def features_at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """What the last layer sees, (B, features, S)."""
+
+    def grid_logits(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits on the network's own grid (B, classes, I', J', K')."""
