@@ -17,6 +17,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from farvox.errors import UsageError
 from farvox.ops import SampleGrid, sparse_conv, sparse_sample
 from farvox.ops.sparse_sample import _cpu_grid, _cpu_plan, _cpu_product
 from farvox.ops.sparse_sample.library import sparse_conv_op
@@ -54,7 +55,7 @@ def _run(
     """Answer of `sparse_conv` and gradients of image, offsets and weight; in float64 for the reference."""
     leaves = [tensor.detach().clone().to(dtype).requires_grad_() for tensor in tensors]
     if "points" in places:
-        places = {"points": places["points"].to(dtype)}
+        places = {name: value.to(dtype) for name, value in places.items()}
     out = sparse_conv(*leaves, **places, groups=groups, backend=backend)
     out.backward(_random(*out.shape, seed=3).to(dtype))
     return [out.detach(), *(leaf.grad for leaf in leaves)]
@@ -93,6 +94,44 @@ def test_grid(shape: tuple[int, ...], grid: tuple[int, ...], corners: bool, pair
 @pytest.mark.parametrize(("channels", "count"), [(1, 23), (3, 23), (3, 150)])  # 150 points × 6: channels innermost
 def test_points(shape: tuple[int, ...], pairs: bool, channels: int, count: int) -> None:
     _compare(_case(shape, channels, pairs), {"points": 0.7 * _random(2, count, len(shape), seed=4)})
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 5), (8, 11)])
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize(("channels", "count"), [(1, 23), (3, 150)])
+def test_points_whose_offsets_are_turned(shape: tuple[int, ...], pairs: bool, channels: int, count: int) -> None:
+    dims = len(shape)
+    matrices = torch.eye(dims) + 0.5 * _random(2, count, dims, dims, seed=5)
+    _compare(_case(shape, channels, pairs), {"points": 0.8 * _random(2, count, dims, seed=4), "matrices": matrices})
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_one_matrix_for_all_points_is_another_kernel(backend: str) -> None:
+    image, offsets, weight = _case((7, 9, 5), 2, True)
+    matrix = torch.eye(3) + 0.3 * _random(3, 3, seed=6)
+    found = sparse_conv(
+        image, offsets, weight, points=POINTS, matrices=matrix.expand(2, 20, 3, 3), groups=2, backend=backend
+    )
+    wanted = sparse_conv(image, offsets @ matrix.T, weight, points=POINTS, groups=2, backend=backend)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_matrices_come_from_the_reference() -> None:
+    image, offsets, weight = _case((7, 9, 5), 1, False)
+    matrices = torch.eye(3).repeat(2, 20, 1, 1).requires_grad_()
+    sparse_conv(image, offsets, weight, points=POINTS, matrices=matrices, groups=2).sum().backward()
+    assert matrices.grad is not None
+    assert matrices.grad.abs().sum() > 0
+    with pytest.raises(UsageError, match="gradients of points and matrices"):
+        sparse_conv(image, offsets, weight, points=POINTS, matrices=matrices, groups=2, backend="cpu")
+
+
+def test_matrices_that_do_not_fit() -> None:
+    image, offsets, weight = _case((7, 9, 5), 1, False)
+    with pytest.raises(UsageError, match="matrices beside a grid"):
+        sparse_sample(image, offsets, grid=(2, 2, 2), matrices=torch.eye(3).expand(2, 8, 3, 3))
+    with pytest.raises(UsageError, match="one a point"):
+        sparse_conv(image, offsets, weight, points=POINTS, matrices=torch.eye(3), groups=2)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
@@ -247,6 +286,7 @@ def test_no_read_leaves_its_array(tmp_path: Path) -> None:
     """The fuzz above with every index checked, by kernels that are compiled for it."""
     code = """
 import torch
+from farvox.errors import UsageError
 from farvox.ops import SampleGrid, sparse_conv
 torch.manual_seed(0)
 for trial in range(60):
@@ -352,9 +392,10 @@ def test_works_in_inference_mode() -> None:
 @pytest.mark.parametrize("on_grid", [False, True])
 def test_operator_keeps_torchs_rules(weighed: bool, on_grid: bool) -> None:
     image, offsets, weight = (tensor.requires_grad_() for tensor in _case((6, 8, 4), 2, True))
-    points = None if on_grid else _random(2, 9, 3)
+    points, matrices = (None, None) if on_grid else (_random(2, 9, 3), _random(2, 9, 3, 3))
     grid, stop = ([3, 4, 2], 3) if on_grid else ([], 0)
-    arguments = (image, offsets, weight if weighed else None, points, grid, False, 0, stop, 2 if weighed else 1, "cpu")
+    where = (points, matrices, grid, False, 0, stop)
+    arguments = (image, offsets, weight if weighed else None, *where, 2 if weighed else 1, "cpu")
     torch.library.opcheck(sparse_conv_op, arguments)
 
 

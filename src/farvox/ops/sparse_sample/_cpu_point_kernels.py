@@ -36,9 +36,28 @@ def _locate(position, offsets, size, step, index, up, weights, slopes):
 
 
 @kernel
-def sample_points(flat, sizes, steps, positions, offsets, reads, out):
+def _turn(matrix, offsets, turned):
+    """turned (3, R) = matrix (3, 3) · offsets (3, R)."""
+    for a in range(3):
+        x, y, z = matrix[a, 0], matrix[a, 1], matrix[a, 2]
+        for r in range(offsets.shape[1]):
+            turned[a, r] = x * offsets[0, r] + y * offsets[1, r] + z * offsets[2, r]
+
+
+@kernel
+def _turn_back(matrix, moves, total):
+    """total (3, R) += transposed matrix · moves (3, R)."""
+    for a in range(3):
+        x, y, z = matrix[0, a], matrix[1, a], matrix[2, a]
+        for r in range(moves.shape[1]):
+            total[a, r] += x * moves[0, r] + y * moves[1, r] + z * moves[2, r]
+
+
+@kernel
+def sample_points(flat, sizes, steps, positions, matrices, offsets, reads, out):
     """Read at positions (T, 3) + offsets (3, reads · K), voxels: out (T, C, K).
 
+    matrices: (T, 3, 3), each turning the offsets of its position, or empty.
     steps: of channels, i, j and k in `flat`. The second reads of pairs, the second half of the offsets, are subtracted.
     """
     count = offsets.shape[1]
@@ -46,10 +65,13 @@ def sample_points(flat, sizes, steps, positions, offsets, reads, out):
     weights, slopes = np.empty((3, 2, count), np.float32), np.empty((3, 2, count), np.float32)
     row = np.empty(count, np.float32)
     half = count // reads
+    turned = offsets.copy()
     for t in range(len(positions)):
         index[:] = 0
+        if len(matrices):
+            _turn(matrices[t], offsets, turned)
         for a in range(3):
-            _locate(positions[t, a], offsets[a], sizes[a], steps[a + 1], index, up[a], weights[a], slopes[a])
+            _locate(positions[t, a], turned[a], sizes[a], steps[a + 1], index, up[a], weights[a], slopes[a])
         for c in range(out.shape[1]):
             for r in range(count):
                 # Unsigned, which spares the test for indices that count from the end.
@@ -68,16 +90,23 @@ def sample_points(flat, sizes, steps, positions, offsets, reads, out):
 
 
 @kernel
-def adjoint_points(flat, sizes, steps, positions, offsets, reads, grad, flat_grad, moves):
+def adjoint_points(flat, sizes, steps, positions, matrices, offsets, reads, grad, flat_grad, moves):
     """Adjoint of `sample_points`: adds to flat_grad (unless empty) and, in voxels, to moves (3, R) (unless empty)."""
     count = offsets.shape[1]
     index, up = np.empty(count, np.int64), np.empty((3, count), np.int64)
     weights, slopes = np.empty((3, 2, count), np.float32), np.empty((3, 2, count), np.float32)
     half = count // reads
+    turned = offsets.copy()
+    total = moves
+    if len(matrices):
+        moves = np.empty(total.shape)
     for t in range(len(positions)):
         index[:] = 0
+        if len(matrices):
+            _turn(matrices[t], offsets, turned)
+            moves[:] = 0
         for a in range(3):
-            _locate(positions[t, a], offsets[a], sizes[a], steps[a + 1], index, up[a], weights[a], slopes[a])
+            _locate(positions[t, a], turned[a], sizes[a], steps[a + 1], index, up[a], weights[a], slopes[a])
         for c in range(grad.shape[1]):
             for r in range(count):
                 g = grad[t, c, r] if r < half else -grad[t, c, r - half]
@@ -99,3 +128,5 @@ def adjoint_points(flat, sizes, steps, positions, offsets, reads, grad, flat_gra
                         flat_grad[b + k] += w * j0 * k1
                         flat_grad[b + j] += w * j1 * k0
                         flat_grad[b + j + k] += w * j1 * k1
+        if len(matrices):
+            _turn_back(matrices[t], moves, total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ import torch.nn.functional as F
 
 from farvox.ops.sparse_sample import _cpu_point_kernels as kernels
 from farvox.ops.sparse_sample._cpu_product import Product, volumes
+from farvox.ops.sparse_sample.places import FreePoints
 from farvox.ops.threads import share_out
 from farvox.types import Array
 
 _TILE_VALUES = 1 << 18
 """Features computed at a time by each thread: 1 MB."""
+_NONE = np.empty((0, 3, 3), np.float32)
 
 
 class PointWalk:
@@ -25,10 +28,10 @@ class PointWalk:
     Args:
         image: (B, C, *spatial).
         offsets: (K, d) or (K, 2, d), normalised.
-        points: (B, S, d), normalised, half-pixel convention.
+        places: Points, and how the offsets of each are turned.
     """
 
-    def __init__(self, image: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor) -> None:
+    def __init__(self, image: torch.Tensor, offsets: torch.Tensor, places: FreePoints) -> None:
         sizes = torch.tensor(image.shape[2:])
         self._image = volumes(image)
         self._count, self._reads = offsets.shape[0], offsets.ndim - 1
@@ -36,7 +39,9 @@ class PointWalk:
         reads = offsets.float() * sizes / 2
         reads = reads if self._reads == 1 else torch.cat((reads[:, 0], reads[:, 1]))  # second reads of pairs last
         self._offsets = F.pad(reads, lift).t().contiguous().numpy()
+        points = places.positions.detach()
         self._places = F.pad(((points.float() + 1) * sizes - 1) / 2, lift).contiguous().numpy()
+        self._matrices = _in_voxels(places.matrices, sizes)
         self._scales = sizes.numpy()[:, None] / 2
         channels, (i, j, k) = image.shape[1], self._image.shape[2:]
         # Many points repay the copy that brings a voxel's channels together.
@@ -76,7 +81,7 @@ class PointWalk:
 
     def _answer(self, member: int, flat: Array, product: Product | None, out: torch.Tensor, run: range) -> None:
         for span in self._tiles(run):
-            features = self._features(flat, self._places[member, span])
+            features = self._features(flat, member, span)
             if product is not None:
                 total = features.new_zeros(product.outputs, features.shape[1])
                 product.add(features, 0, total)
@@ -87,20 +92,24 @@ class PointWalk:
         self, member: int, flat: Array, product: Product | None, grad: torch.Tensor, sums: _Sums
     ) -> None:
         for span in self._tiles(sums.run):
-            given, places = grad[:, span].float(), self._places[member, span]
+            given = grad[:, span].float()
             if sums.image.size or sums.moves.size:
                 back = given if product is None else product.transposed(given, 0)
                 rows = back.t().unflatten(1, (-1, self._count)).contiguous().numpy()
-                where = (self._sizes, self._steps, places, self._offsets, self._reads)
-                kernels.adjoint_points(flat, *where, rows, sums.image, sums.moves)
+                kernels.adjoint_points(flat, *self._where(member, span), rows, sums.image, sums.moves)
             if product is not None and sums.weight is not None:
-                product.outer(given, self._features(flat, places), 0, sums.weight)
+                product.outer(given, self._features(flat, member, span), 0, sums.weight)
 
-    def _features(self, flat: Array, places: Array) -> torch.Tensor:
+    def _features(self, flat: Array, member: int, span: slice) -> torch.Tensor:
         """(C·K, T) features."""
-        found = np.empty((len(places), self._image.shape[1], self._count), np.float32)
-        kernels.sample_points(flat, self._sizes, self._steps, places, self._offsets, self._reads, found)
+        found = np.empty((span.stop - span.start, self._image.shape[1], self._count), np.float32)
+        kernels.sample_points(flat, *self._where(member, span), found)
         return torch.from_numpy(found).flatten(1).t()
+
+    def _where(self, member: int, span: slice) -> tuple[Any, ...]:
+        """Arguments that both kernels take."""
+        matrices = _NONE if self._matrices is None else self._matrices[member, span]
+        return self._sizes, self._steps, self._places[member, span], matrices, self._offsets, self._reads
 
     def _flat(self, member: int) -> Array:
         image = self._image[member]
@@ -120,6 +129,17 @@ class PointWalk:
     def _tiles(self, run: range) -> Iterator[slice]:
         for first in range(run.start, run.stop, self._tile):
             yield slice(first, min(first + self._tile, run.stop))
+
+
+def _in_voxels(matrices: torch.Tensor | None, sizes: torch.Tensor) -> Array | None:
+    """(B, S, 3, 3) acting on voxels instead of normalised units; a 2D one leaves the axis it has not got alone."""
+    if matrices is None:
+        return None
+    inside = matrices.detach().float() * sizes[:, None] / sizes
+    whole = torch.eye(3).repeat(*matrices.shape[:2], 1, 1)
+    whole[..., -len(sizes) :, -len(sizes) :] = inside
+    array: Array = whole.numpy()
+    return array
 
 
 class _Sums:

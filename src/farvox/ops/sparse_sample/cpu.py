@@ -62,8 +62,7 @@ def _forward(
     image: torch.Tensor, offsets: torch.Tensor, weight: torch.Tensor | None, places: Places, groups: int
 ) -> torch.Tensor:
     rows = image.shape[1] * offsets.shape[0] if weight is None else weight.shape[0]
-    count = places.count if isinstance(places, SampleGrid) else places.shape[1]
-    out = torch.empty(image.shape[0], rows, count, dtype=torch.float32)
+    out = torch.empty(image.shape[0], rows, places.count, dtype=torch.float32)
     if out.numel():
         with _saying_that_it_compiles("forward", places):
             product = None if weight is None else Product(weight, groups)
@@ -104,7 +103,7 @@ def _walk(image: torch.Tensor, offsets: torch.Tensor, places: Places) -> Any:
         return GridWalk(image, offsets, places)
     from farvox.ops.sparse_sample._cpu_points import PointWalk
 
-    return PointWalk(image, offsets, places.detach())
+    return PointWalk(image, offsets, places)
 
 
 _compiled: set[tuple[str, bool]] = set()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from farvox.ops.sparse_sample import cpu, triton
-from farvox.ops.sparse_sample.places import SampleGrid, laid_out
+from farvox.ops.sparse_sample.places import FreePoints, SampleGrid, laid_out
 
 FAST = {"cpu": cpu, "triton": triton}
 """Backends beside the reference."""
@@ -22,6 +22,7 @@ def sparse_conv_op(
     offsets: torch.Tensor,
     weight: torch.Tensor | None,
     points: torch.Tensor | None,
+    matrices: torch.Tensor | None,
     grid: Sequence[int],
     align_corners: bool,
     start: int,
@@ -31,7 +32,7 @@ def sparse_conv_op(
 ) -> torch.Tensor:
     """(B, O, S), or without a weight (B, C·K, S); `grid` is the whole grid, of which outputs start..stop are wanted."""
     module: Any = FAST[backend]
-    where = _where(backend, points, grid, align_corners, start, stop, offsets)
+    where = _where(backend, points, matrices, grid, align_corners, start, stop, offsets)
     if weight is None:
         features: torch.Tensor = module.sample(image, offsets, *where)
         return features.flatten(1, 2)
@@ -46,6 +47,7 @@ def sparse_conv_backward_op(
     offsets: torch.Tensor,
     weight: torch.Tensor | None,
     points: torch.Tensor | None,
+    matrices: torch.Tensor | None,
     grid: Sequence[int],
     align_corners: bool,
     start: int,
@@ -58,7 +60,7 @@ def sparse_conv_backward_op(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of image, offsets and weight; empty where not needed."""
     module: Any = FAST[backend]
-    where = _where(backend, points, grid, align_corners, start, stop, offsets)
+    where = _where(backend, points, matrices, grid, align_corners, start, stop, offsets)
     found: list[torch.Tensor | None]
     if weight is None:
         rows = grad.unflatten(1, (image.shape[1], offsets.shape[0]))
@@ -71,15 +73,15 @@ def sparse_conv_backward_op(
 
 
 def _where(
-    backend: str, points: Any, grid: Any, align_corners: bool, start: int, stop: int, like: Any
+    backend: str, points: Any, matrices: Any, grid: Any, align_corners: bool, start: int, stop: int, like: Any
 ) -> tuple[Any, ...]:
     """Places as a backend takes them: the CPU walks a grid by its steps, a GPU reads positions."""
-    places = SampleGrid(tuple(grid), align_corners, start, stop) if points is None else points
+    places = SampleGrid(tuple(grid), align_corners, start, stop) if points is None else FreePoints(points, matrices)
     return (places,) if backend == "cpu" else laid_out(places, like)
 
 
 @sparse_conv_op.register_fake
-def _(image, offsets, weight, points, grid, align_corners, start, stop, groups, backend):
+def _(image, offsets, weight, points, matrices, grid, align_corners, start, stop, groups, backend):
     rows = image.shape[1] * offsets.shape[0] if weight is None else weight.shape[0]
     count = (stop - start) * math.prod(grid[1:]) if points is None else points.shape[1]
     return image.new_empty((image.shape[0], rows, count))
@@ -92,14 +94,14 @@ def _(grad, image, offsets, weight, *rest):
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    image, offsets, weight, points, *ctx.rest = inputs
-    ctx.save_for_backward(image, offsets, weight, points)
+    image, offsets, weight, points, matrices, *ctx.rest = inputs
+    ctx.save_for_backward(image, offsets, weight, points, matrices)
 
 
 def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     needs = ctx.needs_input_grad[:3]
     found = sparse_conv_backward_op(grad, *ctx.saved_tensors, *ctx.rest, *needs)
-    return *(g if needed else None for g, needed in zip(found, needs, strict=True)), *[None] * (1 + len(ctx.rest))
+    return *(g if needed else None for g, needed in zip(found, needs, strict=True)), *[None] * (2 + len(ctx.rest))
 
 
 sparse_conv_op.register_autograd(_differentiate, setup_context=_keep)

@@ -50,12 +50,29 @@ class SampleGrid:
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(1, -1, len(self.shape))
 
 
-Places = SampleGrid | torch.Tensor
-"""A grid, or points (B, S, d), normalised, half-pixel convention."""
+@dataclass(frozen=True)
+class FreePoints:
+    """Output positions anywhere.
+
+    Args:
+        positions: (B, S, d), normalised, half-pixel convention.
+        matrices: (B, S, d, d), each multiplying the offsets of its own point; None leaves them as they are.
+    """
+
+    positions: torch.Tensor
+    matrices: torch.Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of outputs."""
+        return self.positions.shape[1]
+
+
+Places = SampleGrid | FreePoints
 
 
 def laid_out(places: Places, like: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """Positions (B or 1, S, d) in the dtype and on the device of `like`, and whether corners are aligned."""
     if isinstance(places, SampleGrid):
         return places.positions(like), places.align_corners
-    return places.to(like.dtype), False
+    return places.positions.to(like.dtype), False

@@ -12,7 +12,13 @@ _CHUNK_VALUES = 1 << 24
 """Values read from the image at a time; 64 MB in float32."""
 
 
-def sample(image: torch.Tensor, offsets: torch.Tensor, positions: torch.Tensor, align_corners: bool) -> torch.Tensor:
+def sample(
+    image: torch.Tensor,
+    offsets: torch.Tensor,
+    positions: torch.Tensor,
+    align_corners: bool,
+    matrices: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Read the image at every position + offset.
 
     Args:
@@ -20,6 +26,7 @@ def sample(image: torch.Tensor, offsets: torch.Tensor, positions: torch.Tensor, 
         offsets: (K, d) or (K, 2, d), normalised, array axis order; float32, or float64 for a float64 image.
         positions: (B, S, d) or (1, S, d), likewise.
         align_corners: Whether ±1 are centres of corner voxels.
+        matrices: (B, S, d, d), each multiplying the offsets of its position, or None.
 
     Returns:
         (B, C, K, S) of the image's dtype.
@@ -29,7 +36,10 @@ def sample(image: torch.Tensor, offsets: torch.Tensor, positions: torch.Tensor, 
         nothing = 0 * (image.sum() + offsets.sum())
         return nothing.expand(image.shape[0], image.shape[1], offsets.shape[0], positions.shape[1])
     batch, dims = image.shape[0], image.ndim - 2
-    places = positions[:, None] + offsets.reshape(1, -1, 1, dims)  # (B or 1, K or 2K, S, d)
+    moves = offsets.reshape(1, -1, 1, dims)
+    if matrices is not None:
+        moves = torch.einsum("bsij,rj->brsi", matrices, offsets.reshape(-1, dims))
+    places = positions[:, None] + moves  # (B or 1, K or 2K, S, d)
     # Anything past 4 lies outside; grid_sample itself would make an index of NaN or 1e30.
     known = places.isfinite().all(-1)
     places = places.clamp(-4, 4).masked_fill(~known.unsqueeze(-1), 4)
@@ -50,15 +60,18 @@ def conv(
     positions: torch.Tensor,
     align_corners: bool,
     groups: int,
+    matrices: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Weighted sums of what `sample` reads, a chunk of positions at a time; weight (O, C·K / groups) → (B, O, S)."""
     reads = image.shape[0] * image.shape[1] * (offsets.numel() // offsets.shape[-1])
-    chunks = positions.split(max(1, _CHUNK_VALUES // max(1, reads)), dim=1)
+    length = max(1, _CHUNK_VALUES // max(1, reads))
+    chunks = positions.split(length, dim=1)
+    turned = [None] * len(chunks) if matrices is None else matrices.split(length, dim=1)
     work = partial(_conv_chunk, image, offsets, weight, align_corners=align_corners, groups=groups)
     if len(chunks) == 1:
-        return work(positions)
+        return work(positions, matrices)
     # Without the second computation autograd would keep what every chunk read until the backward pass.
-    return torch.cat([checkpoint(work, chunk, use_reentrant=False) for chunk in chunks], dim=2)
+    return torch.cat([checkpoint(work, *part, use_reentrant=False) for part in zip(chunks, turned, strict=True)], dim=2)
 
 
 def _conv_chunk(
@@ -66,8 +79,9 @@ def _conv_chunk(
     offsets: torch.Tensor,
     weight: torch.Tensor,
     positions: torch.Tensor,
+    matrices: torch.Tensor | None,
     align_corners: bool,
     groups: int,
 ) -> torch.Tensor:
-    features = sample(image, offsets, positions, align_corners).flatten(1, 2)  # (B, C·K, S)
+    features = sample(image, offsets, positions, align_corners, matrices).flatten(1, 2)  # (B, C·K, S)
     return (weight.unflatten(0, (groups, -1)) @ features.unflatten(1, (groups, -1))).flatten(1, 2).to(image.dtype)
