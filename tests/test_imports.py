@@ -21,7 +21,7 @@ ALLOWED = {
     "recipes": set(),
     "data": {"geometry"},
     "bundle": {"models", "recipes", "data"},
-    "predict": {"data", "bundle", "geometry"},
+    "predict": {"data", "bundle", "geometry", "models"},
     "evaluate": {"data", "metrics", "geometry"},
     "report": {"data", "geometry"},
     "train": {"data", "models", "losses", "predict", "evaluate", "bundle", "recipes", "geometry"},

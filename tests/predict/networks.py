@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from farvox import create_model
 from farvox.bundle import Bundle, LabelEntry, Manifest, ModelEntry
 from farvox.data.prepare import IntensityStep, Preparation
 from farvox.recipes import load_recipe
@@ -22,6 +23,24 @@ class Steps(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return -self.sharpness * (image[:, :1] - self.levels) ** 2
+
+
+def point_network(classes: int, seed: int = 0, **options: object) -> nn.Module:
+    """A small untrained point network with the batch statistics of a trained one, and answers as far apart."""
+    torch.manual_seed(seed)
+    options = {"offsets": 24, "smoothing": [3]} | options
+    network = create_model("obelisk-dense", in_channels=1, classes=classes, **options)
+    noise = torch.randn(2, 1, 14, 12, 13)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
+    for norm in norms:
+        norm.momentum = 1.0
+        with torch.no_grad():
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(std=0.3)
+    with torch.no_grad():
+        network.train()(noise)
+        network.head.weight.mul_(4)
+    return network.eval()
 
 
 def identity_bundle(

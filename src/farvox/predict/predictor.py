@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +12,21 @@ import torch
 from farvox.bundle import Bundle, load_bundle
 from farvox.data.case import Scan
 from farvox.data.patches import z_scored
-from farvox.data.prepare import to_network_space
+from farvox.data.prepare import NetworkSpace, to_network_space
 from farvox.devices import Precision, arithmetic, pick_device, pick_precision
-from farvox.errors import BundleError, DataError
+from farvox.errors import BundleError, DataError, UsageError
 from farvox.geometry import Grid, Shape
 from farvox.labels import LabelTable
 from farvox.predict.memory import plan_memory
+from farvox.predict.points import (
+    OpenScan,
+    PointAnswers,
+    ask_network,
+    checked_points,
+    in_field_of_view,
+    interpolate,
+    open_scan,
+)
 from farvox.predict.restore import ScoreStream, reduce_to_classes
 from farvox.predict.windows import Scorer, stream_scores
 from farvox.types import Array, FloatArray
@@ -98,13 +108,80 @@ class Predictor:
             DataError: The scan cannot be read, or has the wrong number of channels.
             ResourceError: It does not fit into `max_memory`.
         """
+        taken = self._take(scan, affine)
+        return self.labels.to_values(self._classes(taken, max_memory, progress))
+
+    def open(self, scan: str | Path | Scan | Array, affine: FloatArray | None = None) -> OpenScan:
+        """Read and prepare a scan once, so that `at` answers many questions about it without delay.
+
+        Args:
+            scan: As for `segment`.
+            affine: As for `segment`.
+
+        Raises:
+            DataError: As for `segment`.
+        """
+        return open_scan(self._take(scan, affine), self.bundles, self.device)
+
+    def at(
+        self,
+        image: str | Path | Scan | Array | OpenScan,
+        points_mm: Any,
+        affine: FloatArray | None = None,
+    ) -> PointAnswers:
+        """What the scan shows at points: the mean answer of the bundles.
+
+        Networks that answer each point on its own (`PointNetwork`, trained on whole scans) are asked at the points
+        alone, in float32. For any other network every call costs a segmentation of the whole scan, however few the
+        points: its scores are interpolated between voxel centres as they pass by, so memory stays that of a slab.
+
+        Args:
+            image: As for `segment`, or what `open` gave, which spares reading and preparing it again.
+            points_mm: (N, 3) scanner coordinates, mm: right, anterior, superior, as in NIfTI affines.
+            affine: As for `segment`.
+
+        Raises:
+            DataError: The scan as for `segment`, or points that are not (N, 3) finite numbers.
+            UsageError: A scan that another predictor opened.
+        """
+        points = checked_points(points_mm)
+        opened = image if isinstance(image, OpenScan) else self.open(image, affine)
+        if isinstance(image, OpenScan) and affine is not None:
+            raise UsageError("an affine for a scan that is open", remedy="give the affine to open")
+        if opened.bundles != self.bundles:
+            raise UsageError("a scan opened by another predictor", remedy="open it by the predictor that is asked")
+        inside = in_field_of_view(opened.scan.grid, points)
+        mean = np.zeros((int(inside.sum()), self.labels.classes), np.float32)
+        if len(mean):
+            for bundle, space, prepared in zip(self.bundles, opened.spaces, opened.prepared, strict=True):
+                if prepared is not None:
+                    mean += ask_network(bundle.network, prepared, space.grid, points[inside])
+                else:
+                    parts, _ = self._stream(bundle, space, None)
+                    mean += interpolate(parts, space.grid, self.labels.classes, points[inside])
+        probabilities = np.zeros((len(points), self.labels.classes), np.float32)
+        probabilities[:, 0] = 1
+        probabilities[inside] = mean / len(self.bundles)
+        return PointAnswers(probabilities, inside, self.labels.to_values(probabilities.argmax(1)))
+
+    def _take(self, scan: str | Path | Scan | Array, affine: FloatArray | None) -> Scan:
+        """A scan, however it is given, with the channels the networks want and finite intensities."""
         if isinstance(scan, (str, Path)):
             from farvox.data import read_scan
 
             scan = read_scan(Path(scan))
         if isinstance(scan, np.ndarray):
             scan = self._scan_of(scan, affine)
-        return self.labels.to_values(self._classes(scan, max_memory, progress))
+        if scan.image.shape[0] != len(self.channels):
+            raise DataError(
+                f"{scan.image.shape[0]} channel(s)",
+                allowed=f"{len(self.channels)}: {', '.join(self.channels)}",
+                remedy="give the scan with the channels the network was trained on",
+                case=scan.path.name,
+            )
+        if not all(np.isfinite(c.min()) and np.isfinite(c.max()) for c in scan.image):
+            raise DataError("NaN or infinite intensities", allowed="finite intensities", case=scan.path.name)
+        return scan
 
     def _scan_of(self, array: Array, affine: FloatArray | None) -> Scan:
         image = array if array.ndim == 4 else array[None]
@@ -116,38 +193,36 @@ class Predictor:
         return Scan(image, Grid((i, j, k), affine), Path("array"))
 
     def _classes(self, scan: Scan, max_memory: int | None, progress: Callable[[float], None] | None) -> Array:
-        if scan.image.shape[0] != len(self.channels):
-            raise DataError(
-                f"{scan.image.shape[0]} channel(s)",
-                allowed=f"{len(self.channels)}: {', '.join(self.channels)}",
-                remedy="give the scan with the channels the network was trained on",
-                case=scan.path.name,
-            )
-        if not all(np.isfinite(c.min()) and np.isfinite(c.max()) for c in scan.image):
-            raise DataError("NaN or infinite intensities", allowed="finite intensities", case=scan.path.name)
         spaces = [to_network_space(scan.image, scan.grid, b.manifest.preparation) for b in self.bundles]
         streams, slabs = [], []
         for bundle, space in zip(self.bundles, spaces, strict=True):
-            plan = plan_memory(
-                max_memory,
-                bundle.network,
-                len(self.channels),
-                self.labels.classes,
-                len(self.bundles),
-                bundle.manifest.window or space.grid.shape,
-                space.grid.shape,
-                space.orient.target.shape,
-                whole=bundle.manifest.window is None,
-            )
-            precision = pick_precision(bundle.recipe.train.precision, self.device)
-            patch = bundle.recipe.patch
-            scorer = make_scorer(bundle.network, self.device, precision, patch.z_score)
-            batch = 4 if self.device.type == "cuda" else 1
-            parts = stream_scores(scorer, space.slab, space.grid.shape, plan.window, self.overlap, batch, patch.blend)
+            parts, slab = self._stream(bundle, space, max_memory)
             streams.append(ScoreStream(parts, space.resample.inverse))
-            slabs.append(plan.slab)
+            slabs.append(slab)
         shape: Shape = spaces[0].orient.target.shape
         return spaces[0].orient.invert(reduce_to_classes(streams, shape, min(slabs), progress))
+
+    def _stream(
+        self, bundle: Bundle, space: NetworkSpace, max_memory: int | None
+    ) -> tuple[Iterator[torch.Tensor], int]:
+        """One network's scores, slab by slab in network space, and how many slices to reduce at once."""
+        plan = plan_memory(
+            max_memory,
+            bundle.network,
+            len(self.channels),
+            self.labels.classes,
+            len(self.bundles),
+            bundle.manifest.window or space.grid.shape,
+            space.grid.shape,
+            space.orient.target.shape,
+            whole=bundle.manifest.window is None,
+        )
+        precision = pick_precision(bundle.recipe.train.precision, self.device)
+        patch = bundle.recipe.patch
+        scorer = make_scorer(bundle.network, self.device, precision, patch.z_score)
+        batch = 4 if self.device.type == "cuda" else 1
+        parts = stream_scores(scorer, space.slab, space.grid.shape, plan.window, self.overlap, batch, patch.blend)
+        return parts, plan.slab
 
 
 def make_scorer(network: torch.nn.Module, device: torch.device, precision: Precision, z_score: bool = False) -> Scorer:
