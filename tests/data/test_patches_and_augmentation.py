@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from farvox.data import Case
-from farvox.data.augment import change_intensities, flip, random_matrix
+from farvox.data.augment import change_intensities, flip, random_matrices
 from farvox.data.patches import (
     PreparedCase,
     choose_centre,
@@ -66,7 +66,7 @@ def test_each_channel_of_a_patch_comes_to_zero_mean_and_unit_spread() -> None:
 def test_image_and_label_turn_together(prepared: PreparedCase) -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
-        matrix = random_matrix(0.15, (1, 1, 1), rng)
+        matrix = random_matrices(1, 0.15, (1, 1, 1), rng)[0]
         image, label = draw_patch(prepared, np.array([10.0, 8.0, 7.0]), matrix, (16, 12, 10), CPU)
         known = label != IGNORE
         assert (torch.abs(image[0] - label)[known] <= 1.01).all()
@@ -124,6 +124,6 @@ def test_intensity_change_switched_off_changes_nothing_and_on_is_repeatable() ->
 
 def test_the_affine_change_has_the_spread_it_is_given() -> None:
     rng = np.random.default_rng(0)
-    draws = np.array([random_matrix(0.1, (1, 1, 1), rng) for _ in range(2000)]) - np.eye(3)
+    draws = random_matrices(2000, 0.1, (1, 1, 1), rng) - np.eye(3)
     assert draws.std() == pytest.approx(0.1 * 0.955, rel=0.05)  # normal draws clipped at two standard deviations
     assert np.abs(draws).max() <= 0.2 + 1e-12

@@ -38,8 +38,9 @@ def test_patches_of_the_prostate_recipes_are_z_scored_one_by_one(tmp_path: Path)
         on_progress=lambda progress: None,
         stop=lambda: False,
     )
-    images, targets = training._batch(0)
-    assert targets.shape == (3, 8, 8, 4)
+    batch = training._feed(None).batch(0, rng)
+    images = batch.image
+    assert batch.target.shape == (3, 8, 8, 4)
     torch.testing.assert_close(images.mean((2, 3, 4)), torch.zeros(3, 1), atol=1e-5, rtol=0)
     torch.testing.assert_close(images.var((2, 3, 4), unbiased=False), torch.ones(3, 1))
     assert len({round(float(x), 3) for x in images[:, 0, 0, 0, 0]}) == 3

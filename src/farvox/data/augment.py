@@ -14,13 +14,15 @@ from farvox.types import FloatArray
 AXES = ("left-right", "posterior-anterior", "inferior-superior")
 
 
-def random_matrix(strength: float, spacing: Sequence[float], rng: np.random.Generator) -> FloatArray:
-    """3×3 voxel matrix of a random affine change: identity plus `strength` times normal draws, in mm.
+def random_matrices(
+    count: int, strength: float, spacing: Sequence[float] | FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """(count, 3, 3) voxel matrices of random affine changes: identity plus `strength` times normal draws, in mm.
 
-    One draw turns, scales and shears at once (OBELISK, MIDL 2018, section 3). Entries beyond two standard
+    One draw turns, scales and shears at once (OBELISK, MIDL 2018, section 2.1). Entries beyond two standard
     deviations are drawn back, so that the matrix stays invertible.
     """
-    change = strength * np.clip(rng.standard_normal((3, 3)), -2, 2)
+    change = strength * np.clip(rng.standard_normal((count, 3, 3)), -2, 2)
     return mm_to_voxel_matrix(np.eye(3) + change, np.asarray(spacing))
 
 

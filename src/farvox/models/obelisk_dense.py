@@ -129,17 +129,37 @@ class ObeliskPoints(nn.Module):
         """
         return self._classify(self._read(prepared, points))
 
+    def at_several(
+        self,
+        prepared: Sequence[torch.Tensor],
+        points: Sequence[torch.Tensor],
+        matrices: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Logits at points of several images together, so that batch norm sees them as one batch.
+
+        Args:
+            prepared: An image (1, in_channels, I, J, K) each, from `prepare`; sizes may differ.
+            points: (1, S, 3) each, as for `at`.
+            matrices: (1, S, 3, 3) each: by what the offsets of each point are multiplied, as if the image were turned
+                around it.
+
+        Returns:
+            (1, classes, sum of all S), image after image.
+        """
+        turned = matrices if matrices is not None else [None] * len(points)
+        return self._classify(torch.cat([self._read(*part) for part in zip(prepared, points, turned, strict=True)], 2))
+
     def features_at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """What the last layer sees, (B, 256, S), or 128 with the plain classifier; arguments as of `at`."""
         return self._hidden_features(self._read(prepared, points))
 
-    def _read(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    def _read(self, prepared: torch.Tensor, points: torch.Tensor, matrices: torch.Tensor | None = None) -> torch.Tensor:
         """The sparse kernel's answers (B, 256, S) at points."""
         weight, offsets = self.obelisk.weight.to(prepared.dtype), self.obelisk.offsets
         if self.config.compat == "published":
             # An offset of 1 is (n - 1) / 2 voxels there, and n / 2 for points.
             offsets = offsets * offsets.new_tensor([(size - 1) / size for size in prepared.shape[2:]])
-        return sparse_conv(prepared, offsets, weight, points=points, groups=self.obelisk.groups)
+        return sparse_conv(prepared, offsets, weight, points=points, matrices=matrices, groups=self.obelisk.groups)
 
     def _on_slab(self, prepared: torch.Tensor, shape: Triple, start: int, stop: int) -> torch.Tensor:
         """Logits (B, classes, stop - start, J', K') of a slab along the grid's first axis."""

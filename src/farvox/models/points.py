@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -20,6 +21,14 @@ class PointNetwork(Protocol):
 
     def at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes, S)."""
+
+    def at_several(
+        self,
+        prepared: Sequence[torch.Tensor],
+        points: Sequence[torch.Tensor],
+        matrices: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Logits (1, classes, sum of S) at points of several images, as one batch."""
 
     def features_at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """What the last layer sees, (B, features, S)."""

@@ -32,6 +32,7 @@ class ModelFacts:
         note: What to know before choosing it.
         staged: Whether its training has stages, in each of which some weights rest: it then has a method
             `at_progress(done)` that training calls before every step with the share that is over, 0 to 1.
+        points: Whether it answers each point on its own, as a `farvox.models.PointNetwork`.
     """
 
     builder: str
@@ -46,6 +47,7 @@ class ModelFacts:
     licence: str = "Apache-2.0"
     note: str = ""
     staged: bool = False
+    points: bool = False
 
 
 _TABLE: dict[str, ModelFacts] = {
@@ -78,6 +80,7 @@ _TABLE: dict[str, ModelFacts] = {
         input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
         multiply_adds=17_408,
         note="129,536 by the paper's count, without batch norm's scale and shift and the last bias",
+        points=True,
     ),
     "obelisk-hybrid": ModelFacts(
         builder="farvox.models.obelisk_hybrid:build",
@@ -98,6 +101,7 @@ _TABLE: dict[str, ModelFacts] = {
         input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
         multiply_adds=16_512,
         note="122,368 by the paper's count; three 1×1 layers take the place of the dense ones",
+        points=True,
     ),
     "obelisk-random": ModelFacts(
         builder="farvox.models.obelisk_dense:build_random",
@@ -108,6 +112,7 @@ _TABLE: dict[str, ModelFacts] = {
         input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
         multiply_adds=17_408,
         note="123,392 by the paper's count; offsets stay as drawn: what learning them is worth",
+        points=True,
     ),
     "obelisk-unary": ModelFacts(
         builder="farvox.models.obelisk_dense:build_unary",
@@ -118,6 +123,7 @@ _TABLE: dict[str, ModelFacts] = {
         input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
         multiply_adds=16_384,
         note="126,464 by the paper's count; single offsets: what pairs are worth",
+        points=True,
     ),
     "prostate-deeplab": ModelFacts(
         builder="farvox.models.prostate_deeplab:build",

@@ -57,11 +57,27 @@ class PatchSettings(_Section):
     """Weights of overlapping windows in prediction: highest in the middle, or the same everywhere."""
 
 
+class PointSettings(_Section):
+    """Learning from points drawn from several scans at once, in place of patches; for networks that answer points."""
+
+    count: int = Field(0, ge=0)
+    """Points a step and device, over all its scans; 0 learns from patches."""
+    scans: int = Field(16, ge=1)
+    """Most scans that share the points of a step."""
+    draw: Literal["uniform", "classes"] = "uniform"
+    """uniform: anywhere in a scan; classes: in each class of a scan, background included, equally often."""
+    label: Literal["linear", "nearest"] = "linear"
+    """linear: the class with most trilinear weight at the point; nearest: that of the nearest voxel."""
+    steps: int = Field(64, ge=1)
+    """Steps an epoch."""
+
+
 class AugmentSettings(_Section):
-    """Random change of each patch. Zero switches a part off."""
+    """Random change of each patch, or of the surroundings of each point. Zero switches a part off."""
 
     affine: float = Field(0.1, ge=0, le=0.5)
-    """Spread of the nine entries added to the identity matrix, applied in mm (OBELISK, MIDL 2018: 0.2)."""
+    """Spread of the nine entries added to the identity matrix, applied in mm (OBELISK, MIDL 2018: 0.2).
+    With points it turns the offsets of each on its own, and nothing is resampled."""
     flip: tuple[Axis, ...] = ()
     """Axes flipped half of the time; left-right swaps labels whose names are a left/right pair."""
     contrast: float = Field(0.15, ge=0, le=1)
@@ -87,8 +103,12 @@ class TrainSettings(_Section):
 
     budget: str = "8m"
     """Time to train, such as 45s, 8m or 2h; the learning rate follows it. Used where `epochs` is 0."""
+    clock: Literal["wall", "processor"] = "wall"
+    """How the budget is counted. processor: seconds that cores worked for this process, summed over them, so that
+    trainings beside each other on one machine can be compared."""
     epochs: int = Field(0, ge=0)
-    """Passes over the training cases; when above 0 it takes the place of the budget and makes runs repeatable."""
+    """Passes over the training cases (with points: `points.steps` steps each); when above 0 it takes the place of the
+    budget and makes runs repeatable."""
     batch: int = Field(2, ge=1)
     learning_rate: float = Field(0.006, gt=0)
     optimiser: Literal["adamw", "adam"] = "adamw"
@@ -128,6 +148,7 @@ class Recipe(_Section):
     intensity: IntensitySettings = IntensitySettings()
     model: ModelSettings = ModelSettings()
     patch: PatchSettings = PatchSettings()
+    points: PointSettings = PointSettings()
     augment: AugmentSettings = AugmentSettings()
     loss: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()

@@ -1,4 +1,4 @@
-"""The training loop: draw patches, step, note, validate, keep a checkpoint; ends by budget, epochs or Ctrl-C."""
+"""The training loop: step, note, validate, keep a checkpoint; ends by budget, epochs or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from farvox.data.augment import change_intensities, flip, random_matrix
-from farvox.data.patches import PreparedCase, choose_centre, class_counts, draw_patch, z_scored
+from farvox.data.patches import PreparedCase, class_counts
 from farvox.data.prepare import Preparation
 from farvox.devices import Precision, peak_memory_mb
 from farvox.errors import DataError, FarvoxError
-from farvox.geometry import Shape
 from farvox.labels import IGNORE, LabelTable
 from farvox.losses import class_weights, make_loss
 from farvox.predict.predictor import make_scorer
 from farvox.predict.windows import stream_scores
 from farvox.recipes import Recipe
 from farvox.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from farvox.train.feed import Feed, PatchFeed, Place, PointFeed, patch_size
 from farvox.train.optimiser import make_optimiser
 from farvox.train.schedule import Pace, learning_rate
 
@@ -96,11 +95,6 @@ class Training:
     on_progress: Callable[[Progress], None]
     stop: Callable[[], bool]
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in which every training case is seen once, over all devices."""
-        return max(1, math.ceil(len(self.cases) / (self.recipe.train.batch * self.fabric.world_size)))
-
     def run(self, network: torch.nn.Module, start: dict[str, Any]) -> Outcome:
         """Train `network` in place, from the folder's checkpoint where there is one.
 
@@ -121,14 +115,17 @@ class Training:
         if held:
             network.load_state_dict(held.network)
             optimiser.load_state_dict(held.optimiser)
+        feed = self._feed(network)
         wrapped, optimiser = self.fabric.setup(network, optimiser)
+        if self.recipe.points.count:
+            wrapped.mark_forward_method("at_several")
         counts = torch.from_numpy(class_counts(self.cases))
         weights = class_weights(counts).float() if self.recipe.loss.class_weights else None
         loss_function = make_loss(self.recipe.loss.terms, weights).to(self.fabric.device)
         log = _Log(self.folder / "log.jsonl", held.log_bytes if held else 0, self.fabric.is_global_zero)
         if not held:
             log.write({"event": "start", **start})
-        pace = Pace.of(self.recipe, self.steps_per_epoch, held.seconds if held else 0.0)
+        pace = Pace.of(self.recipe, feed.steps_per_epoch, held.seconds if held else 0.0)
         step = held.step if held else 0
         loss_sum, loss_steps = (held.loss_sum, held.loss_steps) if held else (0.0, 0)
         dice: float | None = None
@@ -151,12 +148,12 @@ class Training:
                 group["lr"] = rate
             if enter_stage:
                 enter_stage(done)
-            value = self._step(step, wrapped, optimiser, loss_function)
+            value = self._step(step, feed, wrapped, optimiser, loss_function)
             step += 1
             loss_sum, loss_steps = loss_sum + value, loss_steps + 1
             now = pace.progress(step)
-            epoch = step // self.steps_per_epoch
-            if step % self.steps_per_epoch == 0 or now >= 1:
+            epoch = step // feed.steps_per_epoch
+            if step % feed.steps_per_epoch == 0 or now >= 1:
                 log.write(
                     {"event": "epoch", "epoch": epoch, "step": step, "progress": round(now, 6)}
                     | {"seconds": round(pace.seconds, 2), "loss": loss_sum / loss_steps, "learning_rate": rate}
@@ -177,20 +174,27 @@ class Training:
                 self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
                 saved_at = time.monotonic()
         self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
-        outcome = Outcome(reason, step // self.steps_per_epoch, step, pace.seconds, peak_memory_mb(self.fabric.device))
+        outcome = Outcome(reason, step // feed.steps_per_epoch, step, pace.seconds, peak_memory_mb(self.fabric.device))
         # After the checkpoint, so that a run that goes on cuts this line off again.
         log.write({"event": "end", **asdict(outcome)})
         return outcome
 
-    def _step(self, step: int, network: Any, optimiser: Any, loss_function: torch.nn.Module) -> float:
+    def _feed(self, network: Any) -> Feed:
+        place = Place(self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
+        what = (self.recipe, self.preparation, self.labels, self.cases, place)
+        if self.recipe.points.count:
+            return PointFeed(*what, network, self.folder / "prepared")
+        return PatchFeed(*what)
+
+    def _step(self, step: int, feed: Feed, network: Any, optimiser: Any, loss_function: torch.nn.Module) -> float:
         """One step down the gradient; returns the loss before it."""
-        image, target = self._batch(step)
-        torch.manual_seed(self._key(step))
+        key = self._key(step)
+        batch = feed.batch(step, np.random.default_rng(key))
+        torch.manual_seed(key)
         with self.fabric.autocast():
-            found = network(image)
+            answers = feed.ask(network, batch)
         # A network with several answers in training, all of the target, is held to each of them alike.
-        answers = found if isinstance(found, tuple) else (found,)
-        loss = torch.stack([loss_function(logits, target) for logits in answers]).mean()
+        loss = torch.stack([loss_function(logits, batch.target) for logits in answers]).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingFailed(
@@ -214,32 +218,6 @@ class Training:
         key = np.random.SeedSequence([self.recipe.train.seed, step, self.fabric.global_rank])
         return int(key.generate_state(1)[0])
 
-    def _batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patches (B, C, *size) and classes (B, *size) of a step; the same for the same seed and step."""
-        settings, change = self.recipe.train, self.recipe.augment
-        rng = np.random.default_rng(self._key(step))
-        epoch, within = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([settings.seed, epoch]).permutation(len(self.cases))
-        images, targets = [], []
-        for member in range(settings.batch):
-            place = (within * self.fabric.world_size + self.fabric.global_rank) * settings.batch + member
-            case = self.cases[order[place % len(self.cases)]]
-            shape = self._size(case)
-            centre = choose_centre(case, shape, self.recipe.patch.centre, rng)
-            matrix = random_matrix(change.affine, self.preparation.spacing or (1.0, 1.0, 1.0), rng)
-            image, target = draw_patch(case, centre, matrix, shape, self.fabric.device)
-            image = z_scored(image) if self.recipe.patch.z_score else image
-            image, target = flip(image, target, change.flip, self.labels, rng)
-            images.append(
-                change_intensities(image, change.contrast, change.brightness, change.gamma, change.noise, rng)
-            )
-            targets.append(target)
-        return torch.stack(images), torch.stack(targets)
-
-    def _size(self, case: PreparedCase) -> Shape:
-        size = self.recipe.patch.size
-        return case.shape if isinstance(size, str) else size
-
     def _validate(self, network: torch.nn.Module) -> dict[str, float]:
         """Dice of each label over a few validation cases together, in network space."""
         network.eval()
@@ -252,7 +230,7 @@ class Training:
                 scorer,
                 case.slab,
                 case.shape,
-                self._size(case),
+                patch_size(self.recipe, case),
                 overlap=0.25,
                 blend=self.recipe.patch.blend,
             )

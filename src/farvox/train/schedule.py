@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from farvox.recipes import Recipe, parse_duration
@@ -17,26 +18,29 @@ class Pace:
         total_steps: Steps to take; 0 when seconds decide.
         total_seconds: Seconds to train; 0 when steps decide.
         before: Seconds trained in earlier sittings.
+        clock: Counts seconds.
     """
 
     total_steps: int
     total_seconds: float
     before: float = 0.0
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._started = time.monotonic()
+        self._started = self.clock()
 
     @classmethod
     def of(cls, recipe: Recipe, steps_per_epoch: int, before: float = 0.0) -> Pace:
         """The pace a recipe asks for."""
+        clock = time.process_time if recipe.train.clock == "processor" else time.monotonic
         if recipe.train.epochs:
-            return cls(recipe.train.epochs * steps_per_epoch, 0.0, before)
-        return cls(0, parse_duration(recipe.train.budget), before)
+            return cls(recipe.train.epochs * steps_per_epoch, 0.0, before, clock)
+        return cls(0, parse_duration(recipe.train.budget), before, clock)
 
     @property
     def seconds(self) -> float:
         """Seconds trained so far."""
-        return self.before + time.monotonic() - self._started
+        return self.before + self.clock() - self._started
 
     def progress(self, step: int) -> float:
         """Share of the training that is done after `step` steps."""

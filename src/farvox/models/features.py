@@ -1,0 +1,104 @@
+"""What a trained network knows beyond its classes: the maps that enter its last layer, of any network and unchanged.
+
+Heinrich, Oktay and Bouteldja, "OBELISK", MIDL 2018, section 3.1: "a forward pass up to the second last layer" describes
+every position well enough to register scans by it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from farvox.blocks import crop_to
+from farvox.errors import ModelError
+from farvox.models.points import PointNetwork
+
+_SLAB_POINTS = 1 << 15
+"""Points asked of a network at a time: 32 MB for 256 features of each."""
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def last_layer(network: nn.Module) -> nn.Module:
+    """The convolution that turns features into logits.
+
+    Args:
+        network: Any network of the registry, or one that holds its last convolution as `head`.
+
+    Raises:
+        ModelError: The network has no such layer.
+    """
+    head, decoder = getattr(network, "head", None), getattr(network, "decoder", None)
+    if isinstance(head, _LAYERS):
+        return head
+    if isinstance(decoder, nn.Sequential) and len(decoder) and isinstance(decoder[-1], _LAYERS):
+        return decoder[-1]
+    raise ModelError(
+        f"{type(network).__name__} has no last layer to take features before",
+        allowed="a network of `farvox models`, or one whose last convolution is its attribute `head`",
+    )
+
+
+def feature_maps(network: nn.Module, image: torch.Tensor, stride: int | None = None) -> torch.Tensor:
+    """What enters the last layer, without gradients; the network is run as it stands, best in evaluation mode.
+
+    The maps spread evenly over the image (half-pixel convention), so size alone says where they lie. Networks that
+    answer at half the size or less give as many; one whose coarse maps lie on corners is enlarged as it enlarges
+    its scores.
+
+    Args:
+        network: Any network of the registry.
+        image: (B, in_channels, I, J, K).
+        stride: For networks that answer points: voxels between points along each axis; None takes the network's own.
+            Others go by their own.
+
+    Returns:
+        (B, features, I', J', K').
+
+    Raises:
+        ModelError: The network has no last layer that could be found.
+    """
+    layer = last_layer(network)
+    with torch.no_grad():
+        if isinstance(network, PointNetwork):
+            return _at_points(network, image, stride or _own_stride(network))
+        maps = _entering(layer, network, image)
+    if isinstance(layer, nn.Conv2d):
+        # Slices along K were the batch.
+        maps = maps.unflatten(0, (image.shape[0], image.shape[-1]))
+        if maps.shape[-2] < image.shape[2] or maps.shape[-1] < image.shape[3]:
+            i, j = (4 * (size - 1) + 1 for size in maps.shape[-2:])
+            maps = F.interpolate(maps.flatten(0, 1), (i, j), mode="bilinear", align_corners=True).unflatten(
+                0, maps.shape[:2]
+            )
+        maps = maps.movedim(1, -1)
+    return crop_to(maps, [min(size, whole) for size, whole in zip(maps.shape[2:], image.shape[2:], strict=True)])
+
+
+def _entering(layer: nn.Module, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    seen: list[torch.Tensor] = []
+    # A hook also keeps blocks from answering for the layer by a shortcut.
+    handle = layer.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0]))
+    try:
+        network(image)
+    finally:
+        handle.remove()
+    return seen[-1]
+
+
+def _own_stride(network: nn.Module) -> int:
+    return int(getattr(getattr(network, "config", None), "stride", 1))
+
+
+def _at_points(network: PointNetwork, image: torch.Tensor, stride: int) -> torch.Tensor:
+    """(B, features, ⌈I / stride⌉, …), slab by slab along I."""
+    prepared = network.prepare(image)
+    i, j, k = (-(-size // stride) for size in image.shape[2:])
+    lines = [(2 * torch.arange(n, dtype=torch.float32, device=image.device) + 1) / n - 1 for n in (i, j, k)]
+    thick = max(1, _SLAB_POINTS // (j * k))
+    slabs = []
+    for start in range(0, i, thick):
+        places = torch.stack(torch.meshgrid(lines[0][start : start + thick], *lines[1:], indexing="ij"), -1)
+        points = places.reshape(1, -1, 3).expand(len(image), -1, -1)
+        slabs.append(network.features_at(prepared, points).unflatten(2, places.shape[:3]))
+    return torch.cat(slabs, 2)
