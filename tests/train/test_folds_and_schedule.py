@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from farvox.errors import DataError, UsageError
 from farvox.recipes import load_recipe
-from farvox.train.folds import all_cases, check_coverage, make_folds
+from farvox.train.folds import all_cases, check_coverage, fewer_cases, make_folds
 from farvox.train.schedule import Pace, learning_rate
 
 
@@ -52,6 +52,28 @@ def test_frames_of_a_patient_stay_together() -> None:
 def test_impossible_splits(ids: list[str], folds: int, group: str | None, error: type[Exception], word: str) -> None:
     with pytest.raises(error, match=word):
         make_folds(ids, folds, group=group)
+
+
+@given(st.integers(2, 30), st.integers(0, 3), st.data())
+def test_fewer_cases_are_a_part_of_more_and_validation_stays(cases: int, seed: int, data: st.DataObject) -> None:
+    fold = make_folds([f"case_{n}" for n in range(cases)], 3)[0]
+    more = data.draw(st.integers(1, len(fold.training)))
+    fewer = data.draw(st.integers(1, more))
+    large, small = fewer_cases(fold, more, seed), fewer_cases(fold, fewer, seed)
+    assert (len(large.training), len(small.training)) == (more, fewer)
+    assert set(small.training) <= set(large.training) <= set(fold.training)
+    assert list(small.training) == sorted(small.training)
+    assert large.validation == fold.validation
+    assert fewer_cases(fold, len(fold.training), seed) == fold
+
+
+def test_the_cases_drawn_depend_on_the_seed() -> None:
+    fold = all_cases([f"c{n}" for n in range(20)])
+    assert fewer_cases(fold, 5, seed=1) == fewer_cases(fold, 5, seed=1)
+    assert len({fewer_cases(fold, 5, seed).training for seed in range(5)}) == 5
+    for count in (0, 21):
+        with pytest.raises(UsageError, match=f"--train-cases {count}; allowed: 1 to 20"):
+            fewer_cases(fold, count)
 
 
 def test_a_class_missing_from_a_training_part_is_named() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,6 +59,25 @@ def all_cases(cases: Sequence[str]) -> Fold:
     return Fold("all", tuple(sorted(cases)), ())
 
 
+def fewer_cases(fold: Fold, count: int, seed: int = 0) -> Fold:
+    """The fold with `count` of its training cases, for trials with few scans; validation stays whole.
+
+    Args:
+        fold: The fold.
+        count: Training cases to keep. With the same seed a smaller count keeps a part of what a larger one does.
+        seed: Of the draw.
+
+    Raises:
+        UsageError: Fewer than one case, or more than the fold has.
+    """
+    if not 1 <= count <= len(fold.training):
+        raise UsageError(
+            f"--train-cases {count}", allowed=f"1 to {len(fold.training)}, the training cases of fold {fold.name}"
+        )
+    kept = np.random.default_rng(seed).permutation(len(fold.training))[:count]
+    return replace(fold, training=tuple(fold.training[index] for index in sorted(kept)))
+
+
 def check_coverage(fold: Fold, values: Mapping[str, set[int]], names: Mapping[int, str]) -> None:
     """Refuse a fold whose training part lacks a class altogether.
 
@@ -76,7 +95,7 @@ def check_coverage(fold: Fold, values: Mapping[str, set[int]], names: Mapping[in
         raise DataError(
             f"fold {fold.name}: no training case holds label {', '.join(missing)}",
             allowed="each label in at least one training case of each fold",
-            remedy="use more folds or another seed (--set train.seed=1), or take the label out of the table",
+            remedy="use more folds or cases or another seed (--set train.seed=1), or take the label out of the table",
         )
 
 
