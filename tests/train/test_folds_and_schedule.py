@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox.errors import DataError, UsageError
@@ -14,6 +14,7 @@ from farvox.train.folds import all_cases, check_coverage, fewer_cases, make_fold
 from farvox.train.schedule import Pace, learning_rate
 
 
+@settings(deadline=None)
 @given(st.integers(2, 40), st.integers(2, 60), st.integers(0, 5))
 def test_every_case_validates_once(cases: int, folds: int, seed: int) -> None:
     ids = [f"case_{n}" for n in range(cases)]
@@ -54,6 +55,7 @@ def test_impossible_splits(ids: list[str], folds: int, group: str | None, error:
         make_folds(ids, folds, group=group)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 30), st.integers(0, 3), st.data())
 def test_fewer_cases_are_a_part_of_more_and_validation_stays(cases: int, seed: int, data: st.DataObject) -> None:
     fold = make_folds([f"case_{n}" for n in range(cases)], 3)[0]
