@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from farvox.cli.common import DatasetArgument, ImagesOption, JsonOption, LabelsOption
+from farvox.cli.common import DatasetArgument, ImagesOption, JsonOption, LabelsOption, LandmarksOption, RadiusOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,13 +19,15 @@ def run(
     dataset: DatasetArgument = None,
     images: ImagesOption = None,
     labels: LabelsOption = None,
+    landmarks: LandmarksOption = None,
+    radius: RadiusOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look at every case of a dataset: what it is, what is wrong with it, how to mend it."""
     from farvox.cli.common import check_cases, open_dataset, print_json, stdout
     from farvox.data import absent_labels
 
-    found = open_dataset(dataset, images, labels)
+    found = open_dataset(dataset, images, labels, landmarks, radius)
     checks = check_cases(found)
     bad = [check for check in checks if check.problem]
     absent = absent_labels(found, checks)

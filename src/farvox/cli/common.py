@@ -24,6 +24,13 @@ ImagesOption = Annotated[
     typer.Option("--images", help="Instead of DATASET: pattern of image files, such as 'scans/*_t2.nii.gz'."),
 ]
 LabelsOption = Annotated[str | None, typer.Option("--labels", help="Pattern of label files; its * match the images'.")]
+LandmarksOption = Annotated[
+    Path | None,
+    typer.Option("--landmarks", help="Instead of labels: CSV file case,landmark,x,y,z of points in mm (RAS+)."),
+]
+RadiusOption = Annotated[
+    float | None, typer.Option("--radius", help="Of the balls landmarks are learned as, mm (default: suits the scans).")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave bad cases out instead of stopping.")]
@@ -48,8 +55,14 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=1, allow_nan=False, default=str))
 
 
-def open_dataset(folder: Path | None, images: str | None, labels: str | None) -> Dataset:
-    """The dataset a user named by a folder or by patterns.
+def open_dataset(
+    folder: Path | None,
+    images: str | None,
+    labels: str | None,
+    landmarks: Path | None = None,
+    radius_mm: float | None = None,
+) -> Dataset:
+    """The dataset a user named by a folder or by patterns, with its labels or with landmarks in their place.
 
     Raises:
         UsageError: Both or neither were given.
@@ -61,7 +74,11 @@ def open_dataset(folder: Path | None, images: str | None, labels: str | None) ->
             "no dataset given" if folder is None else "both DATASET and --images given",
             allowed="a DATASET folder, or --images and --labels patterns",
         )
-    return read_dataset(folder, images=images, labels=labels)
+    if labels is not None and landmarks is not None:
+        raise UsageError("both --labels and --landmarks given", allowed="one of them")
+    if radius_mm is not None and landmarks is None:
+        raise UsageError("--radius without --landmarks", remedy="give the landmarks' CSV file, too")
+    return read_dataset(folder, images=images, labels=labels, landmarks=landmarks, radius_mm=radius_mm)
 
 
 def check_cases(dataset: Dataset) -> list[CaseCheck]:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from farvox.cli.common import DatasetArgument, DeviceOption, ImagesOption, JsonOption, LabelsOption, SkipBadOption
+from farvox.cli.common import (
+    DatasetArgument,
+    DeviceOption,
+    ImagesOption,
+    JsonOption,
+    LabelsOption,
+    LandmarksOption,
+    RadiusOption,
+    SkipBadOption,
+)
 
 if TYPE_CHECKING:
     from farvox.data import CaseCheck, Dataset
@@ -20,6 +29,8 @@ def run(
     dataset: DatasetArgument = None,
     images: ImagesOption = None,
     labels: LabelsOption = None,
+    landmarks: LandmarksOption = None,
+    radius: RadiusOption = None,
     recipe: Annotated[str, typer.Option("--recipe", help="A shipped recipe's name or a TOML file.")] = "default",
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's folder (default: runs/<dataset>-<recipe>).")
@@ -72,7 +83,7 @@ def run(
         changes.append(f"train.epochs={epochs}")
     chosen = load_recipe(recipe, changes)
     pick_device(device, devices)
-    found = open_dataset(dataset, images, labels)
+    found = open_dataset(dataset, images, labels, landmarks, radius)
     create_model(chosen.model.name, len(found.channels), found.labels.classes, **chosen.model.options)
     run_folder = out or Path("runs") / f"{found.name.replace(' ', '_')}-{chosen.name}"
     found, checks = _sound_cases(found, skip_bad)

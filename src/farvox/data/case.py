@@ -29,12 +29,27 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class Balls:
+    """Landmarks in place of a label file: when the label is read, each becomes a ball of its label value.
+
+    Args:
+        centres: (label value, landmark, (x, y, z) in mm, RAS+) of each landmark that the case has.
+        radius_mm: Of every ball, mm.
+        path: The file the landmarks come from.
+    """
+
+    centres: tuple[tuple[int, str, tuple[float, float, float]], ...]
+    radius_mm: float
+    path: Path
+
+
+@dataclass(frozen=True)
 class CaseFiles:
-    """Files of one case: one image with all channels or one image a channel, and a label or None."""
+    """Files of one case: one image with all channels or one image a channel, and a label, landmarks or None."""
 
     id: str
     images: tuple[Path, ...]
-    label: Path | None = None
+    label: Path | Balls | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,8 @@ class Dataset:
     notes: tuple[str, ...] = ()
     """What the reader passed over or decided, one line each."""
     unlabelled: tuple[CaseFiles, ...] = ()
+    radius_mm: float | None = None
+    """Radius of the balls that landmarks become, mm; None where labels are files."""
 
     @property
     def by_id(self) -> dict[str, CaseFiles]:

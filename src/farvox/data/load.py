@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from farvox.data.case import Case, CaseFiles, Dataset, Scan
-from farvox.data.io import read_label, read_scan
+from farvox.data.balls import paint_balls
+from farvox.data.case import Balls, Case, CaseFiles, Dataset, Scan
+from farvox.data.io import read_grid, read_label, read_scan, write_mask
 from farvox.errors import DataError
 from farvox.geometry import Grid
 from farvox.labels import IGNORE
@@ -87,7 +88,9 @@ def require_intensities(dataset: Dataset, case: CaseFiles, image: Array) -> None
 
 
 def load_label(case: CaseFiles, grid: Grid) -> Array:
-    """Raw label values (I, J, K), which must lie on the image's grid."""
+    """Raw label values (I, J, K), read from a file that must lie on the image's grid, or painted around landmarks."""
+    if isinstance(case.label, Balls):
+        return paint_balls(case.label, grid, case.id)
     if case.label is None or not case.label.exists():
         raise DataError(
             f"no label file {_name(case.label)} in {case.label.parent}" if case.label else "the image has no label",
@@ -119,6 +122,20 @@ def to_classes(dataset: Dataset, case: CaseFiles, values: Array) -> Array:
     return classes
 
 
+def label_grid(case: CaseFiles) -> Grid:
+    """Where the voxels of a labelled case's label lie, from a header alone."""
+    return read_grid(case.label if isinstance(case.label, Path) else case.images[0], case=case.id)
+
+
+def label_file(case: CaseFiles, painted: Path) -> Path:
+    """A labelled case's label as a file: its own, or its landmarks as balls, which are written to `painted`."""
+    if isinstance(case.label, Path):
+        return case.label
+    scan = read_scan(case.images[0], case=case.id)
+    write_mask(painted, load_label(case, scan.grid), scan)
+    return painted
+
+
 def _channel_count(dataset: Dataset, case: CaseFiles, found: int) -> DataError:
     return DataError(
         f"the image has {found} channel{'s' * (found != 1)}",
@@ -128,5 +145,5 @@ def _channel_count(dataset: Dataset, case: CaseFiles, found: int) -> DataError:
     )
 
 
-def _name(path: Path | None) -> str:
-    return path.name if path else ""
+def _name(label: Path | Balls | None) -> str:
+    return label.name if isinstance(label, Path) else ""

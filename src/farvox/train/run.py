@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from farvox.bundle import LabelEntry, Manifest, ModelEntry, load_bundle, save_bundle
-from farvox.data import CaseFiles, Dataset, load_case, read_grid
+from farvox.data import CaseFiles, Dataset, load_case
+from farvox.data.load import label_file, label_grid
 from farvox.data.patches import open_prepared, prepare_case
 from farvox.data.prepare import Preparation
 from farvox.devices import pick_device, pick_precision
@@ -242,15 +243,14 @@ def _evaluate(
     for number, (case, done) in enumerate(zip(cases, predict_scans(predictor, unlabelled, out), strict=True), start=1):
         if done.mask is None:
             raise ResourceError(done.error or f"case {case.id} could not be predicted")
-        assert case.label is not None
-        pairs.append((case.id, done.mask, case.label))
+        pairs.append((case.id, done.mask, label_file(case, folder / "references" / done.mask.name)))
         scans[case.id] = case.images[0]
         watcher.stage("predict unseen scans", number / len(cases))
     metrics = evaluate_pairs(
         pairs,
         dataset.labels,
         # One tolerance for the whole dataset, so that the folds can be put together.
-        tolerance_mm=default_tolerance_mm(read_grid(case.label) for case in dataset.cases if case.label),
+        tolerance_mm=default_tolerance_mm(label_grid(case) for case in dataset.cases if case.label),
         scans=scans,
         progress=lambda number, total, _case: watcher.stage("evaluate", number / total),
     )

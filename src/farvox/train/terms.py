@@ -22,6 +22,7 @@ def fold_terms(dataset: Dataset, fold: Fold, recipe: Recipe) -> dict[str, Any]:
         "validation": list(fold.validation),
         "channels": list(dataset.channels),
         "labels": {str(v): name for v, name in zip(dataset.labels.values, dataset.labels.names, strict=True)},
+        **({} if dataset.radius_mm is None else {"radius": dataset.radius_mm}),
         "recipe": dump_recipe(with_settings(recipe, length)).splitlines(),
     }
 

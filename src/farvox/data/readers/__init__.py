@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from farvox.data.case import Dataset
+from farvox.data.landmarks import read_landmarks, with_landmarks
 from farvox.data.readers import brats, msd, nnunet, pattern, promise12
 from farvox.errors import DataError, UsageError
 
@@ -15,24 +16,42 @@ _READERS = {"nnunet": nnunet, "msd": msd, "brats": brats, "promise12": promise12
 """Each has `recognises(root)` and `read(root)`; nnU-Net stands before MSD because its files look like MSD's."""
 
 
-def read_dataset(root: Path | None, *, images: str | None = None, labels: str | None = None) -> Dataset:
+def read_dataset(
+    root: Path | None,
+    *,
+    images: str | None = None,
+    labels: str | None = None,
+    landmarks: Path | None = None,
+    radius_mm: float | None = None,
+) -> Dataset:
     """Find the cases of a dataset. Files are listed, not opened (patterns without labels.json: labels are).
 
     Args:
         root: Folder in MSD, nnU-Net raw, BraTS or PROMISE12 layout; with patterns, what they are relative to.
         images: Pattern such as 'scans/*_img.nii.gz'.
         labels: Pattern with as many '*'; image and label belong together when their '*' stand for the same.
+        landmarks: CSV file of points that stand in place of labels; see `farvox.data.landmarks`.
+        radius_mm: Of the balls that landmarks become, mm; None suits it to the scans.
 
     Returns:
         The dataset. A fault of a single case (missing file, missing label) is left to `load_case` and `check_dataset`.
 
     Raises:
-        DataError: No such folder, unreadable, in no known layout, faulty dataset.json, or two cases of one id.
-        UsageError: Patterns that cannot work.
+        DataError: No such folder, unreadable, in no known layout, faulty dataset.json, two cases of one id, or
+            landmarks that cannot be used.
+        UsageError: Patterns that cannot work, or landmarks and labels together.
     """
     root = None if root is None else Path(root)
+    if landmarks is not None and labels is not None:
+        raise UsageError("both labels and landmarks given", allowed="one of them")
+    points = None if landmarks is None else read_landmarks(landmarks)
     try:
-        dataset = _read_folder(root) if images is None and labels is None else pattern.read(root, images, labels)
+        if images is None and labels is None:
+            dataset = _read_folder(root)
+        elif images is not None and points is not None:
+            dataset = pattern.read_unlabelled(root, images)
+        else:
+            dataset = pattern.read(root, images, labels)
     except OSError as error:
         found = f"{error.filename or root} cannot be read: {error.strerror}"
         raise DataError(found, remedy="check the rights of the folder") from error
@@ -46,7 +65,7 @@ def read_dataset(root: Path | None, *, images: str | None = None, labels: str | 
                 remedy="rename or remove one, or delete the second entry in dataset.json",
                 case=doubled[0],
             )
-    return dataset
+    return dataset if points is None else with_landmarks(dataset, points, radius_mm)
 
 
 def _read_folder(root: Path | None) -> Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +35,7 @@ def read(root: Path | None, images: str | None, labels: str | None) -> Dataset:
     base = root if root is not None else Path()
     label_paths = _matches(base, labels)
     known = {path for _, path in label_paths}
-    image_paths = [(key, path) for key, path in _matches(base, images) if path not in known]
-    if not image_paths:
-        raise DataError(f"no scan matches '{images}' in {base.resolve()}", remedy="check the pattern; put it in quotes")
+    image_paths = _scans(base, images, known)
     label_of = dict(label_paths)
     cases = [CaseFiles(_id(key, path), (path,), label_of.pop(key, None)) for key, path in image_paths]
     cases += [CaseFiles(_id(key, path), (), path) for key, path in label_of.items()]
@@ -51,6 +49,29 @@ def read(root: Path | None, images: str | None, labels: str | None) -> Dataset:
         layout="pattern",
         notes=notes,
     )
+
+
+def read_unlabelled(root: Path | None, images: str) -> Dataset:
+    """Scans of one pattern, to which landmarks are about to be added; the label table is a stand-in until then."""
+    base = root if root is not None else Path()
+    paths = _scans(base, images)
+    return Dataset(
+        name=base.resolve().name,
+        root=base,
+        cases=(),
+        channels=_channels(path for _, path in paths),
+        labels=LabelTable.from_mapping({1: "landmark"}),
+        layout="pattern",
+        unlabelled=tuple(sorted((CaseFiles(_id(*one), (one[1],)) for one in paths), key=lambda case: case.id)),
+    )
+
+
+def _scans(base: Path, images: str, labels: Container[Path] = ()) -> list[tuple[tuple[str, ...], Path]]:
+    """What fits the pattern of images and is no label; at least one."""
+    found = [(key, path) for key, path in _matches(base, images) if path not in labels]
+    if not found:
+        raise DataError(f"no scan matches '{images}' in {base.resolve()}", remedy="check the pattern; put it in quotes")
+    return found
 
 
 def _matches(base: Path, pattern: str) -> list[tuple[tuple[str, ...], Path]]:
