@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import gc
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -52,7 +54,7 @@ def _has_amx() -> bool:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory used so far: the GPU's, or this process's on a CPU, MiB."""
+    """Most memory used since the start or the last `reset_peak_memory`: the GPU's, or this process's on a CPU, MiB."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     import sys
@@ -61,7 +63,25 @@ def peak_memory_mb(device: torch.device) -> float:
         import psutil
 
         return round(psutil.Process().memory_info().peak_wset / 2**20, 1)
+    # Linux; unlike `getrusage` it leaves out the process that this one was forked from.
+    with suppress(OSError, StopIteration):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        peak = next(line for line in status if line.startswith("VmHWM:"))
+        return round(int(peak.split()[1]) / 2**10, 1)
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    peak_size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak_size / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_mb` begin anew, so that one piece of work is not blamed for the memory of an earlier one.
+
+    On a CPU this works on Linux alone; elsewhere the peak goes on counting from the start of the process.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -33,6 +33,10 @@ RadiusOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+TrainCasesOption = Annotated[
+    int | None,
+    typer.Option("--train-cases", help="Train each fold on this many of its cases, drawn by the seed (few scans)."),
+]
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave bad cases out instead of stopping.")]
 
 

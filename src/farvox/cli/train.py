@@ -17,6 +17,7 @@ from farvox.cli.common import (
     LandmarksOption,
     RadiusOption,
     SkipBadOption,
+    TrainCasesOption,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def run(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped or killed.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where there is a run already.")] = False,
+    train_cases: TrainCasesOption = None,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = "auto",
     devices: Annotated[int, typer.Option(min=1, help="GPUs that share each fold.")] = 1,
@@ -67,27 +69,27 @@ def run(
     """
     from farvox.cli.common import open_dataset, print_json
     from farvox.devices import pick_device
-    from farvox.errors import UsageError
     from farvox.models import create_model
     from farvox.recipes import load_recipe
     from farvox.train.terms import require_one_run
 
-    changes = list(settings or [])
-    if budget is not None and epochs is not None:
-        raise UsageError("both --budget and --epochs given", allowed="one of them")
-    if budget is not None:
-        changes += [f'train.budget="{budget}"', "train.epochs=0"]
-    if epochs is not None:
-        if epochs < 1:
-            raise UsageError(f"--epochs {epochs}", allowed="1 or more")
-        changes.append(f"train.epochs={epochs}")
-    chosen = load_recipe(recipe, changes)
+    chosen = load_recipe(recipe, [*(settings or []), *length_settings(budget, epochs)])
     pick_device(device, devices)
     found = open_dataset(dataset, images, labels, landmarks, radius)
     create_model(chosen.model.name, len(found.channels), found.labels.classes, **chosen.model.options)
     run_folder = out or Path("runs") / f"{found.name.replace(' ', '_')}-{chosen.name}"
-    found, checks = _sound_cases(found, skip_bad)
-    planned, picked = _folds(found, checks, chosen, folds, fold, leave_one_out, everything, group)
+    found, checks = sound_cases(found, skip_bad)
+    planned, picked = plan_folds(
+        found,
+        checks,
+        chosen.train.seed,
+        folds,
+        fold,
+        leave_one_out=leave_one_out,
+        everything=everything,
+        group=group,
+        train_cases=train_cases,
+    )
     if overwrite:
         for old in [run_folder / f"fold-{fold}"] if fold is not None else run_folder.glob("fold-*"):
             shutil.rmtree(old, ignore_errors=True)
@@ -98,6 +100,18 @@ def run(
     if as_json:
         print_json(summary)
     raise typer.Exit(1 if any(entry["reason"] == "interrupted" for entry in summary["folds"].values()) else 0)
+
+
+def length_settings(budget: str | None, epochs: int | None) -> list[str]:
+    """`--budget` or `--epochs` as settings of a recipe."""
+    from farvox.errors import UsageError
+
+    if budget is not None and epochs is not None:
+        raise UsageError("both --budget and --epochs given", allowed="one of them")
+    if epochs is not None and epochs < 1:
+        raise UsageError(f"--epochs {epochs}", allowed="1 or more")
+    by_time = [] if budget is None else [f'train.budget="{budget}"', "train.epochs=0"]
+    return by_time if epochs is None else [f"train.epochs={epochs}"]
 
 
 def train_folds(
@@ -111,9 +125,10 @@ def train_folds(
     resume: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Train the folds one after the other, then write summary and report; shared with `farvox demo`."""
+    """Train the folds one after the other, then write summary and report; shared with `farvox demo` and `compare`."""
     from farvox.cli.common import stderr, stdout
     from farvox.cli.progress import Watch
+    from farvox.devices import reset_peak_memory
     from farvox.evaluate import render_table
     from farvox.optional import optional
     from farvox.report import write_report
@@ -130,6 +145,7 @@ def train_folds(
                 continue
             validated = f", {len(one.validation)} unseen" if one.validation else ""
             watch.say(f"fold {one.name}: {len(one.training)} cases to train on{validated}; recipe {recipe.name}")
+            reset_peak_memory(fabric.device)
             result = run_fold(dataset, one, recipe, run_folder, watch, fabric, resume=resume)
             if result.outcome.reason == "interrupted":
                 stopped = result
@@ -156,7 +172,7 @@ def train_folds(
     return summary
 
 
-def _sound_cases(dataset: Dataset, skip_bad: bool) -> tuple[Dataset, list[CaseCheck]]:
+def sound_cases(dataset: Dataset, skip_bad: bool) -> tuple[Dataset, list[CaseCheck]]:
     """Check all cases before any work; bad ones stop everything, or are left out when the user says so."""
     from dataclasses import replace
 
@@ -189,31 +205,41 @@ def _sound_cases(dataset: Dataset, skip_bad: bool) -> tuple[Dataset, list[CaseCh
     return replace(dataset, cases=tuple(case for case in dataset.cases if case.id in names)), sound
 
 
-def _folds(
+def plan_folds(
     dataset: Dataset,
     checks: list[CaseCheck],
-    recipe: Recipe,
+    seed: int,
     folds: int,
-    fold: int | None,
-    leave_one_out: bool,
-    everything: bool,
-    group: str | None,
+    fold: int | None = None,
+    *,
+    leave_one_out: bool = False,
+    everything: bool = False,
+    group: str | None = None,
+    train_cases: int | None = None,
+    draw: int | None = None,
 ) -> tuple[list[Fold], list[Fold]]:
-    """All folds of the split (and the one of all cases), and those to train."""
+    """All folds of the split (and the one of all cases), and those to train.
+
+    `seed` decides the split, and `draw` which training cases are kept where only some are; None takes `seed` for both.
+    """
     from farvox.errors import UsageError
-    from farvox.train.folds import all_cases, check_coverage, make_folds
+    from farvox.train.folds import all_cases, check_coverage, fewer_cases, make_folds
 
     ids = [case.id for case in dataset.cases]
     if everything and (fold is not None or leave_one_out):
         raise UsageError("--all together with --fold or --leave-one-out", allowed="one of them")
+    final = all_cases(ids)
     if everything and len(ids) < 2:
-        return [all_cases(ids)], [all_cases(ids)]
-    made = make_folds(ids, len(ids) if leave_one_out and len(ids) > 1 else folds, recipe.train.seed, group)
+        return [final], [final]
+    made = make_folds(ids, len(ids) if leave_one_out and len(ids) > 1 else folds, seed, group)
+    if train_cases is not None:
+        kept = seed if draw is None else draw
+        made, final = [fewer_cases(one, train_cases, kept) for one in made], fewer_cases(final, train_cases, kept)
     if fold is not None and not 0 <= fold < len(made):
         raise UsageError(f"--fold {fold}", allowed=f"0 to {len(made) - 1}")
-    picked = [all_cases(ids)] if everything else made if fold is None else [made[fold]]
+    picked = [final] if everything else made if fold is None else [made[fold]]
     present = {check.id: set(check.labels or ()) for check in checks}
     names = {value: name for _, value, name in dataset.labels.foreground}
     for one in picked:
         check_coverage(one, present, names)
-    return [*made, all_cases(ids)], picked
+    return [*made, final], picked

@@ -238,13 +238,13 @@ def _evaluate(
     predictor = Predictor([load_bundle(bundle)], str(device) if device.type == "cuda" else device.type)
     out = folder / "predictions"
     shutil.rmtree(out, ignore_errors=True)
-    pairs, scans = [], {}
+    pairs, scans, seconds = [], {}, {}
     unlabelled = [CaseFiles(case.id, case.images) for case in cases]
     for number, (case, done) in enumerate(zip(cases, predict_scans(predictor, unlabelled, out), strict=True), start=1):
         if done.mask is None:
             raise ResourceError(done.error or f"case {case.id} could not be predicted")
         pairs.append((case.id, done.mask, label_file(case, folder / "references" / done.mask.name)))
-        scans[case.id] = case.images[0]
+        scans[case.id], seconds[case.id] = case.images[0], round(done.seconds, 3)
         watcher.stage("predict unseen scans", number / len(cases))
     metrics = evaluate_pairs(
         pairs,
@@ -256,5 +256,7 @@ def _evaluate(
     )
     if metrics["failed"]:
         raise ResourceError(metrics["failed"][0]["error"])
+    for entry in metrics["cases"]:
+        entry["seconds"] = seconds[entry["case"]]
     write_metrics(metrics, folder / "metrics.json")
     return metrics
