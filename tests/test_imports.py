@@ -24,6 +24,7 @@ ALLOWED = {
     "predict": {"data", "bundle", "geometry", "models"},
     "evaluate": {"data", "metrics", "geometry"},
     "report": {"data", "geometry"},
+    "compare": {"evaluate", "models", "report"},
     "train": {"data", "models", "losses", "predict", "evaluate", "bundle", "recipes", "geometry"},
 }
 

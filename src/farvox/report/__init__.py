@@ -1,10 +1,15 @@
-"""A run told in one HTML file that needs nothing else: numbers, curves, spread over cases, pictures."""
+"""A run, or several beside each other, told in one HTML file that needs nothing else: numbers, curves, pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["write_report"]
+if TYPE_CHECKING:
+    from farvox.report.run_files import Fold
+
+__all__ = ["write_comparison", "write_report"]
 
 
 def write_report(run: Path) -> Path:
@@ -28,4 +33,26 @@ def write_report(run: Path) -> Path:
     run = Path(run)
     out = run / "report.html"
     out.write_text(page(RunFiles.read(run)), encoding="utf-8")
+    return out
+
+
+def write_comparison(folder: Path, document: Mapping[str, Any], folds: Mapping[str, Sequence[Fold]]) -> Path:
+    """Write `report.html` about several recipes into a folder.
+
+    Args:
+        folder: Where to write.
+        document: The content of `comparison.json`.
+        folds: Recipe → its folds, for the learning curves.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ResourceError: The folder cannot be written to.
+    """
+    from farvox.files import write_text
+    from farvox.report.comparison import comparison_page
+
+    out = Path(folder) / "report.html"
+    write_text(out, comparison_page(document, folds))
     return out

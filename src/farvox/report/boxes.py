@@ -1,4 +1,4 @@
-"""Spread over cases: a box a label with every case as a point."""
+"""Spread over cases: boxes with every case as a point, a box a label, or a box a recipe within each label."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from farvox.report.figures import INK, new_figure, quiet
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 RASTER_FROM = 1500
@@ -28,47 +29,82 @@ def box_plot(values: Mapping[str, Sequence[float]], names: Mapping[str, str], co
     row = 0.42 if len(labels) <= 12 else 0.26
     figure = new_figure(10.5, 0.9 + row * len(labels), layout="constrained")
     axes = figure.subplots()
-    points = sum(map(len, values.values()))
+    raster = sum(map(len, values.values())) > RASTER_FROM
     for place, label in enumerate(labels):
-        dice = np.asarray(values[label], dtype=float)
-        if not dice.size:
-            axes.text(
-                0.5,
-                place,
-                "undefined in every case",
-                transform=axes.get_yaxis_transform(),
-                color=INK,
-                alpha=0.6,
-                ha="center",
-                va="center",
-            )
-            continue
-        line = {"color": INK, "linewidth": 1.0}
-        axes.boxplot(
-            [dice],
-            positions=[place],
-            orientation="horizontal",
-            widths=0.62,
-            showfliers=False,
-            patch_artist=True,
-            boxprops={"facecolor": colours[label], "alpha": 0.45, "edgecolor": INK, "linewidth": 1.0},
-            medianprops={"color": INK, "linewidth": 2.0},
-            whiskerprops=line,
-            capprops=line,
-            manage_ticks=False,
-        )
-        # The same offsets each time, so that a report made twice is the same report.
-        offsets = np.random.default_rng(place).uniform(-0.2, 0.2, dice.size)
-        dots = axes.scatter(dice, place + offsets, s=13 if row > 0.3 else 8, color=colours[label], zorder=3)
-        dots.set(edgecolor=INK, linewidth=0.4, alpha=0.85, rasterized=points > RASTER_FROM)
+        _box(axes, values[label], place, colours[label], width=0.62, dot=13 if row > 0.3 else 8, raster=raster)
     axes.set_yticks(range(len(labels)), [_short(names[label]) for label in labels], parse_math=False)
     axes.set_ylim(len(labels) - 0.4, -0.6)
-    lowest = min((min(dice) for dice in values.values() if len(dice)), default=0.0)
+    _dice_axis(axes, list(values.values()))
+    return figure
+
+
+def grouped_box_plot(
+    values: Mapping[str, Mapping[str, Sequence[float]]], names: Mapping[str, str], colours: Mapping[str, str]
+) -> Figure:
+    """Dice per label and recipe: the boxes of a label beside each other, as in Fig. 4 of the OBELISK paper (MIDL 2018).
+
+    Args:
+        values: Recipe → label value → Dice of each case where it is defined; every recipe with the same labels.
+        names: Label value → name.
+        colours: Recipe → colour.
+    """
+    recipes = list(values)
+    labels = list(next(iter(values.values())))
+    step = 1 / (len(recipes) + 1)
+    boxes = len(recipes) * len(labels)
+    row = 0.27 if boxes <= 40 else 0.18
+    figure = new_figure(10.5, 1.1 + row * (boxes + len(labels)), layout="constrained")
+    axes = figure.subplots()
+    everything = [dice for by_label in values.values() for dice in by_label.values()]
+    raster = sum(map(len, everything)) > RASTER_FROM
+    for number, recipe in enumerate(recipes):
+        for place, label in enumerate(labels):
+            at = place + (number + 1) * step - 0.5
+            _box(axes, values[recipe][label], at, colours[recipe], width=0.8 * step, dot=8, raster=raster)
+    axes.set_yticks(range(len(labels)), [_short(names[label]) for label in labels], parse_math=False)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    for edge in range(1, len(labels)):
+        axes.axhline(edge - 0.5, color=INK, alpha=0.2, linewidth=0.8)
+    _dice_axis(axes, everything)
+    return figure
+
+
+def _box(
+    axes: Axes, values: Sequence[float], place: float, colour: str, *, width: float, dot: float, raster: bool
+) -> None:
+    """One horizontal box at height `place`, with its points scattered over the middle of its width."""
+    dice = np.asarray(values, dtype=float)
+    if not dice.size:
+        across = axes.get_yaxis_transform()
+        text = axes.text(0.5, place, "undefined in every case", transform=across, color=INK, alpha=0.6)
+        text.set(ha="center", va="center", fontsize=10 if width > 0.3 else 8)
+        return
+    line = {"color": INK, "linewidth": 1.0}
+    axes.boxplot(
+        [dice],
+        positions=[place],
+        orientation="horizontal",
+        widths=width,
+        showfliers=False,
+        patch_artist=True,
+        boxprops={"facecolor": colour, "alpha": 0.45, "edgecolor": INK, "linewidth": 1.0},
+        medianprops={"color": INK, "linewidth": 2.0},
+        whiskerprops=line,
+        capprops=line,
+        manage_ticks=False,
+    )
+    # The same offsets each time, so that a report made twice is the same report.
+    offsets = np.random.default_rng(round(place * 1000) + 1000).uniform(-width / 3, width / 3, dice.size)
+    dots = axes.scatter(dice, place + offsets, s=dot, color=colour, zorder=3)
+    dots.set(edgecolor=INK, linewidth=0.4, alpha=0.85, rasterized=raster)
+
+
+def _dice_axis(axes: Axes, values: Sequence[Sequence[float]]) -> None:
+    lowest = min((min(dice) for dice in values if len(dice)), default=0.0)
     axes.set_xlim(max(0.0, np.floor(lowest * 10 - 0.2) / 10) - 0.005, 1.005)
     axes.set_xlabel("Dice")
     quiet(axes, "x")
     axes.tick_params(axis="y", length=0)
-    return figure
 
 
 def _short(name: str, most: int = 32) -> str:

@@ -1,9 +1,11 @@
-"""Learning curves: training loss and validation Dice against minutes of training, a line a fold."""
+"""Learning curves against minutes of training: loss and Dice of each fold of a run, or the Dice of several recipes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from farvox.report.colours import FEW, label_colours
 from farvox.report.figures import INK, new_figure, quiet
@@ -42,6 +44,55 @@ def learning_curves(folds: Sequence[Fold]) -> Figure | None:
             )
             legend.get_title().set(color=INK, fontsize=10)
     return figure
+
+
+def compared_curves(folds: Mapping[str, Sequence[Fold]], colours: Mapping[str, str]) -> Figure | None:
+    """Validation Dice of all recipes over minutes: their mean over folds and seeds, each fold as a thin line.
+
+    As in Fig. 4 (right) of the OBELISK paper (MIDL 2018). None when no fold has logged any validation.
+
+    Args:
+        folds: Recipe → its folds.
+        colours: Recipe → colour.
+    """
+    figure = new_figure(10.5, 4.2, layout="constrained")
+    axes = figure.subplots()
+    shown = False
+    for recipe, own in folds.items():
+        lines = [line for fold in own if (line := curve(fold, "validation", "mean"))[0]]
+        for minutes, values in lines if len(lines) > 1 else ():
+            axes.plot(minutes, values, color=colours[recipe], linewidth=0.8, alpha=0.4)
+        if lines:
+            shown = True
+            minutes, values = mean_curve(lines)
+            axes.plot(minutes, values, color=colours[recipe], linewidth=2.4, marker="o", markersize=3.5, label=recipe)
+    if not shown:
+        return None
+    axes.set(xlabel="training time (minutes)", ylabel="mean validation Dice")
+    axes.set_xlim(left=0)
+    axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
+    quiet(axes, "both")
+    axes.legend(frameon=False, labelcolor=INK, fontsize=10, loc="lower right")
+    return figure
+
+
+def mean_curve(lines: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[list[float], list[float]]:
+    """Mean of several (minutes, values) curves over the span that all of them cover, values between points linear.
+
+    Gaps (NaN) of a curve are bridged. Without a common span the mean is taken at the latest first point alone.
+    """
+    known = []
+    for minutes, values in lines:
+        kept = ~np.isnan(np.asarray(values, dtype=float))
+        if kept.any():
+            known.append((np.asarray(minutes, dtype=float)[kept], np.asarray(values, dtype=float)[kept]))
+    if not known:
+        return [], []
+    start, stop = max(m[0] for m, _ in known), min(m[-1] for m, _ in known)
+    points = np.linspace(start, max(start, stop), min(len(m) for m, _ in known)) if stop > start else np.array([start])
+    if len(known) == 1:
+        points = known[0][0]
+    return points.tolist(), np.mean([np.interp(points, m, v) for m, v in known], axis=0).tolist()
 
 
 def curve(fold: Fold, event: str, key: str) -> tuple[list[float], list[float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 from farvox.report import wording
@@ -28,6 +27,7 @@ from farvox.report.tables import (
     memory,
     number,
 )
+from farvox.report.whole import note, whole
 from farvox.report.wording import DASH
 
 ROWS_OPEN = 12
@@ -43,7 +43,7 @@ def page(run: RunFiles) -> str:
     body = [
         f"<header><h1>{html.escape(name)}</h1>{_lead(run)}</header>",
         _tiles(run),
-        *(_results(run) if run.cases or run.statistics else [_note(wording.NO_CASES)]),
+        *(_results(run) if run.cases or run.statistics else [note(wording.NO_CASES)]),
         "<h2>Learning curves</h2>",
         _curves(run),
         "<h2>Time and memory</h2>",
@@ -54,14 +54,7 @@ def page(run: RunFiles) -> str:
         "<h2>How to read the numbers</h2>",
         _reading(run),
     ]
-    style = files("farvox.report").joinpath("style.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(name)} – farvox report</title>\n<style>\n{style}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
+    return whole(f"{name} – farvox report", body)
 
 
 def _lead(run: RunFiles) -> str:
@@ -114,10 +107,10 @@ def _results(run: RunFiles) -> list[str]:
     if run.statistics:
         out += [label_table(run, colours), f'<p class="lead">{wording.ESTIMATES}</p>']
     else:
-        out.append(_note(wording.NO_SUMMARY))
-    out += [_note(line) for line in _remarks(run)]
+        out.append(note(wording.NO_SUMMARY))
+    out += [note(line) for line in _remarks(run)]
     if not cases:
-        return [*out, _note(wording.NO_LIST)]
+        return [*out, note(wording.NO_LIST)]
     dice = {v: [d for case in cases if (d := case.value("dice", v)) is not None] for v, _ in run.labels}
     boxes = svg(box_plot(dice, dict(run.labels), colours), "Dice of each case by label")
     out += [
@@ -130,7 +123,7 @@ def _results(run: RunFiles) -> list[str]:
     key = legend(run.labels, colours)
     out += [case_section(title.capitalize(), case, colours, key) for title, case in chosen]
     if not chosen:
-        out.append(_note("Dice is undefined in every case, so none can be chosen."))
+        out.append(note("Dice is undefined in every case, so none can be chosen."))
     openness = " open" if len(cases) <= ROWS_OPEN else ""
     counted = "1 case" if len(cases) == 1 else f"{len(cases)} cases, worst first"
     listed = f"<details{openness}><summary>{counted}</summary>{case_table(cases, run.labels)}</details>"
@@ -148,7 +141,7 @@ def _remarks(run: RunFiles) -> list[str]:
 def _curves(run: RunFiles) -> str:
     figure = learning_curves(run.folds)
     if figure is None:
-        return _note("No log.jsonl with learning curves was found.")
+        return note("No log.jsonl with learning curves was found.")
     return f"<figure>{svg(figure, 'Training loss and validation Dice over minutes')}</figure>"
 
 
@@ -169,7 +162,7 @@ def _settings(run: RunFiles) -> str:
     """Resolved recipe and manifest of the first bundle, collapsed."""
     fold = next((fold for fold in run.folds if fold.recipe or fold.manifest), None)
     if fold is None:
-        return _note("No bundle was found, so the resolved settings are not shown.")
+        return note("No bundle was found, so the resolved settings are not shown.")
     manifest = json.dumps(fold.manifest, indent=2, ensure_ascii=False) if fold.manifest else ""
     texts = {"Resolved recipe": fold.recipe, "Manifest of the bundle": manifest}
     return "".join(
@@ -197,7 +190,3 @@ def _dataset(run: RunFiles) -> dict[str, Any]:
 
 def _first_start(run: RunFiles) -> dict[str, Any]:
     return run.folds[0].last("start") if run.folds else {}
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{text}</p>'

@@ -21,6 +21,8 @@ class Fold:
         metrics: `metrics.json`, or {} when nothing was validated.
         recipe: Text of the bundle's `recipe.toml`, or "".
         manifest: The bundle's `manifest.json`, or {}.
+        split: `split.json`, or {}.
+        done: `done.json`, or {} while the fold is not complete.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Fold:
     metrics: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
     manifest: dict[str, Any] = field(default_factory=dict)
+    split: dict[str, Any] = field(default_factory=dict)
+    done: dict[str, Any] = field(default_factory=dict)
 
     def last(self, event: str) -> dict[str, Any]:
         """The last log entry of a kind ("start", "validation", "end"), or {}."""
@@ -129,6 +133,8 @@ def _fold(folder: Path) -> Fold:
         metrics=_json(folder / "metrics.json"),
         recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else "",
         manifest=_json(folder / "bundle" / "manifest.json"),
+        split=_json(folder / "split.json"),
+        done=_json(folder / "done.json"),
     )
 
 

@@ -15,6 +15,20 @@ PICTURES = (
 
 ESTIMATES = "Mean over cases with its 95 % interval; ± is the standard deviation over cases."
 
+COMPARED = (
+    "Means over the cases that all recipes have, with 95 % intervals; with several seeds each case's figures are "
+    "averaged over the seeds first. The best of each column is in bold, whether or not the difference could be chance."
+)
+
+DIFFERENCES = (
+    "Paired over cases: this recipe's mean Dice minus that of the first, with its 95 % interval. p: Wilcoxon's "
+    "signed-rank test, two-sided; corrected: for the number of recipes, after Holm."
+)
+
+COMPARED_CURVES = (
+    "Thick: mean over folds and seeds; thin: each fold. Dice of a few validation scans, taken while training."
+)
+
 NO_CASES = (
     "No case was validated, so nothing is known about quality: every case went into training, or no validation has "
     "been reached."

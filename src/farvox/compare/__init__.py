@@ -1,0 +1,60 @@
+"""Recipes side by side, from the runs they left: the papers' tables, with cost and significance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from farvox.compare.collect import Compared, collect, run_name
+from farvox.compare.document import comparison_csv, make_comparison
+from farvox.compare.significance import holm, paired_difference
+from farvox.compare.table import render_comparison
+
+__all__ = [
+    "Compared",
+    "collect",
+    "compare_runs",
+    "comparison_csv",
+    "holm",
+    "make_comparison",
+    "paired_difference",
+    "render_comparison",
+    "run_name",
+]
+
+
+def compare_runs(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    strict: bool = False,
+    known: Iterable[str] | None = None,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write `comparison.json`, `comparison.csv` and `report.html` about runs into a folder.
+
+    Args:
+        folders: Run folders; the first one's recipe is what the others are compared with.
+        out: Where to write; made where it is missing.
+        strict: Refuse runs whose cases differ, instead of comparing over the cases in common with a note.
+        known: Ids of the dataset's cases, where there is a dataset at hand.
+        notes: Further lines for the document's "notes".
+
+    Returns:
+        The content of `comparison.json`.
+
+    Raises:
+        UsageError: As `collect` and `make_comparison`.
+        DataError: The same case was evaluated with another reference.
+        ResourceError: The folder cannot be written to.
+    """
+    from farvox.files import write_json, write_text
+    from farvox.report import write_comparison
+
+    compared, missing = collect(folders, known)
+    document = make_comparison(compared, [*notes, *missing], strict=strict)
+    write_json(out / "comparison.json", document)
+    write_text(out / "comparison.csv", comparison_csv(document))
+    write_comparison(out, document, {recipe.name: recipe.folds for recipe in compared})
+    return document
