@@ -85,6 +85,27 @@ def open_dataset(
     return read_dataset(folder, images=images, labels=labels, landmarks=landmarks, radius_mm=radius_mm)
 
 
+def bundles_and_scans(paths: list[Path], usage: str) -> tuple[list[Path], list[Path]]:
+    """Tell bundle folders, which come first, from the scans behind them.
+
+    Raises:
+        UsageError: A bundle behind a scan, or no scan; `usage` says what is due.
+    """
+    count = next((n for n, path in enumerate(paths) if n and not _like_a_bundle(path)), len(paths))
+    bundles, scans = paths[:count], paths[count:]
+    late = [path for path in scans if _like_a_bundle(path)]
+    if late:
+        raise UsageError(f"bundle {late[0]} stands after a scan", allowed="bundles first, then scans")
+    if not scans:
+        raise UsageError("no scan given", allowed=usage)
+    return bundles, scans
+
+
+def _like_a_bundle(path: Path) -> bool:
+    """Whether any of a bundle's files is there; a damaged bundle is one, too."""
+    return any((path / name).is_file() for name in ("manifest.json", "weights.safetensors", "recipe.toml"))
+
+
 def check_cases(dataset: Dataset) -> list[CaseCheck]:
     """Check every case, with a progress bar."""
     from rich.progress import track

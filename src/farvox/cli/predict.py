@@ -30,20 +30,13 @@ def run(
     """Segment scans with one bundle or the mean of several; each mask takes its scan's name, grid and format."""
     from dataclasses import asdict
 
-    from farvox.cli.common import print_json, stderr, stdout
+    from farvox.cli.common import bundles_and_scans, print_json, stderr, stdout
     from farvox.cli.progress import scan_bar
-    from farvox.errors import UsageError
     from farvox.predict import Predictor, parse_memory
     from farvox.predict.files import find_scans, predict_scans
 
     limit = parse_memory(max_memory) if max_memory else None
-    count = next((n for n, path in enumerate(paths) if n and not _like_a_bundle(path)), len(paths))
-    bundles, scans = paths[:count], paths[count:]
-    late = [path for path in scans if _like_a_bundle(path)]
-    if late:
-        raise UsageError(f"bundle {late[0]} stands after a scan", allowed="bundles first, then scans")
-    if not scans:
-        raise UsageError("no scan given", allowed="farvox predict BUNDLE SCAN... --out DIR")
+    bundles, scans = bundles_and_scans(paths, "farvox predict BUNDLE SCAN... --out DIR")
     predictor = Predictor.load(*bundles, device=device, overlap=overlap)
     found = find_scans(scans, predictor.channels)
     results = []
@@ -60,8 +53,3 @@ def run(
     elif failed:
         stderr().print(f"{failed} of {len(results)} scans failed", markup=False)
     raise typer.Exit(1 if failed else 0)
-
-
-def _like_a_bundle(path: Path) -> bool:
-    """Whether any of a bundle's files is there; a damaged bundle is one, too."""
-    return any((path / name).is_file() for name in ("manifest.json", "weights.safetensors", "recipe.toml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from farvox.errors import DataError
@@ -41,17 +42,33 @@ def find_pairs(predictions: Path, references: Path) -> tuple[list[Pair], list[st
         )
     pairs: list[Pair] = []
     for case, name in sorted(names.items()):
-        for files in (wanted[case], given[str(name)]):
-            if len(files) > 1:
-                raise DataError(
-                    f"several files of one name: {', '.join(path.name for path in files)} in {files[0].parent}",
-                    remedy="keep one of them in the folder",
-                    case=case,
-                )
-        pairs.append((case, wanted[case][0], given[str(name)][0]))
+        pairs.append((case, _one(wanted[case], case), _one(given[str(name)], case)))
     used = {_bare(str(name)) for name in names.values()}
     left = sorted(name for name in given if _bare(name) not in used)
     return pairs, [f"{len(left)} reference(s) without prediction: {_shown(left)}"] if left else []
+
+
+def find_references(cases: Sequence[str], references: Path) -> dict[str, Path | None]:
+    """The reference mask of each case, None where there is none; a single file is that of a single case.
+
+    Raises:
+        DataError: A path that is missing or holds no masks, or two files of one case.
+    """
+    given = _masks(references)
+    if references.is_file() and len(cases) == 1:
+        return {cases[0]: references}
+    names = {case: _reference_name(case, given) for case in cases}
+    return {case: None if name is None else _one(given[name], case) for case, name in names.items()}
+
+
+def _one(files: list[Path], case: str) -> Path:
+    if len(files) > 1:
+        raise DataError(
+            f"several files of one name: {', '.join(path.name for path in files)} in {files[0].parent}",
+            remedy="keep one of them in the folder",
+            case=case,
+        )
+    return files[0]
 
 
 def _masks(path: Path) -> dict[str, list[Path]]:
