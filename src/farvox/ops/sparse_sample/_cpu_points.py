@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from farvox.ops.sparse_sample import _cpu_point_kernels as kernels
+from farvox.ops.sparse_sample._cpu_lattice import find_runs, sample_runs
 from farvox.ops.sparse_sample._cpu_product import Product, volumes
 from farvox.ops.sparse_sample.places import FreePoints
 from farvox.ops.threads import share_out
@@ -19,6 +20,8 @@ from farvox.types import Array
 
 _TILE_VALUES = 1 << 18
 """Features computed at a time by each thread: 1 MB."""
+_PROBED = 1 << 12
+"""Points at the beginning of the first batch member that tell whether runs can be expected."""
 _NONE = np.empty((0, 3, 3), np.float32)
 
 
@@ -45,7 +48,9 @@ class PointWalk:
         self._scales = sizes.numpy()[:, None] / 2
         channels, (i, j, k) = image.shape[1], self._image.shape[2:]
         # Many points repay the copy that brings a voxel's channels together.
-        self._inner = channels > 1 and self._offsets.shape[1] * points.shape[1] > i * j * k
+        probed = self._places[0, :_PROBED] if self._matrices is None else self._places[0, :0]
+        self._may_run = find_runs(probed, np.array((i, j, k))) is not None
+        self._inner = channels > 1 and not self._may_run and self._offsets.shape[1] * points.shape[1] > i * j * k
         steps = (1, j * k * channels, k * channels, channels) if self._inner else (i * j * k, j * k, k, 1)
         self._sizes, self._steps = np.array((i, j, k)), np.array(steps)
         self._tile = max(16, min(256, _TILE_VALUES // (channels * self._count)))
@@ -102,7 +107,14 @@ class PointWalk:
 
     def _features(self, flat: Array, member: int, span: slice) -> torch.Tensor:
         """(C·K, T) features."""
-        found = np.empty((span.stop - span.start, self._image.shape[1], self._count), np.float32)
+        count, channels = span.stop - span.start, self._image.shape[1]
+        runs = find_runs(self._places[member, span], self._sizes) if self._may_run else None
+        if runs is not None:
+            rows = np.empty((channels, self._count, count), np.float32)
+            origin = self._places[member, span.start]
+            sample_runs(flat, self._sizes, origin, runs, self._offsets, self._reads, rows)
+            return torch.from_numpy(rows).flatten(0, 1)
+        found = np.empty((count, channels, self._count), np.float32)
         kernels.sample_points(flat, *self._where(member, span), found)
         return torch.from_numpy(found).flatten(1).t()
 
