@@ -122,6 +122,7 @@ def run(
     from farvox.devices import pick_device
     from farvox.models import create_model
     from farvox.recipes import load_recipe
+    from farvox.train.plan import require_fit
 
     changes = [*(settings or []), *length_settings(budget, epochs)]
     chosen = {_folder_name(name): load_recipe(name, changes) for name in recipes}
@@ -130,6 +131,7 @@ def run(
     pick_device(device)
     found = open_dataset(dataset, images, labels, landmarks, radius)
     for recipe in chosen.values():
+        require_fit(recipe)
         create_model(recipe.model.name, len(found.channels), found.labels.classes, **recipe.model.options)
     found, checks = sound_cases(found, skip_bad)
     split = {"folds": folds, "fold": fold, "leave_one_out": leave_one_out, "group": group, "train_cases": train_cases}

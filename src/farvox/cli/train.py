@@ -71,9 +71,11 @@ def run(
     from farvox.devices import pick_device
     from farvox.models import create_model
     from farvox.recipes import load_recipe
+    from farvox.train.plan import require_fit
     from farvox.train.terms import require_one_run
 
     chosen = load_recipe(recipe, [*(settings or []), *length_settings(budget, epochs)])
+    require_fit(chosen)
     pick_device(device, devices)
     found = open_dataset(dataset, images, labels, landmarks, radius)
     create_model(chosen.model.name, len(found.channels), found.labels.classes, **chosen.model.options)

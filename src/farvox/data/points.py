@@ -15,18 +15,24 @@ from farvox.types import Array, FloatArray, IntArray
 
 
 def draw_points(
-    case: PreparedCase, count: int, rule: Literal["uniform", "classes"], rng: np.random.Generator
+    case: PreparedCase, count: int, rule: Literal["uniform", "classes", "mixed"], rng: np.random.Generator
 ) -> FloatArray:
     """Draw `count` continuous places (count, 3) of a scan, voxels.
 
     `uniform` draws anywhere between the scan's outer faces. `classes` draws a class of those present, background
-    included, then one of its voxels, then a place within that voxel.
+    included, then one of its voxels, then a place within that voxel. `mixed` draws half by either rule: rare classes
+    are seen often, and so is the background that a class could be taken for.
     """
+    if rule == "mixed":
+        half = count // 2 + int(rng.integers(count % 2 + 1))
+        return np.concatenate(
+            (draw_points(case, half, "uniform", rng), draw_points(case, count - half, "classes", rng))
+        )
     if rule == "uniform":
         return rng.uniform(0, case.shape, (count, 3)) - 0.5
     present = [places for places in case.places if len(places)]
     picked = rng.integers(len(present), size=count)
-    voxels = np.stack([present[n][rng.integers(len(present[n]))] for n in picked])
+    voxels = np.array([present[n][rng.integers(len(present[n]))] for n in picked]).reshape(-1, 3)
     return voxels + rng.uniform(-0.5, 0.5, (count, 3))
 
 

@@ -64,8 +64,9 @@ class PointSettings(_Section):
     """Points a step and device, over all its scans; 0 learns from patches."""
     scans: int = Field(16, ge=1)
     """Most scans that share the points of a step."""
-    draw: Literal["uniform", "classes"] = "uniform"
-    """uniform: anywhere in a scan; classes: in each class of a scan, background included, equally often."""
+    draw: Literal["uniform", "classes", "mixed"] = "uniform"
+    """uniform: anywhere in a scan; classes: in each class of a scan, background included, equally often; mixed: half
+    of the points by either rule."""
     label: Literal["linear", "nearest"] = "linear"
     """linear: the class with most trilinear weight at the point; nearest: that of the nearest voxel."""
     steps: int = Field(64, ge=1)

@@ -24,6 +24,7 @@ from farvox.predict.windows import stream_scores
 from farvox.recipes import Recipe
 from farvox.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from farvox.train.feed import Feed, PatchFeed, Place, PointFeed, patch_size
+from farvox.train.offsets import OffsetTrack, mean_extent
 from farvox.train.optimiser import make_optimiser
 from farvox.train.schedule import Pace, learning_rate
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _VALIDATIONS = 10
 _VALIDATION_CASES = 6
+_SNAPSHOTS = 20
+"""Times that learned offsets are noted."""
 _VALIDATION_SHARE = 0.05
 """Part of a time budget that may go into learning curves."""
 
@@ -131,6 +134,10 @@ class Training:
         dice: float | None = None
         saved_at = time.monotonic()
         validating = 0.0
+        extent = mean_extent((case.shape for case in self.cases), self.preparation.spacing)
+        track = OffsetTrack(self.folder, network, extent, step) if self.fabric.is_global_zero else None
+        if track:
+            track.note(step, pace.seconds)
         network.train()
         enter_stage: Callable[[float], None] | None = getattr(network, "at_progress", None)
         while True:
@@ -159,6 +166,8 @@ class Training:
                     | {"seconds": round(pace.seconds, 2), "loss": loss_sum / loss_steps, "learning_rate": rate}
                 )
                 loss_sum, loss_steps = 0.0, 0
+            if track and (int(now * _SNAPSHOTS) > int(done * _SNAPSHOTS) or now >= 1):
+                track.note(step, pace.seconds)
             due = int(now * _VALIDATIONS) > int(done * _VALIDATIONS)
             if self.validation and due and validating <= _VALIDATION_SHARE * pace.total_seconds * now:
                 began = time.monotonic()

@@ -10,8 +10,10 @@ import numpy as np
 
 from farvox.data.case import Case
 from farvox.data.prepare import IntensityStep, Preparation, fixed_step, voxel_sample
+from farvox.errors import RecipeError
 from farvox.geometry import Orient
 from farvox.labels import IGNORE
+from farvox.models import list_models, model_facts
 from farvox.recipes import Recipe, with_settings
 from farvox.types import Array, FloatArray
 
@@ -51,12 +53,44 @@ def fingerprint(case: Case) -> Fingerprint:
     )
 
 
+def require_fit(recipe: Recipe) -> None:
+    """Refuse settings that contradict each other.
+
+    Raises:
+        RecipeError: Points for a network that answers whole volumes alone, or changes that patches alone know.
+    """
+    if not recipe.points.count:
+        return
+    name, change = recipe.model.name, recipe.augment
+    if not model_facts(name).points:
+        able = ", ".join(model for model in list_models() if model_facts(model).points)
+        raise RecipeError(
+            f"points.count = {recipe.points.count} for '{name}', which does not answer points",
+            allowed=able,
+            remedy="take points.count=0 or another network",
+        )
+    if recipe.points.count < 2:
+        raise RecipeError("points.count = 1", allowed="0, or 2 and more: batch norm needs several")
+    for key in ("contrast", "brightness", "gamma", "noise"):
+        if getattr(change, key):
+            raise RecipeError(
+                f"augment.{key} = {getattr(change, key):g} with points",
+                allowed="0: the surroundings of points are turned and mirrored, their intensities stay",
+            )
+    if recipe.patch.z_score:
+        raise RecipeError("patch.z_score with points", allowed="false, or points.count=0")
+
+
 def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[str]) -> tuple[Recipe, Preparation]:
     """Replace every `auto` by what suits these training cases.
 
     Returns:
         The recipe with figures in place of `auto`, and the preparation that goes with it.
+
+    Raises:
+        RecipeError: As `require_fit`.
     """
+    require_fit(recipe)
     spacing = _spacing(recipe, prints)
     kind = recipe.intensity.kind
     steps = []

@@ -1,0 +1,63 @@
+"""How learned offsets move while a network trains: snapshots beside the log, for the report's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from farvox.types import Array, FloatArray
+
+_NAME = "offsets.npz"
+
+
+class OffsetTrack:
+    """`offsets.npz`: `step`, `minutes`, `extent_mm` and, for each sparse layer, `offsets/<layer>` over time.
+
+    Args:
+        folder: Where the file lies; what is in it up to `step` is kept.
+        network: Layers whose `offsets` are learned are followed.
+        extent_mm: Mean field of view of the training scans, mm; an offset of 1 is half of it.
+        step: Steps trained before.
+    """
+
+    def __init__(self, folder: Path, network: torch.nn.Module, extent_mm: FloatArray, step: int) -> None:
+        self._path = folder / _NAME
+        self._layers = {
+            name.removesuffix(".offsets") or "network": value
+            for name, value in network.named_parameters()
+            if name.rpartition(".")[2] == "offsets" and value.requires_grad
+        }
+        self._held: dict[str, list[Array]] = {"step": [], "minutes": [], **{self._key(n): [] for n in self._layers}}
+        self._extent = extent_mm
+        if step and self._layers and self._path.exists():
+            with np.load(self._path) as stored:
+                kept = int((stored["step"] <= step).sum())
+                self._held = {name: list(stored[name][:kept]) for name in self._held}
+        elif not step:
+            self._path.unlink(missing_ok=True)
+
+    def note(self, step: int, seconds: float) -> None:
+        """Keep the offsets as they are now; once a step."""
+        if not self._layers or step in self._held["step"]:
+            return
+        self._held["step"].append(np.array(step))
+        self._held["minutes"].append(np.array(seconds / 60))
+        for name, value in self._layers.items():
+            self._held[self._key(name)].append(value.detach().float().cpu().numpy().copy())
+        stacked = {name: np.stack(values) for name, values in self._held.items()}
+        part = self._path.with_name(f".{_NAME}.part")
+        with part.open("wb") as file:
+            np.savez(file, extent_mm=self._extent, **stacked)  # type: ignore[arg-type]
+        part.replace(self._path)
+
+    @staticmethod
+    def _key(layer: str) -> str:
+        return f"offsets/{layer}"
+
+
+def mean_extent(shapes: Iterable[tuple[int, int, int]], spacing: tuple[float, float, float] | None) -> FloatArray:
+    """Mean field of view of scans of these shapes, mm; NaN where network space has no spacing."""
+    return np.mean(list(shapes), axis=0) * np.array(spacing or (np.nan,) * 3)
