@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 
 def render_comparison(document: dict[str, Any]) -> Table:
-    """Recipe, parameters, Dice with interval, HD95, minutes, and the paired difference with its corrected p-value.
+    """Recipe, parameters, Dice with interval, HD95, minutes, and the paired difference with its corrected p below.
+
+    As many columns as fit 80 characters; the rest stands in the files.
 
     Args:
         document: As from `make_comparison`.
@@ -18,31 +20,36 @@ def render_comparison(document: dict[str, Any]) -> Table:
     from rich.text import Text
 
     first, cases = document["recipes"][0]["name"], len(document["cases"])
+    several = len(document["recipes"]) > 1
+    compared = f"; difference in Dice from {first}, p by Wilcoxon's signed-rank test" if several else ""
+    corrected = ", corrected after Holm" if len(document["recipes"]) > 2 else ""
     table = Table(
-        caption=f"mean [95 % interval] over {cases} {'case' if cases == 1 else 'cases'}; "
-        f"difference in Dice from {first}, p by Wilcoxon's signed-rank test"
-        + (", corrected after Holm" if len(document["recipes"]) > 2 else "")
+        caption=f"mean [95 % interval] over {cases} {'case' if cases == 1 else 'cases'}{compared}{corrected}"
     )
     table.add_column("recipe", overflow="fold")
-    for title in ("parameters", "Dice", "HD95, mm", "min", "difference", "p"):
+    for title in ("parameters", "Dice", "HD95, mm", "min", *(["difference"] if several else [])):
         table.add_column(title, justify="right", no_wrap=True)
     for row in document["recipes"]:
-        overall, difference = row["summary"]["foreground"], row["difference"] or {}
-        table.add_row(
-            Text(row["name"]),
+        overall = row["summary"]["foreground"]
+        cells = [
             "–" if row["parameters"] is None else f"{row['parameters']:,}",
-            _estimate(overall["dice"], ".3f"),
+            _estimate(overall["dice"]),
             _number(overall["hd95_mm"]["mean"], ".2f"),
             f"{row['training_minutes']:.1f}",
-            _estimate(difference, "+.3f") if difference else "",
-            _number(difference.get("p_holm"), ".2g") if difference else "",
-        )
+        ]
+        if several:
+            cells.append(_difference(row["difference"]))
+        table.add_row(Text(row["name"]), *cells)
     return table
 
 
-def _estimate(figures: dict[str, Any], form: str) -> str:
-    interval = "" if figures["low"] is None else f"\n[{figures['low']:{form}}, {figures['high']:{form}}]"
-    return _number(figures["mean"], form) + interval
+def _estimate(figures: dict[str, Any]) -> str:
+    interval = "" if figures["low"] is None else f"\n[{figures['low']:.3f}, {figures['high']:.3f}]"
+    return _number(figures["mean"], ".3f") + interval
+
+
+def _difference(found: dict[str, Any] | None) -> str:
+    return f"{_number(found['mean'], '+.3f')}\np {_number(found['p_holm'], '.2g')}" if found else ""
 
 
 def _number(value: float | None, form: str) -> str:

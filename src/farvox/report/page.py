@@ -13,6 +13,7 @@ from farvox.report.cases import case_section, extremes
 from farvox.report.colours import label_colours
 from farvox.report.curves import learning_curves
 from farvox.report.figures import svg
+from farvox.report.offsets import offsets_section
 from farvox.report.run_files import RunFiles
 from farvox.report.tables import (
     case_table,
@@ -46,6 +47,7 @@ def page(run: RunFiles) -> str:
         *(_results(run) if run.cases or run.statistics else [note(wording.NO_CASES)]),
         "<h2>Learning curves</h2>",
         _curves(run),
+        *offsets_section(run.folds),
         "<h2>Time and memory</h2>",
         fold_table(run),
         "<h2>Data, recipe, network</h2>",

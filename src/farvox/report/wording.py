@@ -29,6 +29,17 @@ COMPARED_CURVES = (
     "Thick: mean over folds and seeds; thin: each fold. Dice of a few validation scans, taken while training."
 )
 
+OFFSETS = (
+    "How many offsets point where, in millimetres from the voxel that is answered for; of a pair both ends count. "
+    "The same scale, bins and colours before and after; colours are logarithmic, white means none."
+)
+
+REACH = (
+    "Distance of the offsets from the centre, before → after training; the mean field of view of the training scans."
+)
+
+SPREAD = "Standard deviation of the offsets along each axis over the training, layer by layer."
+
 NO_CASES = (
     "No case was validated, so nothing is known about quality: every case went into training, or no validation has "
     "been reached."
