@@ -35,7 +35,8 @@ OFFSETS = (
 )
 
 REACH = (
-    "Distance of the offsets from the centre, before → after training; the mean field of view of the training scans."
+    "Distance of the offsets from the centre, before → after training. Field of view: what the network saw at once in "
+    "training, on average: whole scans, or patches."
 )
 
 SPREAD = "Standard deviation of the offsets along each axis over the training, layer by layer."

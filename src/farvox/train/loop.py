@@ -134,7 +134,9 @@ class Training:
         dice: float | None = None
         saved_at = time.monotonic()
         validating = 0.0
-        extent = mean_extent((case.shape for case in self.cases), self.preparation.spacing)
+        # Offsets are shares of what the network sees at once: a patch, where it learns from patches.
+        seen = (patch_size(self.recipe, case) for case in self.cases)
+        extent = mean_extent(seen, self.preparation.spacing)
         track = OffsetTrack(self.folder, network, extent, step) if self.fabric.is_global_zero else None
         if track:
             track.note(step, pace.seconds)

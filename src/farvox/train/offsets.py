@@ -19,7 +19,7 @@ class OffsetTrack:
     Args:
         folder: Where the file lies; what is in it up to `step` is kept.
         network: Layers whose `offsets` are learned are followed.
-        extent_mm: Mean field of view of the training scans, mm; an offset of 1 is half of it.
+        extent_mm: Mean field of view in training, of scans or patches, mm; an offset of 1 is half of it.
         step: Steps trained before.
     """
 
