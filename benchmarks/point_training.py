@@ -1,4 +1,4 @@
-"""What training the original OBELISK at points holds in memory and what a step costs, on nine scans of its paper's size.
+"""What training the original OBELISK at points holds in memory and what a step costs, on scans of its paper's size.
 
 The real training loop runs on nine prepared scans of 312 × 230 × 320 voxels (noise, and boxes as labels: what they show
 does not change what they cost) with the recipe of the paper's best row. Memory is the peak of the process over the
