@@ -21,14 +21,14 @@ PANELS = (
 def cost_figure(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> Figure | None:
     """Mean Dice with its 95 % interval against minutes, parameters and multiply-adds (logarithmic).
 
-    None when no recipe has a Dice.
+    Parameters and multiply-adds are drawn where recipes differ in them. None when no recipe has a Dice.
 
     Args:
         rows: "recipes" of `comparison.json`.
         colours: Recipe → colour.
     """
     rated = [row for row in rows if row["summary"]["foreground"]["dice"]["mean"] is not None]
-    panels = [(key, title) for key, title in PANELS if any(row[key] for row in rated)]
+    panels = [(key, title) for key, title in PANELS if _differ([row[key] for row in rated], key)]
     if not panels:
         return None
     figure = new_figure(10.5, 3.9, layout="constrained")
@@ -59,6 +59,11 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -
             _round_logarithm(axes, [row[key] for row in rated if row[key]])
         quiet(axes, "both")
     return figure
+
+
+def _differ(costs: Sequence[float | None], key: str) -> bool:
+    known = {cost for cost in costs if cost}
+    return bool(known) if key == "training_minutes" else len(known) > 1
 
 
 def _round_logarithm(axes: Any, values: Sequence[float]) -> None:
