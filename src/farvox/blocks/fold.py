@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from farvox.ops.shortcut import why_no_shortcut
+
 Layer = tuple[torch.Tensor, torch.Tensor]
 """Weight and bias."""
 
@@ -21,11 +23,7 @@ def may_fold(x: torch.Tensor, *modules: nn.Module) -> bool:
         x: Input.
         modules: All that the shortcut leaves out.
     """
-    if torch.is_grad_enabled() or type(x) not in (torch.Tensor, nn.Parameter) or x.dtype != torch.float32:
-        return False
-    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or why_no_shortcut([x]):
         return False
     return all(_is_plain(part) for module in modules for part in module.modules())
 

@@ -114,7 +114,6 @@ def load_bundle(folder: str | Path) -> Bundle:
 
 
 def _write(folder: Path, network: torch.nn.Module, manifest: Manifest, recipe: Recipe, whole_recipe: bool) -> None:
-    import tomli_w
     from safetensors.torch import save_file
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -130,8 +129,7 @@ def _write(folder: Path, network: torch.nn.Module, manifest: Manifest, recipe: R
         }
     )
     (folder / MANIFEST).write_text(complete.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    known = recipe.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-    (folder / RECIPE).write_text(dump_recipe(recipe) if whole_recipe else tomli_w.dumps(known), encoding="utf-8")
+    (folder / RECIPE).write_text(dump_recipe(recipe, only_set=not whole_recipe), encoding="utf-8")
 
 
 def _exchange(place: Path, fresh: Path, old: Path) -> None:

@@ -132,19 +132,15 @@ def _network(
 
 
 def _options(settings: list[str]) -> dict[str, Any]:
-    import tomllib
-
     from farvox.errors import UsageError
+    from farvox.recipes import setting_value
 
     options: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip() or key.strip() in ("in_channels", "classes"):
             raise UsageError(f"--set {setting}", allowed="option=value, such as --set 'widths=[8, 16]'")
-        try:
-            options[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            options[key.strip()] = text.strip()
+        options[key.strip()] = setting_value(text)
     return options
 
 

@@ -1,7 +1,16 @@
 """Recipes: settings as data, one TOML file per system and setting."""
 
 from farvox.recipes.duration import parse_duration
-from farvox.recipes.load import dump_recipe, list_recipes, load_recipe, parse_recipe, with_settings
+from farvox.recipes.load import dump_recipe, list_recipes, load_recipe, parse_recipe, setting_value, with_settings
 from farvox.recipes.schema import Recipe
 
-__all__ = ["Recipe", "dump_recipe", "list_recipes", "load_recipe", "parse_duration", "parse_recipe", "with_settings"]
+__all__ = [
+    "Recipe",
+    "dump_recipe",
+    "list_recipes",
+    "load_recipe",
+    "parse_duration",
+    "parse_recipe",
+    "setting_value",
+    "with_settings",
+]

@@ -56,11 +56,11 @@ def parse_recipe(text: str, source: str) -> Recipe:
         raise RecipeError(f"{source} is not valid TOML: {error}") from None
 
 
-def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as a TOML document with every setting spelled out."""
+def dump_recipe(recipe: Recipe, *, only_set: bool = False) -> str:
+    """The recipe as a TOML document, with every setting spelled out, or those alone that were set."""
     import tomli_w
 
-    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True, exclude_unset=only_set))
 
 
 def with_settings(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -75,14 +75,19 @@ def with_settings(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     return _validated(content, "settings", "")
 
 
+def setting_value(text: str) -> Any:
+    """What stands right of the `=` of a setting: a TOML value, or the text as it is where it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
 def _lay_over(content: dict[str, Any], setting: str) -> None:
     key, separator, raw = setting.partition("=")
     if not separator or not key.strip():
         raise RecipeError(f"--set {setting}", allowed="section.key=value, such as train.batch=4")
-    try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = raw.strip()
+    value = setting_value(raw)
     *sections, last = key.strip().split(".")
     target = content
     for section in sections:

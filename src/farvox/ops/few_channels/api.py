@@ -9,6 +9,7 @@ import torch
 
 from farvox.errors import UsageError
 from farvox.ops.few_channels import reference
+from farvox.ops.shortcut import why_no_shortcut
 
 
 def few_channel_conv(
@@ -55,7 +56,7 @@ def few_channel_conv(
     if head_bias is not None and (head_weight is None or head_bias.shape != head_weight.shape[:1]):
         raise UsageError(f"head_bias of shape {tuple(head_bias.shape)}", allowed="(H,), beside a head_weight")
     tensors = [t for t in (image, weight, bias, coarse, head_weight, head_bias) if t is not None]
-    reason = _why_not(tensors)
+    reason = why_no_shortcut(tensors) or _without_numba()
     if backend not in ("auto", "reference", "cpu"):
         raise UsageError(f"no backend '{backend}'", allowed="auto, reference, cpu")
     if backend == "cpu" and reason is not None:
@@ -65,17 +66,6 @@ def few_channel_conv(
     from farvox.ops.few_channels import cpu
 
     return cpu.conv(image, weight, bias, slope, coarse, head_weight, head_bias)
-
-
-def _why_not(tensors: list[torch.Tensor]) -> str | None:
-    plain = all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors)
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not plain:
-        return "a graph is being recorded"
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return "gradients are for the reference"
-    if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in tensors):
-        return "it takes float32 on the CPU"
-    return _without_numba()
 
 
 @cache

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from farvox.ops.pointwise import cpu, reference
+from farvox.ops.shortcut import why_no_shortcut
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,5 @@ def pointwise_chain(x: torch.Tensor, steps: Sequence[Step]) -> torch.Tensor:
         (B, C', S).
     """
     steps = tuple(steps)
-    tensors = [x, *(t for step in steps for t in (step.weight, step.bias))]
-    learning = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not torch.Tensor
-    if learning or traced or any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
-        return reference.chain(x, steps)
-    return cpu.chain(x, steps)
+    fast = why_no_shortcut([x, *(t for step in steps for t in (step.weight, step.bias))]) is None
+    return cpu.chain(x, steps) if fast else reference.chain(x, steps)
