@@ -172,9 +172,9 @@ class Training:
                 track.note(step, pace.seconds)
             due = int(now * _VALIDATIONS) > int(done * _VALIDATIONS)
             if self.validation and due and validating <= _VALIDATION_SHARE * pace.total_seconds * now:
-                began = time.monotonic()
+                began = pace.seconds
                 by_label = self._validate(network)
-                validating += time.monotonic() - began if pace.total_seconds else 0.0
+                validating += pace.seconds - began if pace.total_seconds else 0.0
                 dice = float(np.mean(list(by_label.values()))) if by_label else None
                 log.write(
                     {"event": "validation", "epoch": epoch, "step": step, "seconds": round(pace.seconds, 2)}
