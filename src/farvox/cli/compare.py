@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from farvox.recipes import Recipe
     from farvox.train.folds import Fold
 
+_REWRITE_SECONDS = 60.0
+"""Between two states of a comparison that is still being trained: what it costs to draw must not count."""
 _SEVERAL = ("--recipes", "--seeds", "--runs")
 
 
@@ -105,7 +108,8 @@ def run(
 ) -> None:
     """Train several recipes on the same folds; put quality, cost and significance into one table and report.
 
-    The first recipe is what the others are compared with. After each fold the comparison of what is there is written.
+    The first recipe is what the others are compared with. The comparison of what is there is written again and
+    again, so that a stopped one loses nothing.
     """
     from farvox.errors import UsageError
 
@@ -140,17 +144,20 @@ def run(
     ids = [case.id for case in found.cases]
     collect(_folders(out, planned), ids)  # what does not belong there is better said now than after the training
     failed: list[str] = []
-    for number in range(len(planned[0].picked)):
-        for one in planned:
-            ended = _train(one, number, found, device, resume)
-            if ended == "interrupted":
-                _finish(out, planned, ids, [*failed, "stopped before all folds were trained"], as_json)
-                raise typer.Exit(1)
-            if ended:
-                failed.append(ended)
-                stderr().print(f"error: {ended}", markup=False)
-        if number + 1 < len(planned[0].picked):
+    # Fold by fold through all recipes, so that what is there can be compared at any time.
+    work = [(one, number) for number in range(len(planned[0].picked)) for one in planned]
+    written = time.monotonic()
+    for one, number in work:
+        ended = _train(one, number, found, device, resume)
+        if ended == "interrupted":
+            _finish(out, planned, ids, [*failed, "stopped before all folds were trained"], as_json)
+            raise typer.Exit(1)
+        if ended:
+            failed.append(ended)
+            stderr().print(f"error: {ended}", markup=False)
+        if time.monotonic() - written > _REWRITE_SECONDS and (one, number) != work[-1]:
             _finish(out, planned, ids, failed, as_json, show=False)
+            written = time.monotonic()
     _finish(out, planned, ids, failed, as_json)
     raise typer.Exit(1 if failed else 0)
 
