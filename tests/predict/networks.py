@@ -25,6 +25,29 @@ class Steps(nn.Module):
         return -self.sharpness * (image[:, :1] - self.levels) ** 2
 
 
+class PointSteps(Steps):
+    """The same as a point network: brightness is read between voxels, linearly."""
+
+    def prepare(self, image: torch.Tensor) -> torch.Tensor:
+        return image
+
+    def at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        places = points.flip(-1)[:, :, None, None]
+        read = nn.functional.grid_sample(prepared, places, padding_mode="border", align_corners=False)
+        return self(read)[..., 0, 0]
+
+    def at_several(self, prepared, points, matrices=None) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        return torch.cat([self.at(image, some) for image, some in zip(prepared, points, strict=True)], 2)
+
+    features_at = at
+
+    def grid_logits(self, image: torch.Tensor) -> torch.Tensor:
+        return self(image)
+
+    def with_stride(self, stride: int) -> PointSteps:
+        return self
+
+
 def point_network(classes: int, seed: int = 0, **options: object) -> nn.Module:
     """A small untrained point network with the batch statistics of a trained one, and answers as far apart."""
     torch.manual_seed(seed)

@@ -24,6 +24,13 @@ def run(
     overlap: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share that neighbouring windows have in common.")
     ] = 0.5,
+    sampling: Annotated[
+        str,
+        typer.Option(
+            metavar="network|1|2|4|adaptive",
+            help="Where networks that answer points are asked: as built, every nth voxel, closer where classes meet.",
+        ),
+    ] = "network",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -32,12 +39,12 @@ def run(
 
     from farvox.cli.common import bundles_and_scans, print_json, stderr, stdout
     from farvox.cli.progress import scan_bar
-    from farvox.predict import Predictor, parse_memory
+    from farvox.predict import Predictor, parse_memory, parse_sampling
     from farvox.predict.files import find_scans, predict_scans
 
     limit = parse_memory(max_memory) if max_memory else None
     bundles, scans = bundles_and_scans(paths, "farvox predict BUNDLE SCAN... --out DIR")
-    predictor = Predictor.load(*bundles, device=device, overlap=overlap)
+    predictor = Predictor.load(*bundles, device=device, overlap=overlap, sampling=parse_sampling(sampling))
     found = find_scans(scans, predictor.channels)
     results = []
     with scan_bar(stderr(), len(found)) as told:
@@ -46,7 +53,8 @@ def run(
             if result.error:
                 stderr().print(f"error: {result.error}", markup=False)
             elif not as_json:
-                stdout().print(f"{result.mask}  {result.seconds:.1f} s", markup=False, soft_wrap=True)
+                asked = "" if result.asked is None else f", asked at {result.asked:.0%} of the voxels"
+                stdout().print(f"{result.mask}  {result.seconds:.1f} s{asked}", markup=False, soft_wrap=True)
     failed = sum(result.mask is None for result in results)
     if as_json:
         print_json({"masks": [asdict(result) for result in results], "failed": failed})

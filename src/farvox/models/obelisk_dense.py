@@ -14,7 +14,8 @@ is the default. Enlarging goes by steps of two for every stride.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -110,6 +111,12 @@ class ObeliskPoints(nn.Module):
             stop = min(start + thick, shape[0])
             logits[:, :, start:stop] = self._on_slab(prepared, shape, start, stop)
         return logits
+
+    def with_stride(self, stride: int) -> ObeliskPoints:
+        """The same network, sharing all weights, whose own grid has another stride: 1, 2 or 4."""
+        other = copy(self)
+        other.config = replace(self.config, stride=stride)
+        return other
 
     def prepare(self, image: torch.Tensor) -> torch.Tensor:
         """What is done once for each image: smoothing; (B, in_channels, I, J, K) → the same."""

@@ -35,3 +35,6 @@ class PointNetwork(Protocol):
 
     def grid_logits(self, image: torch.Tensor) -> torch.Tensor:
         """Logits on the network's own grid (B, classes, I', J', K')."""
+
+    def with_stride(self, stride: int) -> PointNetwork:
+        """The same network, sharing all weights, whose own grid has another stride: 1, 2 or 4."""

@@ -24,6 +24,8 @@ class Prediction:
     seconds: float
     volumes_ml: dict[str, float]
     """Volume of each label in the mask, by name, ml."""
+    asked: float | None = None
+    """With adaptive sampling, how often the networks were asked, as a share of the voxels of network space."""
 
 
 def find_scans(paths: Sequence[Path], channels: Sequence[str]) -> list[CaseFiles]:
@@ -87,7 +89,8 @@ def predict_scans(
                 name: float((values == value).sum()) * scan.grid.voxel_ml
                 for _, value, name in predictor.labels.foreground
             }
-            yield Prediction(case.id, out / name, None, time.monotonic() - started, volumes)
+            asked = predictor.samples.share if predictor.samples else None
+            yield Prediction(case.id, out / name, None, time.monotonic() - started, volumes, asked)
         except FarvoxError as error:
             error.case = error.case or case.id
             yield Prediction(case.id, None, str(error), time.monotonic() - started, {})

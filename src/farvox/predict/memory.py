@@ -14,6 +14,10 @@ from farvox.geometry import Shape
 _FLOAT = 4
 _RESERVE = 128 * 2**20
 """Allocator slack and library scratch that the counts below do not see, bytes."""
+_ASKED = 256 * 2**20
+"""What a point network holds while it answers a block of points, bytes."""
+_REFINED_PLANES = (32, 16, 8)
+_SCORES_HELD = 6
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,7 @@ def plan_memory(
     Raises:
         ResourceError: Even the smallest window, or the whole scan a network needs, does not fit.
     """
-    used = resident_bytes() + _voxels(scan) * 2  # the label, as classes and as values
-    budget = limit - used if limit is not None else int(psutil.virtual_memory().available * 0.75)
-    budget -= _RESERVE
+    budget = _budget(limit, scan)
     per_voxel = feature_bytes_per_voxel(network, channels)
     smallest = tuple(min(w, 16) for w in window)
     while True:
@@ -86,16 +88,32 @@ def plan_memory(
             return MemoryPlan(window, min(slab, 32, scan[2]))
         axis = 2 if window[2] > max(smallest[2], 32) else max(range(3), key=lambda a: window[a] / smallest[a])
         if whole or window[axis] <= smallest[axis]:
-            short = (need + slice_bytes - budget + (limit or 0)) / 2**20
-            raise ResourceError(
-                f"predicting {'×'.join(map(str, scan))} voxels with {classes} classes"
-                f"{' as a whole, as this network must,' if whole else ''} does not fit into memory",
-                allowed=f"about {short:.0f}M or more",
-                remedy="raise --max-memory, or predict fewer networks at once",
-            )
+            how = " as a whole, as this network must," if whole else ""
+            raise _too_large(scan, classes, how, need + slice_bytes - budget + (limit or 0))
         shrunk = list(window)
         shrunk[axis] = max(smallest[axis], window[axis] // 2)
         window = (shrunk[0], shrunk[1], shrunk[2])
+
+
+def plan_refinement(
+    limit: int | None, channels: int, classes: int, networks: int, space: Shape, scan: Shape
+) -> MemoryPlan:
+    """As `plan_memory`, for scores from coarse to fine: `window` is what is refined at once.
+
+    Raises:
+        ResourceError: Not even a few slices fit.
+    """
+    budget = _budget(limit, scan) - _ASKED
+    image = 3 * channels * _voxels(space) * _FLOAT  # as read, as smoothed, and once more on the way
+    plane = space[0] * space[1]
+    slice_bytes = max(scan[0] * scan[1], plane) * _FLOAT * classes * (2 + min(networks, 2))
+    for planes in _REFINED_PLANES:
+        # Interpolated scores with a margin, their copy, the part before and what is held for the way back.
+        need = networks * (image + _SCORES_HELD * plane * planes * classes * _FLOAT)
+        slab = int((budget - need) // slice_bytes)
+        if slab >= 1:
+            return MemoryPlan((space[0], space[1], planes), min(slab, 32, scan[2]))
+    raise _too_large(scan, classes, "", need + slice_bytes - budget + (limit or 0))
 
 
 def feature_bytes_per_voxel(network: torch.nn.Module, channels: int) -> float:
@@ -119,6 +137,21 @@ def feature_bytes_per_voxel(network: torch.nn.Module, channels: int) -> float:
         for hook in hooks:
             hook.remove()
     return total / side**3 / 2
+
+
+def _budget(limit: int | None, scan: Shape) -> int:
+    """Bytes that may still be taken."""
+    used = resident_bytes() + _voxels(scan) * 2  # the label, as classes and as values
+    budget = limit - used if limit is not None else int(psutil.virtual_memory().available * 0.75)
+    return budget - _RESERVE
+
+
+def _too_large(scan: Shape, classes: int, how: str, wanted: float) -> ResourceError:
+    return ResourceError(
+        f"predicting {'×'.join(map(str, scan))} voxels with {classes} classes{how} does not fit into memory",
+        allowed=f"about {wanted / 2**20:.0f}M or more",
+        remedy="raise --max-memory, or predict fewer networks at once",
+    )
 
 
 def _voxels(shape: Shape) -> int:

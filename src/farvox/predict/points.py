@@ -63,16 +63,20 @@ def answers_points(bundle: Bundle) -> bool:
 def open_scan(scan: Scan, bundles: tuple[Bundle, ...], device: torch.device) -> OpenScan:
     """Bring a scan to each bundle's network space and prepare it where the network answers points."""
     spaces = tuple(to_network_space(scan.image, scan.grid, bundle.manifest.preparation) for bundle in bundles)
-    prepared: list[torch.Tensor | None] = []
-    for bundle, space in zip(bundles, spaces, strict=True):
-        network: Any = bundle.network
-        if not answers_points(bundle):
-            prepared.append(None)
-            continue
-        image = space.slab(0, space.grid.shape[2])[None].to(device)
-        with torch.inference_mode():
-            prepared.append(network.prepare(z_scored(image) if bundle.recipe.patch.z_score else image))
-    return OpenScan(scan, spaces, bundles, tuple(prepared))
+    prepared = tuple(
+        prepared_image(bundle, space, device) if answers_points(bundle) else None
+        for bundle, space in zip(bundles, spaces, strict=True)
+    )
+    return OpenScan(scan, spaces, bundles, prepared)
+
+
+def prepared_image(bundle: Bundle, space: NetworkSpace, device: torch.device) -> torch.Tensor:
+    """(1, C, I, J, K): the whole scan as a point network reads it."""
+    network: Any = bundle.network
+    image = space.slab(0, space.grid.shape[2])[None].to(device)
+    with torch.inference_mode():
+        prepared: torch.Tensor = network.prepare(z_scored(image) if bundle.recipe.patch.z_score else image)
+    return prepared
 
 
 def checked_points(points_mm: Any) -> FloatArray:
@@ -104,12 +108,23 @@ def in_field_of_view(grid: Grid, points_mm: FloatArray) -> Array:
     return np.asarray((np.abs(grid.normalised(points_mm)) <= 1 + 1e-9).all(1))
 
 
-def ask_network(network: Any, prepared: torch.Tensor, grid: Grid, points_mm: FloatArray) -> FloatArray:
-    """(N, classes) probabilities of a point network on `grid`, its network space."""
-    points = torch.from_numpy(grid.normalised(points_mm).astype(np.float32)).to(prepared.device)
+def ask_points(network: Any, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """(classes, N) probabilities of a point network.
+
+    Args:
+        network: The network.
+        prepared: As from `prepared_image`.
+        points: (N, 3) float32, −1 to +1 over the image.
+    """
+    points = points.to(prepared.device)
     with torch.inference_mode():
         parts = [network.at(prepared, part[None])[0].softmax(0) for part in points.split(_POINTS_AT_ONCE)]
-    return torch.cat(parts, 1).T.cpu().numpy()
+    return torch.cat(parts, 1)
+
+
+def ask_voxels(network: Any, prepared: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """As `ask_points`, for places (N, 3) in voxels, whole or between them."""
+    return ask_points(network, prepared, (2 * places + 1) / torch.tensor(prepared.shape[2:]) - 1)
 
 
 def interpolate(parts: Iterator[torch.Tensor], grid: Grid, classes: int, points_mm: FloatArray) -> FloatArray:

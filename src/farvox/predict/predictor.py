@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,19 +19,26 @@ from farvox.devices import Precision, arithmetic, pick_device, pick_precision
 from farvox.errors import BundleError, DataError, UsageError
 from farvox.geometry import Grid, Shape
 from farvox.labels import LabelTable
-from farvox.predict.memory import plan_memory
+from farvox.predict.memory import plan_memory, plan_refinement
 from farvox.predict.points import (
     OpenScan,
     PointAnswers,
-    ask_network,
+    answers_points,
+    ask_points,
+    ask_voxels,
     checked_points,
     in_field_of_view,
     interpolate,
     open_scan,
+    prepared_image,
 )
+from farvox.predict.refine import Samples, block_sizes, refine_scores
 from farvox.predict.restore import ScoreStream, reduce_to_classes
 from farvox.predict.windows import Scorer, stream_scores
 from farvox.types import Array, FloatArray
+
+Sampling = Literal["network", "adaptive", 1, 2, 4]
+"""Where point networks are asked: on the grid they were built with, from coarse to fine, or at every nth voxel."""
 
 
 class Predictor:
@@ -39,13 +48,22 @@ class Predictor:
         bundles: Networks that know the same labels and channels.
         device: As in `pick_device`.
         overlap: Least share that neighbouring windows have in common, 0 to below 1.
+        sampling: Where `segment` asks networks that answer each point on its own. "network": on the grid they were
+            built with. 1, 2 or 4: at every voxel of network space, or every second or fourth along each axis.
+            "adaptive": at every fourth, and closer where classes meet.
+
+    Attributes:
+        samples: What the last `segment` with sampling="adaptive" asked for; None before.
 
     Raises:
         BundleError: No bundle, or labels, channels or axes differ between bundles.
         DeviceError: The device is not there.
+        UsageError: A sampling that is none, or that the networks do not have.
     """
 
-    def __init__(self, bundles: Sequence[Bundle], device: str = "auto", overlap: float = 0.5) -> None:
+    def __init__(
+        self, bundles: Sequence[Bundle], device: str = "auto", overlap: float = 0.5, sampling: Sampling = "network"
+    ) -> None:
         if not bundles:
             raise BundleError("no bundle given", allowed="one or more bundle folders")
         first = bundles[0].manifest
@@ -62,7 +80,9 @@ class Predictor:
                 raise BundleError(
                     f"{other.path} and {bundles[0].path} turn scans differently", allowed="folds of one run"
                 )
-        self.bundles = tuple(bundles)
+        self.sampling = sampling
+        self.samples: Samples | None = None
+        self.bundles = tuple(_sampled(bundle, sampling) for bundle in bundles)
         self.labels: LabelTable = first.label_table
         self.channels: tuple[str, ...] = first.preparation.channels
         self.overlap = overlap
@@ -71,13 +91,15 @@ class Predictor:
             bundle.network.to(self.device).eval()
 
     @classmethod
-    def load(cls, *bundles: str | Path, device: str = "auto", overlap: float = 0.5) -> Predictor:
+    def load(
+        cls, *bundles: str | Path, device: str = "auto", overlap: float = 0.5, sampling: Sampling = "network"
+    ) -> Predictor:
         """Open one or several bundle folders.
 
         Raises:
             BundleError: A bundle is missing, damaged or newer than this program.
         """
-        return cls([load_bundle(path) for path in bundles], device, overlap)
+        return cls([load_bundle(path) for path in bundles], device, overlap, sampling)
 
     @property
     def network(self) -> torch.nn.Module:
@@ -155,7 +177,8 @@ class Predictor:
         if len(mean):
             for bundle, space, prepared in zip(self.bundles, opened.spaces, opened.prepared, strict=True):
                 if prepared is not None:
-                    mean += ask_network(bundle.network, prepared, space.grid, points[inside])
+                    wanted = torch.from_numpy(space.grid.normalised(points[inside]).astype(np.float32))
+                    mean += ask_points(bundle.network, prepared, wanted).T.cpu().numpy()
                 else:
                     parts, _ = self._stream(bundle, space, None)
                     mean += interpolate(parts, space.grid, self.labels.classes, points[inside])
@@ -194,6 +217,7 @@ class Predictor:
 
     def _classes(self, scan: Scan, max_memory: int | None, progress: Callable[[float], None] | None) -> Array:
         spaces = [to_network_space(scan.image, scan.grid, b.manifest.preparation) for b in self.bundles]
+        self.samples = Samples() if self.sampling == "adaptive" else None
         streams, slabs = [], []
         for bundle, space in zip(self.bundles, spaces, strict=True):
             parts, slab = self._stream(bundle, space, max_memory)
@@ -206,6 +230,8 @@ class Predictor:
         self, bundle: Bundle, space: NetworkSpace, max_memory: int | None
     ) -> tuple[Iterator[torch.Tensor], int]:
         """One network's scores, slab by slab in network space, and how many slices to reduce at once."""
+        if self.samples is not None:
+            return self._refined(bundle, space, max_memory, self.samples)
         plan = plan_memory(
             max_memory,
             bundle.network,
@@ -223,6 +249,49 @@ class Predictor:
         batch = 4 if self.device.type == "cuda" else 1
         parts = stream_scores(scorer, space.slab, space.grid.shape, plan.window, self.overlap, batch, patch.blend)
         return parts, plan.slab
+
+    def _refined(
+        self, bundle: Bundle, space: NetworkSpace, max_memory: int | None, samples: Samples
+    ) -> tuple[Iterator[torch.Tensor], int]:
+        shape = space.grid.shape
+        plan = plan_refinement(
+            max_memory,
+            len(self.channels),
+            self.labels.classes,
+            len(self.bundles),
+            shape,
+            space.orient.target.shape,
+        )
+        ask = partial(ask_voxels, bundle.network, prepared_image(bundle, space, self.device))
+        parts = refine_scores(ask, shape, block_sizes(space.grid.spacing.tolist()), plan.window[2], samples=samples)
+        return parts, plan.slab
+
+
+def parse_sampling(text: str) -> Sampling:
+    """'network', 'adaptive', '1', '2' or '4' → where point networks are asked.
+
+    Raises:
+        UsageError: Not one of these.
+    """
+    known: dict[str, Sampling] = {str(sampling): sampling for sampling in get_args(Sampling)}
+    if text not in known:
+        raise UsageError(f"sampling '{text}'", allowed=", ".join(known))
+    return known[text]
+
+
+def _sampled(bundle: Bundle, sampling: Sampling) -> Bundle:
+    """The bundle with a network that answers on the wanted grid."""
+    parse_sampling(str(sampling))
+    if sampling == "network":
+        return bundle
+    if not answers_points(bundle):
+        raise UsageError(
+            f"sampling '{sampling}' for {bundle.path}: its network '{bundle.manifest.model.name}' answers whole images",
+            allowed="networks that answer each point on its own, trained on whole scans",
+            remedy="leave the sampling out",
+        )
+    network: Any = bundle.network
+    return bundle if sampling == "adaptive" else replace(bundle, network=network.with_stride(sampling))
 
 
 def make_scorer(network: torch.nn.Module, device: torch.device, precision: Precision, z_score: bool = False) -> Scorer:
