@@ -195,6 +195,8 @@ def test_seeds_with_other_settings_and_strange_cases_are_refused(runs: list[Path
         collect(runs, known=["a", "b", "c"])
     with pytest.raises(UsageError, match="holds no run"):
         collect([tmp_path])
+    notes = compare_runs(runs, tmp_path / "out", known=[*"abcdef"])["notes"]
+    assert "4 of the dataset's 6 cases were validated so far" in notes
 
 
 def test_lengths_and_training_cases_that_differ_are_noted(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def compare_runs(
     out: Path,
     *,
     strict: bool = False,
-    known: Iterable[str] | None = None,
+    known: Collection[str] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write `comparison.json`, `comparison.csv` and `report.html` about runs into a folder.
@@ -53,6 +53,9 @@ def compare_runs(
     from farvox.report import write_comparison
 
     compared, missing = collect(folders, known)
+    seen = set().union(*(recipe.cases for recipe in compared))
+    if known is not None and seen and len(seen) < len(set(known)):
+        missing.append(f"{len(seen)} of the dataset's {len(set(known))} cases were validated so far")
     document = make_comparison(compared, [*notes, *missing], strict=strict)
     write_json(out / "comparison.json", document)
     write_text(out / "comparison.csv", comparison_csv(document))

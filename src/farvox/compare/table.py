@@ -23,9 +23,7 @@ def render_comparison(document: dict[str, Any]) -> Table:
     several = len(document["recipes"]) > 1
     compared = f"; difference in Dice from {first}, p by Wilcoxon's signed-rank test" if several else ""
     corrected = ", corrected after Holm" if len(document["recipes"]) > 2 else ""
-    table = Table(
-        caption=f"mean [95 % interval] over {cases} {'case' if cases == 1 else 'cases'}{compared}{corrected}"
-    )
+    table = Table(caption=f"mean [95 % interval] over {cases} {'case' if cases == 1 else 'cases'}{compared}{corrected}")
     table.add_column("recipe", overflow="fold")
     for title in ("parameters", "Dice", "HD95, mm", "min", *(["difference"] if several else [])):
         table.add_column(title, justify="right", no_wrap=True)
