@@ -24,6 +24,7 @@ ALLOWED = {
     "predict": {"data", "bundle", "geometry", "models"},
     "evaluate": {"data", "metrics", "geometry"},
     "report": {"data", "geometry"},
+    "locate": {"data", "geometry", "models", "predict", "evaluate"},
     "compare": {"evaluate", "models", "report"},
     "train": {"data", "models", "losses", "predict", "evaluate", "bundle", "recipes", "geometry"},
 }

@@ -1,0 +1,151 @@
+"""`farvox locate` as a person runs it: points in a table, errors told, bad scans and wrong calls in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from farvox.bundle import save_bundle
+from farvox.cli.app import app
+from farvox.data.landmarks import LandmarkRow, read_landmarks, write_landmarks
+from farvox.errors import FarvoxError
+from farvox.geometry import Grid
+from tests.locate.networks import blobs, threshold_bundle
+from tests.train.runs import farvox, make_dataset
+
+GRID = Grid((40, 36, 32), np.array([[-2.0, 0, 0, 40], [0, 2.0, 0, -30], [0, 0, 2.5, 7], [0, 0, 0, 1]]))
+APEX, BASE = (GRID.world((np.array(share) * GRID.shape)[None])[0] for share in ((0.3, 0.6, 0.4), (0.7, 0.4, 0.6)))
+
+BASIS = BASE + np.array((3, 0, 0))
+"""A reference three millimetres off."""
+
+
+def locate(*arguments: object) -> dict[str, Any]:
+    """What `farvox locate --json` prints, run in this process."""
+    result = CliRunner().invoke(app, ["locate", *map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a bundle, two scans (the second without a base), masks and a table of their structures."""
+    folder = tmp_path_factory.mktemp("locate")
+    made = threshold_bundle((2.0, 2.0, 2.5))
+    save_bundle(folder / "bundle", made.network, made.manifest, made.recipe)
+    (folder / "masks").mkdir()
+    for name, base in (("s1", BASE), ("s2", None)):
+        scan = blobs(GRID, APEX, base)
+        if base is None:
+            scan[1] = 0.1 * scan[0]  # a constant channel would be refused
+        nib.save(nib.Nifti1Image(np.moveaxis(scan, 0, -1), GRID.affine), folder / f"{name}.nii.gz")
+        mask = (1 * (scan[0] > 0.5) + 2 * (scan[1] > 0.5)).astype(np.uint8)
+        nib.save(nib.Nifti1Image(mask, GRID.affine), folder / "masks" / f"{name}.nii.gz")
+    write_landmarks(
+        folder / "known.csv",
+        [LandmarkRow("s1", "apex", tuple(APEX)), LandmarkRow("s1", "base", tuple(BASIS))],
+    )
+    return folder
+
+
+def test_points_are_written_and_compared_and_a_bad_scan_stops_nothing(place: Path) -> None:
+    (place / "bad.nii.gz").write_text("hello")
+    scans = [place / f"{name}.nii.gz" for name in ("bad", "s1", "s2")]
+    options = ["--samples", "1200", "--reference", place / "masks", "--out", place / "out" / "points.csv"]
+    done = farvox("locate", place / "bundle", *scans, *options)
+    assert done.returncode == 1
+    assert done.stderr.count("error: case bad:") == 1
+    assert "1 of 3 scans failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    points = read_landmarks(place / "out" / "points.csv").points
+    assert points["s1"]["apex"] == pytest.approx(tuple(APEX), abs=0.7)
+    assert points["s1"]["base"] == pytest.approx(tuple(BASE), abs=0.7)
+    assert list(points["s2"]) == ["apex"]
+    rows = (place / "out" / "points.csv").read_text().splitlines()
+    assert rows[0] == "case,landmark,x,y,z,confidence,samples,share"
+    assert rows[4].startswith("s2,base,,,,0.000")
+    assert "not found" in done.stdout
+    assert "not there" in done.stdout
+    assert all(len(line) <= 100 for line in done.stdout.splitlines() if not line.startswith("written"))
+
+
+def test_json_tells_all_figures(place: Path) -> None:
+    options = ["--dense", "--reference", place / "known.csv", "--out", place / "dense.csv"]
+    document = locate(place / "bundle", place / "s1.nii.gz", *options)
+    (scan,) = document["scans"]
+    assert (scan["samples"], scan["voxels"], scan["share"]) == (GRID.voxels, GRID.voxels, 1.0)
+    apex, base = scan["landmarks"]
+    assert apex["error_mm"] < 0.2
+    assert base["error_mm"] == pytest.approx(3, abs=0.2)
+    assert base["error_voxels"] == pytest.approx(1.5, abs=0.1)
+    assert base["reference_mm"] == pytest.approx(list(BASIS), abs=1e-3)
+    assert document["errors"]["landmarks"]["base"]["median_mm"] == base["error_mm"]
+    assert document["errors"]["all"]["count"] == 2
+    assert document["failed"] == 0
+
+
+WRONG = {
+    "out": (["--out", "points.txt"], 2, "the name of a .csv file"),
+    "samples": (["--samples", "10"], 2, "300 or more"),
+    "reference": (["--reference", "known.csv", "--out", "known.csv"], 2, "--out would replace the reference"),
+    "names": (["--reference", "other.csv"], 1, "names none of the bundle's labels (it has tip)"),
+    "cases": (["--reference", "elsewhere.csv"], 1, "has no reference of any scan"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_calls_are_one_line_and_write_nothing(case: str, place: Path, tmp_path: Path) -> None:
+    options, code, message = WRONG[case]
+    write_landmarks(place / "other.csv", [LandmarkRow("s1", "tip", (1.0, 2.0, 3.0))])
+    write_landmarks(place / "elsewhere.csv", [LandmarkRow("s9", "apex", (1.0, 2.0, 3.0))])
+    before = (place / "known.csv").read_text()
+    options = [str(place / o) if o.endswith(".csv") else o for o in options]
+    out = [] if "--out" in options else ["--out", str(tmp_path / "points.csv")]
+    result = CliRunner().invoke(app, ["locate", str(place / "bundle"), str(place / "s1.nii.gz"), *options, *out])
+    assert isinstance(result.exception, FarvoxError)
+    assert result.exception.exit_code == code
+    assert message in str(result.exception)
+    assert not (tmp_path / "points.csv").exists()
+    assert (place / "known.csv").read_text() == before
+
+
+def test_landmarks_are_learned_and_located(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data")
+    rows = []
+    for number in range(4):
+        label = nib.load(data / "labelsTr" / f"case_{number}.nii.gz")
+        for value, name in ((3, "bright"), (7, "dark")):
+            centre = np.argwhere(np.asarray(label.dataobj) == value).mean(0)
+            rows.append(LandmarkRow(f"case_{number}", name, tuple(label.affine[:3] @ [*centre, 1])))
+    write_landmarks(tmp_path / "points.csv", rows)
+    images = ["--images", data / "imagesTr" / "*.nii.gz", "--landmarks", tmp_path / "points.csv", "--radius", "6"]
+    options = ["--set", "model.options={offsets=64, smoothing=[], stride=1}", "--set", "points.steps=40"]
+    run = tmp_path / "run"
+    done = farvox(
+        "train",
+        *images,
+        "--recipe",
+        "obelisk-dense",
+        *options,
+        *("--epochs", "1", "--folds", "2", "--fold", "0"),
+        "--out",
+        run,
+    )
+    assert done.returncode == 0, done.stderr
+    split = json.loads((run / "fold-0" / "split.json").read_text())
+    assert split["radius"] == 6
+    metrics = json.loads((run / "fold-0" / "metrics.json").read_text())
+    for case in metrics["cases"]:
+        assert Path(case["reference"]).parent == run / "fold-0" / "references"
+        for figures in case["labels"].values():
+            assert figures["reference_ml"] == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.15)
+    scans = [data / "imagesTr" / f"{case}.nii.gz" for case in split["validation"]]
+    options = ["--out", tmp_path / "out.csv", "--reference", tmp_path / "points.csv", "--least", "0"]
+    found = locate(run / "fold-0" / "bundle", *scans, *options)
+    assert found["errors"]["all"]["median_voxels"] < 3
