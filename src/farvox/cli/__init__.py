@@ -20,11 +20,8 @@ def main() -> None:
         _end(str(error), error.exit_code)
     except KeyboardInterrupt:
         _end("interrupted", 1)
-    except MemoryError:
-        _end(_NO_MEMORY, 1)
-    except RuntimeError as error:
-        # torch has no class of its own for a CPU without memory.
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
             raise
         _end(_NO_MEMORY, 1)
     except BrokenPipeError:
@@ -32,6 +29,12 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         _end(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice; torch has no class of its own for that on a CPU."""
+    told = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 
 def _end(message: str, code: int) -> None:

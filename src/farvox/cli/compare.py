@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from farvox.recipes import Recipe
     from farvox.train.folds import Fold
 
-_REWRITE_SECONDS = 60.0
-"""Between two states of a comparison that is still being trained: what it costs to draw must not count."""
 _SEVERAL = ("--recipes", "--seeds", "--runs")
+
+_REWRITE_SECONDS = 60.0
+"""Between two states of a comparison whose recipes are still being trained."""
 
 
 class Command(TyperCommand):
@@ -206,22 +207,38 @@ def _require_fresh(planned: Sequence[_Planned], dataset: Dataset, resume: bool) 
 
 
 def _train(planned: _Planned, number: int, dataset: Dataset, device: str, resume: bool) -> str | None:
-    """Train one fold unless it is done. None, "interrupted", or why it failed."""
+    """Train one fold unless it is done, in a process of its own. None, "interrupted", or why it failed."""
+    from farvox.cli import out_of_memory
+    from farvox.cli.alone import run_alone
     from farvox.cli.common import stderr
-    from farvox.cli.train import train_folds
     from farvox.errors import FarvoxError
     from farvox.train.summary import is_done
 
     fold = planned.picked[number]
-    stderr().print(f"{planned.folder.name}, fold {fold.name} ({number + 1} of {len(planned.picked)})", markup=False)
+    title = f"{planned.folder.name}, fold {fold.name}"
+    stderr().print(f"{title} ({number + 1} of {len(planned.picked)})", markup=False)
     if is_done(planned.folder, fold):
         stderr().print("is done")
         return None
     try:
-        summary = train_folds(dataset, [fold], planned.recipe, planned.folder, device=device, resume=resume, quiet=True)
+        reason = run_alone(_train_fold, dataset, fold, planned.recipe, planned.folder, device, resume)
+    except KeyboardInterrupt:
+        return "interrupted"
     except FarvoxError as error:
-        return f"{planned.folder.name}, fold {fold.name}: {error}"
-    return "interrupted" if summary["folds"][fold.name]["reason"] == "interrupted" else None
+        return f"{title}: {error}"
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return f"{title}: out of memory"
+    return "interrupted" if reason == "interrupted" else None
+
+
+def _train_fold(dataset: Dataset, fold: Fold, recipe: Recipe, folder: Path, device: str, resume: bool) -> str:
+    """Train a fold as `farvox train` does; why the training ended."""
+    from farvox.cli.train import train_folds
+
+    summary = train_folds(dataset, [fold], recipe, folder, device=device, resume=resume, quiet=True)
+    return str(summary["folds"][fold.name]["reason"])
 
 
 def _folders(out: Path, planned: Sequence[_Planned]) -> list[Path]:
