@@ -72,9 +72,10 @@ def test_parts_come_as_soon_as_they_are_known() -> None:
         asked.append(float(places[:, 2].max()))
         return torch.ones(1, len(places))
 
-    parts = refine_scores(ask, (8, 8, 400), LEVELS[0], planes=16, sure=0.9)
+    parts = refine_scores(ask, (8, 8, 400), LEVELS[0], planes=16, sure=2)
     assert next(parts).shape == (1, 8, 8, 16)
-    assert max(asked) < 16 * 4  # a margin of a block on each level, no more
+    assert asked[0] == 397.5  # the largest blocks
+    assert max(asked[1:]) < 16 * 3  # a margin on each level, no more
 
 
 def test_a_ball_is_found_to_the_voxel_with_a_fraction_of_the_samples() -> None:
@@ -111,7 +112,7 @@ def test_an_untrained_network_doubts_and_is_asked_nearly_everywhere(name: str) -
     made = [bundle(affine, seed=seed) for seed in (0, 1)]
     predictor = Predictor(made, "cpu", sampling="adaptive")
     agreement = predictor.segment(scan, affine) == Predictor(made, "cpu").segment(scan, affine)
-    assert agreement.mean() > 0.99
+    assert agreement.mean() > 0.97
     assert predictor.samples is not None
     assert predictor.samples.voxels == 2 * scan.size
     assert predictor.samples.share > 0.95

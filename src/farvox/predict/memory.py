@@ -109,7 +109,8 @@ def plan_refinement(
     slice_bytes = max(scan[0] * scan[1], plane) * _FLOAT * classes * (2 + min(networks, 2))
     for planes in _REFINED_PLANES:
         # Interpolated scores with a margin, their copy, the part before and what is held for the way back.
-        need = networks * (image + _SCORES_HELD * plane * planes * classes * _FLOAT)
+        held = _SCORES_HELD * plane * planes + _voxels(space) // 16
+        need = networks * (image + held * classes * _FLOAT)
         slab = int((budget - need) // slice_bytes)
         if slab >= 1:
             return MemoryPlan((space[0], space[1], planes), min(slab, 32, scan[2]))
