@@ -70,6 +70,7 @@ def run(
             if result.problem:
                 stderr().print(f"error: {result.problem}", markup=False)
             elif not as_json:
+                stdout().print(_title(result), style="bold", markup=False)
                 stdout().print(_table(result))
     failed = sum(result.location is None for result in results)
     if failed < len(results):
@@ -79,12 +80,21 @@ def run(
         print_json({"scans": [r.document() for r in results], "errors": figures, "out": str(out), "failed": failed})
     else:
         if figures:
+            stdout().print("error over all scans", style="bold")
             stdout().print(_error_table(figures))
         if failed < len(results):
             stdout().print(f"written to {out}", markup=False, soft_wrap=True)
         if failed:
             stderr().print(f"{failed} of {len(results)} scans failed", markup=False)
     raise typer.Exit(1 if failed else 0)
+
+
+def _title(result: ScanResult) -> str:
+    """The scan and what it took."""
+    assert result.location is not None
+    location = result.location
+    share = f"{location.share:.1%}" if location.share < 0.9995 else "all"
+    return f"{result.case}: {location.samples:,} samples, {share} of {location.voxels:,} voxels, {result.seconds:.1f} s"
 
 
 def _table(result: ScanResult) -> Table:
@@ -94,11 +104,7 @@ def _table(result: ScanResult) -> Table:
 
     assert result.location is not None
     location, errors = result.location, result.errors
-    share = f"{location.share:.2%}" if location.share < 0.9995 else "all"
-    title = (
-        f"{result.case}: {location.samples:,} samples, {share} of {location.voxels:,} voxels, {result.seconds:.1f} s"
-    )
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("landmark", min_width=16)
     for name in ("x, mm", "y, mm", "z, mm", "confidence"):
         table.add_column(name, justify="right")
@@ -121,7 +127,7 @@ def _error_table(figures: dict[str, Any]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="error over all scans", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("landmark", min_width=16)
     for name in ("found", "median\nmm", "worst\nmm", "median\nvoxels", "worst\nvoxels", "missed", "invented"):
         table.add_column(name, justify="right")

@@ -14,7 +14,7 @@ from farvox.data import CaseFiles, Dataset
 from farvox.data.landmarks import LandmarkRow, Point
 from farvox.data.load import load_image, require_intensities
 from farvox.errors import FarvoxError
-from farvox.locate.locate import Location, Settings, locate
+from farvox.locate.api import Location, Settings, locate
 from farvox.locate.reference import References, distance, reference_points
 from farvox.predict import Predictor
 

@@ -19,6 +19,14 @@ from farvox.predict import OpenScan, Predictor
 from farvox.predict.points import answers_points
 from farvox.types import Array, FloatArray
 
+SHARE = 0.04
+"""Samples for each voxel of network space, unless a number is given."""
+_LEAST_SAMPLES = 50
+"""In a step."""
+_AT_ONCE = 1 << 18
+_FAINT = 0.01
+"""Probability below which a voxel is forgotten when all are asked."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -41,8 +49,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UsageError(f"{self.steps} steps", allowed="1 or more; 6 are usual")
-        if self.samples is not None and self.samples < 50 * self.steps:
-            raise UsageError(f"{self.samples} samples in {self.steps} steps", allowed=f"{50 * self.steps} or more")
+        if self.samples is not None and self.samples < _LEAST_SAMPLES * self.steps:
+            raise UsageError(
+                f"{self.samples} samples in {self.steps} steps", allowed=f"{_LEAST_SAMPLES * self.steps} or more"
+            )
         if not 0 <= self.least <= 1:
             raise UsageError(f"a least confidence of {self.least:g}", allowed="0 to 1")
 
@@ -82,12 +92,6 @@ class Location:
     def share(self) -> float:
         """Samples over voxels."""
         return self.samples / self.voxels
-
-
-SHARE = 0.04
-"""Samples for each voxel of network space, unless a number is given."""
-_AT_ONCE = 1 << 18
-_FAINT = 0.01
 
 
 def locate(
@@ -136,7 +140,7 @@ def locate(
         alone = all(answers_points(bundle) for bundle in predictor.bundles)
         drawn = _ask_everywhere(ask, finest, _AT_ONCE if alone else total)
     else:
-        total = settings.samples or max(round(SHARE * finest.voxels), 50 * settings.steps)
+        total = settings.samples or max(round(SHARE * finest.voxels), _LEAST_SAMPLES * settings.steps)
         spacing = float(finest.voxel_ml * 1000) ** (1 / 3)
         drawn = refine(ask, opened.scan.grid, spacing, steps=settings.steps, samples=total, seed=settings.seed)
     places = []
