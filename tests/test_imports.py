@@ -25,6 +25,7 @@ ALLOWED = {
     "evaluate": {"data", "metrics", "geometry"},
     "report": {"data", "geometry"},
     "locate": {"data", "geometry", "models", "predict", "evaluate"},
+    "register": {"data", "bundle", "geometry", "models", "ops", "predict", "metrics", "report"},
     "compare": {"evaluate", "models", "report"},
     "train": {"data", "models", "losses", "predict", "evaluate", "bundle", "recipes", "geometry"},
 }

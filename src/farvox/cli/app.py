@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from farvox.cli import check, compare, demo, evaluate, import_, info, locate, models, predict, profile, train
+from farvox.cli import check, compare, demo, evaluate, import_, info, locate, models, predict, profile, register, train
 
 app = typer.Typer(
     name="farvox",
@@ -15,7 +15,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, check, train, predict, locate, evaluate, compare, models, profile, import_, info):
+for verb in (demo, check, train, predict, locate, register, evaluate, compare, models, profile, import_, info):
     name = verb.__name__.rpartition(".")[2].rstrip("_")
     app.command(name=name, cls=getattr(verb, "Command", None))(verb.run)
 

@@ -6,6 +6,8 @@ every position well enough to register scans by it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -34,60 +36,62 @@ def last_layer(network: nn.Module) -> nn.Module:
     if isinstance(decoder, nn.Sequential) and len(decoder) and isinstance(decoder[-1], _LAYERS):
         return decoder[-1]
     raise ModelError(
-        f"{type(network).__name__} has no last layer to take features before",
-        allowed="a network of `farvox models`, or one whose last convolution is its attribute `head`",
+        f"{type(network).__name__} has no last layer to read features before",
+        allowed="a network that `farvox models` lists, or one whose last convolution is its attribute `head`",
     )
 
 
 def feature_maps(network: nn.Module, image: torch.Tensor, stride: int | None = None) -> torch.Tensor:
-    """What enters the last layer, without gradients; the network is run as it stands, best in evaluation mode.
+    """What enters the last layer, without gradients; the network runs in the mode it is in.
 
-    The maps spread evenly over the image (half-pixel convention), so size alone says where they lie. Networks that
-    answer at half the size or less give as many; one whose coarse maps lie on corners is enlarged as it enlarges
-    its scores.
+    The maps spread evenly over the image (half-pixel convention), so their size alone says where they lie.
 
     Args:
         network: Any network of the registry.
         image: (B, in_channels, I, J, K).
         stride: For networks that answer points: voxels between points along each axis; None takes the network's own.
-            Others go by their own.
+            Others go by their own: size of the image, or half of it where the last layer works at half the size.
 
     Returns:
         (B, features, I', J', K').
 
     Raises:
-        ModelError: The network has no last layer that could be found.
+        ModelError: The network's last layer cannot be found.
     """
+    return features_and_logits(network, image, stride)[0]
+
+
+def features_and_logits(
+    network: nn.Module, image: torch.Tensor, stride: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`feature_maps`, and the logits of the same pass: (B, classes, I, J, K), or of the points' grid."""
     layer = last_layer(network)
     with torch.no_grad():
         if isinstance(network, PointNetwork):
-            return _at_points(network, image, stride or _own_stride(network))
-        maps = _entering(layer, network, image)
+            maps = _at_points(network, image, stride or int(getattr(getattr(network, "config", None), "stride", 1)))
+            return maps, layer(maps.flatten(2)).unflatten(2, maps.shape[2:])
+        seen: list[torch.Tensor] = []
+        # A hook also keeps blocks from answering for the layer by a shortcut.
+        handle = layer.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0]))
+        try:
+            logits: Any = network(image)
+        finally:
+            handle.remove()
+    maps = seen[-1]
     if isinstance(layer, nn.Conv2d):
-        # Slices along K were the batch.
-        maps = maps.unflatten(0, (image.shape[0], image.shape[-1]))
-        if maps.shape[-2] < image.shape[2] or maps.shape[-1] < image.shape[3]:
-            i, j = (4 * (size - 1) + 1 for size in maps.shape[-2:])
-            maps = F.interpolate(maps.flatten(0, 1), (i, j), mode="bilinear", align_corners=True).unflatten(
-                0, maps.shape[:2]
-            )
-        maps = maps.movedim(1, -1)
-    return crop_to(maps, [min(size, whole) for size, whole in zip(maps.shape[2:], image.shape[2:], strict=True)])
+        maps = _volumes(maps, image)
+    fits = [min(size, whole) for size, whole in zip(maps.shape[2:], image.shape[2:], strict=True)]
+    return crop_to(maps, fits), logits
 
 
-def _entering(layer: nn.Module, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-    seen: list[torch.Tensor] = []
-    # A hook also keeps blocks from answering for the layer by a shortcut.
-    handle = layer.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0]))
-    try:
-        network(image)
-    finally:
-        handle.remove()
-    return seen[-1]
-
-
-def _own_stride(network: nn.Module) -> int:
-    return int(getattr(getattr(network, "config", None), "stride", 1))
+def _volumes(slices: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """(B·K, F, I', J') → (B, F, I', J', K)."""
+    size = slices.shape[2:]
+    if size[0] < image.shape[2] or size[1] < image.shape[3]:
+        # Quarter-size maps whose corners lie on the padded image's: enlarged as the network enlarges its scores.
+        i, j = (4 * (n - 1) + 1 for n in size)
+        slices = F.interpolate(slices, (i, j), mode="bilinear", align_corners=True)
+    return slices.unflatten(0, (image.shape[0], image.shape[-1])).movedim(1, -1)
 
 
 def _at_points(network: PointNetwork, image: torch.Tensor, stride: int) -> torch.Tensor:

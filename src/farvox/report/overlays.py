@@ -89,9 +89,9 @@ def overlay_figure(
             wide, tall = size[h] * inches, size[v] * inches
             axes = figure.add_axes((left / width, (middle - tall / 2) / height, wide / width, tall / height))
             axes.set_label(f"{title} {name}")
-            _plane(axes, np.take(image, at[across], across), (low, high), (size[h], size[v]))
-            _outline(axes, np.take(labels, at[across], across), spacing[[h, v]], colours)
-            _letters(axes, LETTERS[h], LETTERS[v])
+            draw_plane(axes, np.take(image, at[across], across), (low, high), (size[h], size[v]))
+            draw_outlines(axes, np.take(labels, at[across], across), spacing[[h, v]], colours)
+            draw_letters(axes, LETTERS[h], LETTERS[v])
             if line == 0:
                 figure.text(
                     (left + wide / 2) / width,
@@ -103,12 +103,13 @@ def overlay_figure(
                     va="center",
                 )
             if line == 1 and name == "axial":
-                _scale_bar(axes, size[h], size[v])
+                draw_scale_bar(axes, size[h], size[v])
             left += wide + gap
     return figure
 
 
-def _plane(axes: Axes, plane: Array, window: tuple[float, float], size: tuple[float, float]) -> None:
+def draw_plane(axes: Axes, plane: Array, window: tuple[float, float], size: tuple[float, float]) -> None:
+    """Show a slice (h, v) in grey from `window`, `size` mm wide and tall, its first axis running leftward."""
     low, high = window
     extent = (0, size[0], 0, size[1])
     top = max(high, low + 1e-6)
@@ -118,7 +119,8 @@ def _plane(axes: Axes, plane: Array, window: tuple[float, float], size: tuple[fl
     axes.set_axis_off()
 
 
-def _outline(axes: Axes, labels: Array, spacing: FloatArray, colours: Mapping[str, str]) -> None:
+def draw_outlines(axes: Axes, labels: Array, spacing: FloatArray, colours: Mapping[str, str]) -> None:
+    """Outline label values (h, v) over a slice; `spacing` of both axes in mm, colours by value as text."""
     present = np.unique(labels)
     # A rim of background closes outlines that meet the edge.
     padded = np.pad(labels, 1)
@@ -130,7 +132,8 @@ def _outline(axes: Axes, labels: Array, spacing: FloatArray, colours: Mapping[st
             axes.contour(x, y, mask, levels=[0.5], colors=[colour], linewidths=1.6)
 
 
-def _letters(axes: Axes, across: tuple[str, str], up: tuple[str, str]) -> None:
+def draw_letters(axes: Axes, across: tuple[str, str], up: tuple[str, str]) -> None:
+    """Name the four sides of a slice: (left, right), (top, bottom)."""
     places = (
         (0.02, 0.5, "left", "center"),
         (0.98, 0.5, "right", "center"),
@@ -141,7 +144,8 @@ def _letters(axes: Axes, across: tuple[str, str], up: tuple[str, str]) -> None:
         axes.text(x, y, letter, transform=axes.transAxes, color=LIGHT, fontsize=8, ha=ha, va=va, alpha=0.85)
 
 
-def _scale_bar(axes: Axes, wide: float, tall: float) -> None:
+def draw_scale_bar(axes: Axes, wide: float, tall: float) -> None:
+    """Draw a bar of a round length into a slice of so many mm."""
     length = scale_length(wide)
     right = 0.04 * wide  # the axis runs leftward
     axes.plot([right, right + length], [0.05 * tall] * 2, color=LIGHT, linewidth=2, solid_capstyle="butt")

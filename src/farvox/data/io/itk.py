@@ -80,11 +80,11 @@ def channels_first(image: Any) -> Array:
 
 
 def write(path: Path, values: Array, grid: Grid, header: Any) -> None:
-    """Write (I, J, K) integers, compressed, at the placement given in `header`, else at the grid's."""
+    """Write (I, J, K), or vectors (I, J, K, C), compressed, at the placement given in `header`, else at the grid's."""
     import SimpleITK as sitk
 
     place = header if isinstance(header, Placement) else Placement.from_grid(grid)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0)))
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values.swapaxes(0, 2)), isVector=values.ndim == 4)
     image.SetSpacing(place.spacing)
     image.SetOrigin(place.origin)
     image.SetDirection(place.direction)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +36,18 @@ def write_mask(path: Path, values: Array, like: Scan) -> None:
     write = (nifti if known_suffix(path) in NIFTI_SUFFIXES else itk).write
     if values.shape != like.grid.shape:
         raise ValueError(f"mask of shape {values.shape} for a scan of shape {like.grid.shape}")
+    with whole_file(path) as inner:
+        write(inner, _storable(values), like.grid, like.header)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to in the block; what stands there takes its place at `path` when the block has ended well."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # A folder and not a file of another name: an .mhd header names the data file beside it.
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
-            write(Path(folder) / path.name, _storable(values), like.grid, like.header)
+            yield Path(folder) / path.name
             for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
                 os.replace(part, path.parent / part.name)
 

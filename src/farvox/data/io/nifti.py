@@ -44,7 +44,7 @@ def info(path: Path) -> tuple[Grid, int]:
 
 
 def write(path: Path, values: Array, grid: Grid, header: Any) -> None:
-    """Write (I, J, K) integers; geometry fields are copied from `header` untouched when it is a NIfTI header."""
+    """Write (I, J, K) or channels (I, J, K, C); geometry fields of a NIfTI `header` are copied untouched."""
     import nibabel as nib
 
     if not isinstance(header, nib.Nifti1Header):

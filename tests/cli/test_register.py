@@ -1,0 +1,134 @@
+"""`farvox register` as typed: results, one JSON document, one line and the right exit code for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from farvox import create_model
+from farvox.bundle import save_bundle
+from farvox.cli import main
+from farvox.recipes import load_recipe
+from tests.register.made import grid_about_origin, look_bundle, scan_on, wave
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scans, labels of both, and a bundle of a network whose weights are as drawn."""
+    folder = tmp_path_factory.mktemp("given")
+    grid = grid_about_origin((16, 18, 14), (4.0, 3.5, 4.0))
+    for name, displace in (("fixed", wave), ("moving", None)):
+        image = scan_on(grid, displace).image[0]
+        nib.save(nib.Nifti1Image(image, grid.affine), folder / f"{name}.nii.gz")
+        labels = np.where(image > 0.8, 1, np.where(image < -0.8, 5, 0)).astype(np.uint8)
+        nib.save(nib.Nifti1Image(labels, grid.affine), folder / f"{name}_labels.nii.gz")
+    far = grid.affine.copy()
+    far[0, 3] += 500
+    nib.save(nib.Nifti1Image(image, far), folder / "far.nii.gz")
+    nib.save(nib.Nifti1Image(image[..., :1], grid.affine), folder / "slice.nii.gz")
+    nib.save(nib.Nifti1Image(np.stack((image, image), -1), grid.affine), folder / "two.nii.gz")
+    torch.manual_seed(0)
+    manifest = look_bundle(4.0).manifest
+    model = manifest.model.model_copy(update={"options": {"widths": [8, 8]}})
+    network = create_model("unet3d", 1, 2, widths=[8, 8])
+    save_bundle(folder / "bundle", network, manifest.model_copy(update={"model": model}), load_recipe("default"))
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """Exit code of the program in this process."""
+    monkeypatch.setattr(sys, "argv", ["farvox", "register", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+def test_results_and_their_figures(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (given / "fixed.nii.gz", given / "moving.nii.gz", "--bundle", given / "bundle", "--iterations", "12")
+    labels = ("--fixed-labels", given / "fixed_labels.nii.gz", "--moving-labels", given / "moving_labels.nii.gz")
+    assert run(monkeypatch, *arguments, *labels, "--out", tmp_path / "a", "--features", "hidden", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "field.mha",
+        "figure.png",
+        "labels.nii.gz",
+        "metrics.json",
+        "moved.nii.gz",
+    ]
+    assert document["files"]["field"] == str(tmp_path / "a" / "field.mha")
+    assert [row["name"] for row in document["dice"]] == ["blob", "5"]
+    assert all(row["after"] > row["before"] for row in document["dice"])
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["dice"] == document["dice"]
+
+    assert run(monkeypatch, *arguments, *labels, "--out", tmp_path / "b", "--features", "hidden") == 0
+    told = capsys.readouterr()
+    assert "blob" in told.out
+    assert "% of voxels folded" in told.out
+    assert told.err == ""
+    # The same every time.
+    first, second = ((tmp_path / out / "field.mha").read_bytes() for out in "ab")
+    assert first == second
+
+
+WRONG: dict[str, tuple[list[str], int, str]] = {
+    "elsewhere": (["fixed.nii.gz", "far.nii.gz"], 1, "do not overlap in space: their middles are 500 mm apart"),
+    "slice": (["fixed.nii.gz", "slice.nii.gz"], 1, "slice.nii.gz is a single slice"),
+    "channels": (["two.nii.gz", "fixed.nii.gz"], 1, "case two.nii.gz: 2 channel(s); allowed: 1 (MR)"),
+    "labels": (["fixed.nii.gz", "moving.nii.gz", "--moving-labels", "far.nii.gz"], 1, "does not lie on the grid"),
+    "no scan": (["fixed.nii.gz", "none.nii.gz"], 1, "no file"),
+    "no bundle": (["fixed.nii.gz", "moving.nii.gz", "--bundle", "none"], 1, "no bundle folder"),
+    "features": (["fixed.nii.gz", "moving.nii.gz", "--features", "deep"], 2, "hidden, scores, both"),
+    "start": (["fixed.nii.gz", "moving.nii.gz", "--start", "middle"], 2, "header, centres, search"),
+    "iterations": (["fixed.nii.gz", "moving.nii.gz", "--iterations", "-3"], 2, "0 or more"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_ends_in_one_line_and_writes_nothing(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    words, code, said = WRONG[name]
+    monkeypatch.chdir(given)
+    bundle = () if "--bundle" in words else ("--bundle", "bundle")
+    assert run(monkeypatch, *words, *bundle, "--out", tmp_path / "out") == code
+    told = capsys.readouterr()
+    assert said in told.err
+    assert told.err.startswith("error: ")
+    assert len(told.err.strip().splitlines()) == 1
+    assert told.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_features_is_refused(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from farvox.models.unet3d import UNet3d
+
+    plain = UNet3d.__init__
+
+    def headless(self: UNet3d, *arguments: object) -> None:
+        plain(self, *arguments)  # type: ignore[arg-type]
+        self.last, self.head = self.head, torch.nn.Identity()
+
+    torch.manual_seed(0)
+    bundle = look_bundle(4.0)
+    monkeypatch.setattr(UNet3d, "__init__", headless)
+    model = bundle.manifest.model.model_copy(update={"options": {"widths": [4]}})
+    save_bundle(
+        tmp_path / "bundle",
+        create_model("unet3d", 1, 2, widths=[4]),
+        bundle.manifest.model_copy(update={"model": model}),
+        bundle.recipe,
+    )
+    scan = given / "fixed.nii.gz"
+    assert run(monkeypatch, scan, scan, "--bundle", tmp_path / "bundle", "--out", tmp_path / "out") == 2
+    assert "UNet3d has no last layer" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
