@@ -18,7 +18,7 @@ from farvox.predict.files import find_scans, predict_scans
 from farvox.predict.memory import plan_memory, resident_bytes
 from farvox.recipes import with_settings
 from tests.geometry.test_steps import ORDERS, oblique
-from tests.predict.networks import Steps, identity_bundle
+from tests.predict.networks import Steps, identity_bundle, point_network
 
 VALUES = {200: "a", 500: "b", 600: "c"}
 
@@ -215,6 +215,15 @@ def test_a_network_of_whole_scans_is_not_cut(tmp_path: Path) -> None:
     scan = (256, 256, 256)
     with pytest.raises(ResourceError, match="as a whole, as this network must"):
         plan_memory(resident_bytes() + 500 * 2**20, Steps(9), 1, 9, 1, scan, scan, scan, whole=True)
+
+
+def test_a_point_network_needs_no_room_for_the_features_of_a_whole_scan() -> None:
+    space = (200, 170, 140)
+    network = point_network(8, stride=1, offsets=64)
+    limit = resident_bytes() + 1600 * 2**20
+    assert plan_memory(limit, network, 1, 8, 1, space, space, space, whole=True, piecewise=True).window == space
+    with pytest.raises(ResourceError, match="as a whole"):
+        plan_memory(limit, network, 1, 8, 1, space, space, space, whole=True)
 
 
 def test_scans_with_nan_are_refused_however_they_come(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ _FLOAT = 4
 _RESERVE = 128 * 2**20
 """Allocator slack and library scratch that the counts below do not see, bytes."""
 _ASKED = 256 * 2**20
-"""What a point network holds while it answers a block of points, bytes."""
+"""What a point network holds of the points it is answering, bytes."""
 _REFINED_PLANES = (32, 16, 8)
 _SCORES_HELD = 6
 
@@ -56,6 +56,7 @@ def plan_memory(
     space: Shape,
     scan: Shape,
     whole: bool = False,
+    piecewise: bool = False,
 ) -> MemoryPlan:
     """Largest window and slab that keep the process under `limit` bytes.
 
@@ -69,12 +70,14 @@ def plan_memory(
         space: Voxels of the scan in network space.
         scan: Voxels of the scan.
         whole: The network knows whole scans only, because it reaches relative to the field of view: never cut.
+        piecewise: The network holds feature maps of a limited number of points at a time, as point networks do.
 
     Raises:
         ResourceError: Even the smallest window, or the whole scan a network needs, does not fit.
     """
     budget = _budget(limit, scan)
-    per_voxel = feature_bytes_per_voxel(network, channels)
+    per_voxel = 0.0 if piecewise else feature_bytes_per_voxel(network, channels)
+    budget -= _ASKED if piecewise else 0
     smallest = tuple(min(w, 16) for w in window)
     while True:
         width, height = max(space[0], window[0]), max(space[1], window[1])

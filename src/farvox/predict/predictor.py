@@ -242,6 +242,7 @@ class Predictor:
             space.grid.shape,
             space.orient.target.shape,
             whole=bundle.manifest.window is None,
+            piecewise=answers_points(bundle),
         )
         precision = pick_precision(bundle.recipe.train.precision, self.device)
         patch = bundle.recipe.patch

@@ -22,8 +22,8 @@ Ask = Callable[[torch.Tensor], torch.Tensor]
 """(N, 3) places, fractional voxels → class probabilities (classes, N)."""
 
 SURE = 0.9
-"""Interpolated probability of a class that is believed without asking. It stays below that beside a block that is surely
-of another class. Higher values ask up to twice as often and change Dice by less than a tenth of a point."""
+"""Interpolated probability of a class that is believed without asking. Beside a block surely of another class it stays
+below that. Higher values ask up to twice as often and change Dice by less than a tenth of a point."""
 _COARSEST = 4
 """Voxels along an edge of the largest blocks."""
 
