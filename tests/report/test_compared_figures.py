@@ -44,14 +44,16 @@ def test_mean_of_curves_is_taken_over_the_time_all_of_them_cover() -> None:
     # At 1: (0.2 + 0.0) / 2; at 4: (0.8 + 0.6) / 2.
     assert values == pytest.approx([0.1, 0.7])
     assert mean_curve([([1, 2, 3], [0.1, float("nan"), 0.3])]) == ([1, 3], [0.1, 0.3])
-    assert mean_curve([([1], [0.2]), ([3, 4], [0.4, 0.5])]) == ([3], [pytest.approx(0.3)])
+    assert mean_curve([([1, 2], [0.1, 0.3]), ([3, 4], [0.5, 0.7])]) == ([3], [pytest.approx(0.4)])
     assert mean_curve([([1], [float("nan")])]) == ([], [])
+    assert mean_curve([([1, 2], [0.1, 0.3]), ([1.5], [0.9])]) == ([1, 2], [0.1, 0.3])
 
 
 def test_each_recipe_has_a_thick_mean_and_thin_folds() -> None:
     def fold(name: str, minutes: list[float], dice: list[float]) -> Fold:
         events = ({"event": "validation", "seconds": 60 * m, "mean": d} for m, d in zip(minutes, dice, strict=True))
-        return Fold(name, Path(), tuple(events))
+        metrics = {"summary": {"foreground": {"dice": {"mean": dice[-1] + 0.1}}}}
+        return Fold(name, Path(), tuple(events), metrics=metrics, done={"seconds": 60 * minutes[-1] + 30})
 
     folds = {
         "plain": [fold("0", [1, 2], [0.2, 0.4]), fold("1", [1, 2], [0.4, 0.6])],
@@ -62,6 +64,11 @@ def test_each_recipe_has_a_thick_mean_and_thin_folds() -> None:
     thick = {line.get_label(): line for line in figure.axes[0].lines if line.get_linewidth() > 2}
     np.testing.assert_allclose(thick["plain"].get_ydata(), [0.3, 0.5])
     np.testing.assert_allclose(thick["sparse"].get_xdata(), [1, 3])
+    ends = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in ends] == [
+        (2.5, pytest.approx(0.6)),
+        (3.5, pytest.approx(1.0)),
+    ]
     assert sum(line.get_linewidth() < 1 for line in figure.axes[0].lines) == 2
     assert compared_curves({"plain": [Fold("0", Path())]}, COLOURS) is None
 

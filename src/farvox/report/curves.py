@@ -49,7 +49,8 @@ def learning_curves(folds: Sequence[Fold]) -> Figure | None:
 def compared_curves(folds: Mapping[str, Sequence[Fold]], colours: Mapping[str, str]) -> Figure | None:
     """Validation Dice of all recipes over minutes: their mean over folds and seeds, each fold as a thin line.
 
-    As in Fig. 4 (right) of the OBELISK paper (MIDL 2018). None when no fold has logged any validation.
+    As in Fig. 4 (right) of the OBELISK paper (MIDL 2018). A diamond stands where the finished networks ended: mean
+    minutes, and mean of the folds' Dice in `metrics.json`. None when no fold has logged any validation.
 
     Args:
         folds: Recipe → its folds.
@@ -66,26 +67,31 @@ def compared_curves(folds: Mapping[str, Sequence[Fold]], colours: Mapping[str, s
             shown = True
             minutes, values = mean_curve(lines)
             axes.plot(minutes, values, color=colours[recipe], linewidth=2.4, marker="o", markersize=3.5, label=recipe)
+        if ended := [end for fold in own if (end := _end(fold))]:
+            minutes, values = np.mean(ended, axis=0)
+            axes.plot(minutes, values, "D", color=colours[recipe], markersize=8, markeredgecolor=INK, zorder=4)
     if not shown:
         return None
     axes.set(xlabel="training time (minutes)", ylabel="mean validation Dice")
     axes.set_xlim(left=0)
     axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
     quiet(axes, "both")
-    axes.legend(frameon=False, labelcolor=INK, fontsize=10, loc="lower right")
+    axes.legend(frameon=False, labelcolor=INK, fontsize=10, loc="best")
     return figure
 
 
 def mean_curve(lines: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[list[float], list[float]]:
     """Mean of several (minutes, values) curves over the span that all of them cover, values between points linear.
 
-    Gaps (NaN) of a curve are bridged. Without a common span the mean is taken at the latest first point alone.
+    Gaps (NaN) of a curve are bridged; curves of one point do not count beside longer ones. Without a common span the
+    mean is taken at the latest first point alone.
     """
     known = []
     for minutes, values in lines:
         kept = ~np.isnan(np.asarray(values, dtype=float))
         if kept.any():
             known.append((np.asarray(minutes, dtype=float)[kept], np.asarray(values, dtype=float)[kept]))
+    known = [line for line in known if len(line[0]) > 1] or known
     if not known:
         return [], []
     start, stop = max(m[0] for m, _ in known), min(m[-1] for m, _ in known)
@@ -93,6 +99,13 @@ def mean_curve(lines: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tupl
     if len(known) == 1:
         points = known[0][0]
     return points.tolist(), np.mean([np.interp(points, m, v) for m, v in known], axis=0).tolist()
+
+
+def _end(fold: Fold) -> tuple[float, float] | None:
+    """Minutes trained and mean foreground Dice of a finished fold."""
+    dice = fold.metrics.get("summary", {}).get("foreground", {}).get("dice", {}).get("mean")
+    seconds = fold.done.get("seconds")
+    return None if dice is None or seconds is None else (seconds / 60, dice)
 
 
 def curve(fold: Fold, event: str, key: str) -> tuple[list[float], list[float]]:

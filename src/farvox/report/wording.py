@@ -26,7 +26,8 @@ DIFFERENCES = (
 )
 
 COMPARED_CURVES = (
-    "Thick: mean over folds and seeds; thin: each fold. Dice of a few validation scans, taken while training."
+    "Thick: mean over folds and seeds; thin: each fold. Dice of a few validation scans together, taken while training. "
+    "Diamond: the finished networks, mean Dice of all their validation scans."
 )
 
 OFFSETS = (
