@@ -10,7 +10,7 @@ import pytest
 from farvox.data.case import Scan
 from farvox.errors import DataError, UsageError
 from farvox.geometry import Grid
-from farvox.register import RegisterOptions, register
+from farvox.register import RegisterOptions, Registration, register
 from tests.register.made import anatomy, grid_about_origin, look_bundle, scan_on, turned, wave
 
 HIDDEN = RegisterOptions(features="hidden", smoothness=2.0)
@@ -31,14 +31,20 @@ def error_mm(field: np.ndarray, grid: Grid, displace: np.ndarray) -> float:
 
 def test_a_scan_onto_itself_stays() -> None:
     found = register(scan_on(GRID), scan_on(GRID), look_bundle(), HIDDEN)
-    assert np.abs(found.field).max() < 0.02  # a hundredth of a voxel
-    np.testing.assert_allclose(found.warp(scan_on(GRID).image, GRID), scan_on(GRID).image, atol=0.02)
+    assert (found.field == 0).all()
+    np.testing.assert_allclose(found.warp(scan_on(GRID).image, GRID), scan_on(GRID).image, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def waved() -> Registration:
+    """A scan registered with itself as a wave has left it, seen by the network as a whole."""
+    return register(scan_on(GRID, wave), scan_on(GRID), look_bundle(), HIDDEN)
 
 
 @pytest.mark.parametrize("window", [None, (16, 16, 16)])
-def test_a_known_smooth_displacement_is_recovered(window: tuple[int, int, int] | None) -> None:
+def test_a_known_smooth_displacement_is_recovered(waved: Registration, window: tuple[int, int, int] | None) -> None:
     fixed, moving = scan_on(GRID, wave), scan_on(GRID)
-    found = register(fixed, moving, look_bundle(window=window), HIDDEN)
+    found = register(fixed, moving, look_bundle(window=window), HIDDEN) if window else waved
     still, known = error_mm(0 * found.field, GRID, wave(places(GRID))), wave(places(GRID))
     assert still > 2.5
     assert error_mm(found.field, GRID, known) < 0.5  # a quarter of a voxel
@@ -55,8 +61,6 @@ def test_grids_of_other_spacing_orientation_and_obliqueness_meet_in_mm() -> None
     fixed, moving = scan_on(GRID, wave), scan_on(moving_grid)
     found = register(fixed, moving, look_bundle(), HIDDEN)
     assert error_mm(found.field, GRID, wave(places(GRID))) < 0.6
-    back = register(moving, moving, look_bundle(), HIDDEN)
-    assert np.abs(back.field).max() < 0.02
 
 
 def test_the_field_lies_in_the_order_of_the_fixed_scan() -> None:
@@ -102,19 +106,17 @@ def test_centres_and_search_find_a_scan_that_lies_elsewhere() -> None:
     assert error_mm(found.field, GRID, wanted) < 0.6
 
 
-def test_labels_follow_the_field() -> None:
-    found = register(scan_on(GRID, wave), scan_on(GRID), look_bundle(), HIDDEN)
-
+def test_labels_follow_the_field(waved: Registration) -> None:
     def structures(points: np.ndarray) -> np.ndarray:
         return np.where(anatomy(points) > 1, 7, np.where(anatomy(points) < -1, 300, 0)).astype(np.uint16)
 
     truth = structures(places(GRID) + wave(places(GRID))).reshape(GRID.shape)
     own = structures(places(GRID)).reshape(GRID.shape)
-    for labels, least, most in ((found.warp_labels(own, GRID), 0.88, 1), (own, 0, 0.8)):
+    for labels, least, most in ((waved.warp_labels(own, GRID), 0.88, 1), (own, 0, 0.8)):
         for value in (7, 300):
             dice = 2 * ((labels == value) & (truth == value)).sum() / ((labels == value).sum() + (truth == value).sum())
             assert least < dice < most
-    assert found.warp_labels(own, GRID).dtype == np.uint16
+    assert waved.warp_labels(own, GRID).dtype == np.uint16
 
 
 def test_what_comes_from_outside_is_filled() -> None:

@@ -81,22 +81,21 @@ class Description:
         return mm
 
     def features(self, mm: float) -> ScanFeatures:
-        """Features at a spacing of about `mm`, or of network space where that is coarser.
+        """Features at a spacing of about `mm`, or as far apart as the network answers where that is further.
 
         The network sees the scan as in prediction: whole, or in windows whose answers are blended, slab by slab.
         """
         grid, depth = self.space.grid, self.space.grid.shape[2]
-        target = Resample.to_spacing(grid, np.maximum(grid.spacing, mm).tolist()).target
         if self.bundle.manifest.window is None:
             # A network that answers points is asked at its own stride, or further apart where that is fine enough.
             stride = round(mm / float(grid.spacing.min()))
             maps = self._maps(self.space.slab(0, depth)[None], stride if stride > 1 else None)[0]
             i, j, k = maps.shape[1:]
-            source = Resample.to_shape(grid, (i, j, k)).target
-            return ScanFeatures(Resample.to_shape(source, target.shape).apply(maps.cpu()), target)
+            return ScanFeatures(maps.cpu(), Resample.to_shape(grid, (i, j, k)).target).at_spacing(mm)
         patch = self.bundle.recipe.patch
         window = self.bundle.manifest.window
         parts = stream_scores(self._windows, self.space.slab, grid.shape, window, 0.5, 1, patch.blend)
+        target = Resample.to_spacing(grid, np.maximum(grid.spacing, mm).tolist()).target
         stream = ScoreStream(_on_cpu(parts), Resample.to_shape(grid, target.shape))
         slices = [stream.slab(k, k + 1) for k in range(target.shape[2])]
         return ScanFeatures(torch.cat(slices, -1), target)

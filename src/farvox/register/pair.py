@@ -155,30 +155,29 @@ def register(
     start = centres_start(*places) if options.start == "centres" else np.zeros(3)
     if options.start == "header":
         start = header_start(*places)
-    finest = max(description.finest_mm for description in descriptions)
-    of_fixed = descriptions[0].features(finest)
-    told(0.2)
-    of_moving = descriptions[1].features(finest)
-    told(0.4)
-    groups = groups_of(options.features, len(of_fixed.maps), bundle.manifest.model.classes)
-    features = comparable(of_fixed, of_moving, groups)
+    displacement, distances = Displacement(places[0], start), []
     described = time.perf_counter()
-    if options.start == "search":
-        coarse = [side.at_spacing(max(options.levels) * finest) for side in features]
-        start = searched_start(*coarse)
-    displacement = Displacement(places[0], start)
-    distances = []
-    levels = options.levels if options.iterations else ()
-    for number, multiple in enumerate(levels):
-        level = Level(multiple * finest, 4 * multiple**0.5 * finest, options.iterations, options.smoothness)
-        begin, share = 0.4 + 0.5 * number / len(levels), 0.5 / len(levels)
-        tell = partial(_within, told, begin, share)
-        distances.append(refine(displacement, *features, level, tell))
+    if options.iterations or options.start == "search":
+        finest = max(description.finest_mm for description in descriptions)
+        of_fixed = descriptions[0].features(finest)
+        told(0.2)
+        of_moving = descriptions[1].features(finest)
+        told(0.4)
+        groups = groups_of(options.features, len(of_fixed.maps), bundle.manifest.model.classes)
+        features = comparable(of_fixed, of_moving, groups)
+        described = time.perf_counter()
+        if options.start == "search":
+            coarse = [side.at_spacing(max(options.levels) * finest) for side in features]
+            displacement.start = searched_start(*coarse)
+        for number, multiple in enumerate(options.levels if options.iterations else ()):
+            level = Level(multiple * finest, 4 * multiple**0.5 * finest, options.iterations, options.smoothness)
+            begin, share = 0.4 + 0.5 * number / len(options.levels), 0.5 / len(options.levels)
+            distances.append(refine(displacement, *features, level, partial(_within, told, begin, share)))
     # float32 does for mm; the way from network order to the file's is whole-axis flips and swaps.
     field = np.ascontiguousarray(descriptions[0].space.orient.invert(displacement.on(places[0])))
     told(1.0)
     seconds = {"features": described - began, "optimisation": time.perf_counter() - described}
-    return Registration(fixed.grid, field, start, distances, seconds)
+    return Registration(fixed.grid, field, displacement.start, distances, seconds)
 
 
 def require_one_dimension(fixed: Scan, moving: Scan) -> None:
