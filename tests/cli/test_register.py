@@ -28,6 +28,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nib.save(nib.Nifti1Image(image, grid.affine), folder / f"{name}.nii.gz")
         labels = np.where(image > 0.8, 1, np.where(image < -0.8, 5, 0)).astype(np.uint8)
         nib.save(nib.Nifti1Image(labels, grid.affine), folder / f"{name}_labels.nii.gz")
+    near = grid.affine.copy()
+    near[0, 3] += 50
+    nib.save(nib.Nifti1Image(image, near), folder / "near.nii.gz")
     far = grid.affine.copy()
     far[0, 3] += 500
     nib.save(nib.Nifti1Image(image, far), folder / "far.nii.gz")
@@ -89,6 +92,17 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "start": (["fixed.nii.gz", "moving.nii.gz", "--start", "middle"], 2, "header, centres, search"),
     "iterations": (["fixed.nii.gz", "moving.nii.gz", "--iterations", "-3"], 2, "0 or more"),
 }
+
+
+def test_scans_that_hardly_overlap_are_noted(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (given / "fixed.nii.gz", given / "near.nii.gz", "--bundle", given / "bundle", "--iterations", "0")
+    assert run(monkeypatch, *arguments, "--out", tmp_path / "a") == 0
+    # 64 mm wide and 50 mm apart: 2 of the 9 positions tried along this axis.
+    assert "note: only 22 % of the fixed scan lies in the moving one" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--out", tmp_path / "b", "--start", "centres") == 0
+    assert "note" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", WRONG)

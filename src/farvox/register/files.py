@@ -25,7 +25,11 @@ from farvox.predict.files import find_scans
 from farvox.register.flat import read_any, write_any
 from farvox.register.jacobian import determinants, folding
 from farvox.register.pair import RegisterOptions, Registration, register, require_one_dimension
+from farvox.register.start import shared
 from farvox.types import Array, FloatArray
+
+_LITTLE_SHARED = 0.5
+_MUCH_FOLDED = 0.01
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def register_to_folder(
     moved = found.warp(pair.moving.image, pair.moving.grid)
     labels = None if pair.moving_labels is None else found.warp_labels(pair.moving_labels, pair.moving.grid)
     document = _document(pair, bundle, options, found, labels)
-    notes = []
+    notes = _doubts(document)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
@@ -179,6 +183,22 @@ def _as_stored(moved: FloatArray, dtype: np.dtype[Any]) -> Array:
     return np.clip(np.rint(moved), low, high).astype(dtype)
 
 
+def _doubts(document: dict[str, Any]) -> list[str]:
+    """Why a result may be worthless though nothing failed."""
+    doubts = []
+    if document["shared"] < _LITTLE_SHARED:
+        doubts.append(
+            f"only {100 * document['shared']:.0f} % of the fixed scan lies in the moving one where registration "
+            "starts; if that is not so in the patient, try --start centres or --start search"
+        )
+    if document["jacobian"]["folded"] > _MUCH_FOLDED:
+        doubts.append(
+            f"{100 * document['jacobian']['folded']:.1f} % of the voxels fold, which no body does; "
+            "try another --start, or more --smoothness"
+        )
+    return doubts
+
+
 def _document(
     pair: Pair, bundle: Bundle, options: RegisterOptions, found: Registration, labels: Array | None
 ) -> dict[str, Any]:
@@ -191,6 +211,7 @@ def _document(
         "options": {name: getattr(options, name) for name in ("features", "start", "iterations", "smoothness")},
         "start_mm": [round(float(mm), 4) for mm in found.start],
         "deformation_mm": {"mean": float(length.mean()), "most": float(length.max())},
+        "shared": shared(found.grid, pair.moving.grid, found.start),
         "jacobian": folding(determinants(found.field, found.grid)),
         "feature_distance": [{"before": before, "after": after} for before, after in found.distances],
         "seconds": {part: round(seconds, 3) for part, seconds in found.seconds.items()},

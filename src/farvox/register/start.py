@@ -41,6 +41,11 @@ def header_start(fixed: Grid, moving: Grid) -> FloatArray:
     )
 
 
+def shared(fixed: Grid, moving: Grid, shift: FloatArray) -> float:
+    """About which share of the fixed field of view lies in the moving one, shifted by `shift` (3,) mm: 0 to 1."""
+    return float(_inside(fixed, moving, shift).mean())
+
+
 def centres_start(fixed: Grid, moving: Grid) -> FloatArray:
     """(3,) mm, RAS+, from the middle of one field of view to the other's."""
     return _middle(moving) - _middle(fixed)
