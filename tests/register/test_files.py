@@ -16,6 +16,7 @@ from farvox.geometry import Grid
 from farvox.register import RegisterOptions
 from farvox.register.files import Pair, read_pair, register_to_folder
 from farvox.register.flat import read_any
+from tests.conftest import real_data
 from tests.register.made import grid_about_origin, look_bundle, scan_on, turned, wave
 
 OPTIONS = RegisterOptions(features="hidden", iterations=8, smoothness=2.0)
@@ -89,6 +90,22 @@ def test_itk_makes_the_same_scan_from_the_field(tmp_path: Path, fixed_name: str,
     assert sorted(path.name for path in (tmp_path / "out" / "deep").iterdir()) == sorted(
         path.name for path in outcome.files.values()
     )
+
+
+def test_real_scans_agree_with_itk_too(tmp_path: Path) -> None:
+    folder = real_data("mscmrseg_bssfp") / "imagesTr"  # oblique, 8 mm slices
+    fixed, moving = sorted(folder.glob("*.nii.gz"))[:2]
+    bundle = look_bundle(4.0, unit=200)
+    options = RegisterOptions("hidden", "centres", iterations=6)
+    outcome = register_to_folder(read_pair(fixed, moving, bundle), bundle, tmp_path / "out", options)
+    still, other = sitk.ReadImage(str(fixed)), sitk.ReadImage(str(moving), sitk.sitkFloat32)
+    transform = sitk.DisplacementFieldTransform(sitk.ReadImage(str(outcome.files["field"]), sitk.sitkVectorFloat64))
+    default = float(sitk.GetArrayViewFromImage(other).min())
+    expected = sitk.GetArrayFromImage(sitk.Resample(other, still, transform, sitk.sitkLinear, default))
+    found = sitk.GetArrayFromImage(sitk.ReadImage(str(outcome.files["moved"])))
+    assert (np.abs(found - expected) < 0.01 * expected.std()).mean() > 0.995
+    distances = outcome.document["feature_distance"]
+    assert all(level["after"] < level["before"] for level in distances)
 
 
 def test_flat_image_files_stay_flat(tmp_path: Path) -> None:

@@ -167,7 +167,10 @@ def _thin(axes: Axes, labels: Array, spacing: FloatArray) -> None:
     padded = np.pad(labels, 1)
     x, y = ((np.arange(n + 2) - 0.5) * size for n, size in zip(labels.shape, spacing, strict=True))
     for value in np.unique(labels)[1:]:
-        axes.contour(x, y, (padded == value).T.astype(float), levels=[0.5], colors=["white"], linewidths=0.7)
+        mask = (padded == value).T.astype(float)
+        # White with a dark rim, to be seen on bright and on dark.
+        axes.contour(x, y, mask, levels=[0.5], colors=[BLACK], linewidths=1.8, alpha=0.6)
+        axes.contour(x, y, mask, levels=[0.5], colors=["white"], linewidths=0.8)
 
 
 def _legend(figure: Figure, most: float, width: float, height: float) -> None:
