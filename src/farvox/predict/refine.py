@@ -4,7 +4,8 @@ A network that answers each point on its own need not be asked everywhere; Heinr
 MIDL 2018, section 2.1) find landmarks with a twentieth of the samples. A volume is cut into blocks, each answered at
 its centre. Blocks are halved along each axis and the new ones' scores interpolated. Where no class is then probable
 enough, the network is asked, and so on down to single voxels. Between blocks of different classes scores are mixtures
-of both, so borders are asked for.
+of both, so borders are asked for. Blocks are also asked for where any neighbour of the larger ones was of another
+class: so a vessel thinner than a block, seen in one, is found in the next.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from farvox.geometry import Shape
 Ask = Callable[[torch.Tensor], torch.Tensor]
 """(N, 3) places, fractional voxels → class probabilities (classes, N)."""
 
-SURE = 0.9
-"""Interpolated probability of a class that is believed without asking. Beside a block surely of another class it stays
-below that. Higher values ask up to twice as often and change Dice by less than a tenth of a point."""
+SURE_OF_BLOCKS, SURE = 0.99, 0.85
+"""Interpolated probability of a class that is believed without asking, for blocks and for voxels. Blocks are few, and
+what is missed among them is lost: a thin structure may show as a small doubt alone."""
 _COARSEST = 4
 """Voxels along an edge of the largest blocks."""
 
@@ -70,6 +71,7 @@ def refine_scores(
     shape: Shape,
     levels: Sequence[Shape],
     planes: int = 32,
+    sure_of_blocks: float = SURE_OF_BLOCKS,
     sure: float = SURE,
     samples: Samples | None = None,
 ) -> Iterator[torch.Tensor]:
@@ -82,7 +84,8 @@ def refine_scores(
         shape: Voxels of the volume.
         levels: Sizes of the blocks, as from `block_sizes`.
         planes: Voxels along K worked on together.
-        sure: Blocks and voxels are asked for where no class reaches this probability by interpolation.
+        sure_of_blocks: Blocks are asked for where no class reaches this probability by interpolation.
+        sure: The same for voxels.
         samples: Counts the points that are asked.
 
     Yields:
@@ -92,7 +95,8 @@ def refine_scores(
     samples.voxels += shape[0] * shape[1] * shape[2]
     parts = _everywhere(ask, shape, levels[0], max(1, planes // levels[0][2]), samples)
     for coarse, fine in pairwise(levels):
-        parts = _divide(parts, ask, shape, coarse, fine, sure, samples)
+        last = fine == levels[-1]
+        parts = _divide(parts, ask, shape, (coarse, fine), sure if last else sure_of_blocks, not last, samples)
     return parts
 
 
@@ -105,26 +109,54 @@ def _everywhere(ask: Ask, shape: Shape, size: Shape, planes: int, samples: Sampl
 
 
 def _divide(
-    parts: Iterator[torch.Tensor], ask: Ask, shape: Shape, coarse: Shape, fine: Shape, sure: float, samples: Samples
+    parts: Iterator[torch.Tensor],
+    ask: Ask,
+    shape: Shape,
+    sizes: tuple[Shape, Shape],
+    sure: float,
+    border: bool,
+    samples: Samples,
 ) -> Iterator[torch.Tensor]:
-    """Scores of blocks of size `coarse` → those of size `fine`: interpolated, and asked for where that is unsure."""
-    factors = tuple(c // f for c, f in zip(coarse, fine, strict=True))
-    i, j, k = _blocks(shape, fine)
+    """Scores of blocks of the first size → those of the second: interpolated, and asked for where that is unsure.
+
+    With `border`, asked for also where one of 26 neighbours of the larger block is of another class.
+    """
+    factors = tuple(c // f for c, f in zip(*sizes, strict=True))
+    i, j, k = _blocks(shape, sizes[1])
     before, start = None, 0
     for part, after in _with_next(parts):
         # One plane of the neighbours on each side, the own outermost one at the ends.
         first = part[..., :1] if before is None else before
         last = part[..., -1:] if after is None else after[..., :1]
         before, stop = part[..., -1:], min(start + part.shape[-1] * factors[2], k)
-        scores = _enlarge(torch.cat((first, part, last), -1), factors)[:, :i, :j, : stop - start].contiguous()
-        unsure = (scores.amax(0).flatten() < sure).nonzero()[:, 0]
-        if len(unsure):
-            cells = torch.stack(torch.unravel_index(unsure, (i, j, stop - start)), 1)
+        block = torch.cat((first, part, last), -1)
+        scores = _enlarge(block, factors)[:, :i, :j, : stop - start].contiguous()
+        unsure = scores.amax(0) < sure
+        if border:
+            unsure |= _repeated(_differs(block), factors)[:i, :j, : stop - start]
+        chosen = unsure.flatten().nonzero()[:, 0]
+        if len(chosen):
+            cells = torch.stack(torch.unravel_index(chosen, (i, j, stop - start)), 1)
             cells[:, 2] += start
-            scores.flatten(1).index_copy_(1, unsure, ask(_centres(cells, fine, shape)))
-            samples.asked += len(unsure)
+            scores.flatten(1).index_copy_(1, chosen, ask(_centres(cells, sizes[1], shape)))
+            samples.asked += len(chosen)
         yield scores
         start = stop
+
+
+def _differs(block: torch.Tensor) -> torch.Tensor:
+    """(classes, I, J, n + 2) → (I, J, n): whether one of a block's 26 neighbours is of another class."""
+    label = block.argmax(0).to(torch.float32)[None, None]
+    padding = (1, 1, 0)
+    differs: torch.Tensor = F.max_pool3d(label, 3, 1, padding) + F.max_pool3d(-label, 3, 1, padding) > 0
+    return differs[0, 0]
+
+
+def _repeated(mask: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
+    """(I, J, K), each block as often along each axis as it has parts."""
+    for axis, factor in enumerate(factors):
+        mask = mask.repeat_interleave(factor, axis)
+    return mask
 
 
 def _enlarge(block: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
