@@ -156,6 +156,6 @@ def test_seconds_and_memory_are_those_of_the_pass() -> None:
             return torch.stack([held * n for n in range(16)]).sum(0)
 
     speed = measure_speed(Holder(), 1, (128, 128, 128), repeats=3)
-    # 16 maps of 8 MiB, then all of them stacked: 256 MiB and a little.
-    assert 240 < speed.peak_bytes / 2**20 < 320
+    # 16 maps of 8 MiB, then all of them stacked: 256 MiB, and what the allocator has not given back.
+    assert 240 < speed.peak_bytes / 2**20 < 352
     assert 0 < speed.seconds < 10

@@ -19,6 +19,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from farvox.devices import peak_memory_mb, reset_peak_memory
+
 Size = tuple[int, int, int]
 
 _CORNERS = {2: 4, 3: 8}
@@ -93,7 +95,7 @@ def least_bytes(make: Callable[[], nn.Module], in_channels: int, size: Size) -> 
 def measure_speed(network: nn.Module, in_channels: int, size: Size, repeats: int = 5) -> Speed:
     """Time and memory of passes over one image, on the device the network is on.
 
-    On a CPU the memory is that of the process, looked at every millisecond. A pass over a small image comes first, in
+    On a CPU the memory is that of the process, as the system counts it (Linux) or looked at every millisecond. A pass over a small image comes first, in
     which libraries set themselves up and compile.
 
     Args:
@@ -244,7 +246,10 @@ class _Watch:
             self._before = torch.cuda.memory_allocated(self.device)
             return self
         self._process = psutil.Process()
+        reset_peak_memory(self.device)
         self._before, self._done = self._process.memory_info().rss, threading.Event()
+        # Where the system can begin its own count anew it misses nothing; a thread that looks may come too late.
+        self._counted = peak_memory_mb(self.device) * 2**20 < self._before + 2**22
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
         return self
@@ -255,6 +260,8 @@ class _Watch:
             return
         self._done.set()
         self._thread.join()
+        if self._counted:
+            self.peak = max(self.peak, int(peak_memory_mb(self.device) * 2**20) - self._before)
 
     def _look(self) -> None:
         while True:
