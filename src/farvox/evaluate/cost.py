@@ -95,8 +95,8 @@ def least_bytes(make: Callable[[], nn.Module], in_channels: int, size: Size) -> 
 def measure_speed(network: nn.Module, in_channels: int, size: Size, repeats: int = 5) -> Speed:
     """Time and memory of passes over one image, on the device the network is on.
 
-    On a CPU the memory is that of the process, as the system counts it (Linux) or looked at every millisecond. A pass over a small image comes first, in
-    which libraries set themselves up and compile.
+    On a CPU the memory is that of the process, as the system counts it (Linux) or looked at every millisecond. A pass
+    over a small image comes first, in which libraries set themselves up and compile.
 
     Args:
         network: In eval mode.
