@@ -48,6 +48,9 @@ format: setup-dev
 bench: setup-dev
 	$(BIN)/python benchmarks/sparse_sampling.py
 	$(BIN)/python benchmarks/predict_memory.py
+	$(BIN)/python benchmarks/point_training.py
+	$(BIN)/python benchmarks/points.py
+	$(BIN)/python benchmarks/landmarks.py
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
