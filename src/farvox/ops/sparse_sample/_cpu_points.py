@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from farvox.ops.sparse_sample import _cpu_point_kernels as kernels
-from farvox.ops.sparse_sample._cpu_lattice import find_runs, find_step, in_phases, sample_runs
+from farvox.ops.sparse_sample._cpu_lattice import find_lattice
 from farvox.ops.sparse_sample._cpu_product import Product, volumes
 from farvox.ops.sparse_sample.places import FreePoints
 from farvox.ops.threads import share_out
@@ -20,8 +20,6 @@ from farvox.types import Array
 
 _TILE_VALUES = 1 << 18
 """Features computed at a time by each thread: 1 MB."""
-_PROBED = 1 << 12
-"""Points at the beginning of the first batch member that tell which runs can be expected."""
 _NONE = np.empty((0, 3, 3), np.float32)
 
 
@@ -47,12 +45,9 @@ class PointWalk:
         self._matrices = _in_voxels(places.matrices, sizes)
         self._scales = sizes.numpy()[:, None] / 2
         channels, (i, j, k) = image.shape[1], self._image.shape[2:]
-        # Many points repay the copy that brings a voxel's channels together, or voxels that are steps apart.
+        # Many points repay the copy that brings a voxel's channels together.
         many = self._offsets.shape[1] * points.shape[1] > i * j * k
-        self._step = 0 if self._matrices is not None else find_step(self._places[0, :_PROBED], np.array((i, j, k)))
-        if self._step > 1 and not many:
-            self._step = 0
-        self._inner = channels > 1 and self._step == 0 and many
+        self._inner = channels > 1 and many
         steps = (1, j * k * channels, k * channels, channels) if self._inner else (i * j * k, j * k, k, 1)
         self._sizes, self._steps = np.array((i, j, k)), np.array(steps)
         self._tile = max(16, min(256, _TILE_VALUES // (channels * self._count)))
@@ -110,11 +105,7 @@ class PointWalk:
     def _features(self, flat: Array, member: int, span: slice) -> torch.Tensor:
         """(C·K, T) features."""
         count, channels = span.stop - span.start, self._image.shape[1]
-        runs = find_runs(self._places[member, span], self._sizes, self._step) if self._step else None
-        if runs is not None:
-            rows = np.empty((channels, self._count, count), np.float32)
-            where = self._sizes, self._step, self._places[member, span.start]
-            sample_runs(self._phases, *where, runs, self._offsets, self._reads, rows)
+        if self._lattice is not None and (rows := self._lattice.sample(span)) is not None:
             return torch.from_numpy(rows).flatten(0, 1)
         found = np.empty((count, channels, self._count), np.float32)
         kernels.sample_points(flat, *self._where(member, span), found)
@@ -128,7 +119,9 @@ class PointWalk:
     def _flat(self, member: int) -> Array:
         image = self._image[member]
         flat: Array = (image.movedim(0, -1) if self._inner else image).contiguous().view(-1).numpy()
-        self._phases = in_phases(image, self._step) if self._step > 1 else flat
+        self._lattice = None
+        if self._matrices is None:
+            self._lattice = find_lattice(image, self._places[member], self._offsets, self._reads)
         return flat
 
     def _unflat(self, flat: Array) -> torch.Tensor:
