@@ -88,7 +88,8 @@ def _measure(
         "seconds_per_voxel": speed.seconds / voxels,
         "seconds": speed.seconds,
         # What is not seen is not known to be nothing.
-        "peak_memory_mb": round(speed.peak_bytes / 2**20, 1) or None,
+        # Below a MiB it is the process's own stirring.
+        "peak_memory_mb": round(speed.peak_bytes / 2**20, 1) if speed.peak_bytes >= 2**20 else None,
         "receptive_field": reach and reach.voxels,
         "receptive_field_cut_by_size": reach and reach.cut,
         "farthest_offset": reach and reach.offsets,
