@@ -141,7 +141,6 @@ def _choose(backend: str, image: torch.Tensor, places: Places) -> str:
     return "reference"
 
 
-@torch.compiler.assume_constant_result
 @cache
 def _why_not(backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why a backend cannot take images of this kind; said in the log when it is first found out."""
