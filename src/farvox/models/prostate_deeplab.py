@@ -28,6 +28,7 @@ from torch import nn
 
 from farvox.blocks import SeparableConv2d, XceptionUnit, crop_to
 from farvox.errors import ModelError
+from farvox.models.options import checked_dropout
 
 _STRIDE = 8
 _PYRAMID_RATES = (12, 24, 36)
@@ -171,9 +172,8 @@ def build(
         raise ModelError(f"middle_units={middle_units!r} for 'prostate-deeplab'", allowed="a whole number, 0 or more")
     if type(width) not in (int, float) or not 0 < width <= 4:
         raise ModelError(f"width={width!r} for 'prostate-deeplab'", allowed="above 0, at most 4")
-    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        raise ModelError(f"dropout={dropout!r} for 'prostate-deeplab'", allowed="0 to below 1")
-    return DeepLab(DeepLabConfig(in_channels, classes, slices, middle_units, float(width), float(dropout)))
+    share = checked_dropout(dropout, "prostate-deeplab")
+    return DeepLab(DeepLabConfig(in_channels, classes, slices, middle_units, float(width), share))
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:

@@ -21,6 +21,7 @@ from torch import nn
 
 from farvox.blocks import crop_to, pad_to_multiple
 from farvox.errors import ModelError
+from farvox.models.options import checked_dropout
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,8 @@ def build(
     """
     if not isinstance(widths, (list, tuple)) or not widths or not all(type(w) is int and w >= 1 for w in widths):
         raise ModelError(f"widths={widths!r} for 'prostate-unet3d'", allowed="one positive whole number a level")
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        raise ModelError(f"dropout={dropout!r} for 'prostate-unet3d'", allowed="0 to below 1")
-    return ProstateUNet3d(ProstateUNet3dConfig(in_channels, classes, tuple(widths), dropout))
+    share = checked_dropout(dropout, "prostate-unet3d")
+    return ProstateUNet3d(ProstateUNet3dConfig(in_channels, classes, tuple(widths), share))
 
 
 def _block(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:

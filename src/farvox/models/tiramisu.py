@@ -23,6 +23,7 @@ from torch import nn
 
 from farvox.blocks import DenseBlock, PreActivationConv, crop_to, pad_to_multiple
 from farvox.errors import ModelError
+from farvox.models.options import checked_dropout
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,10 @@ def build_p3a(
     for name, value in (("growth", growth), ("first", first)):
         if type(value) is not int or value < 1:
             raise ModelError(f"{name}={value!r} for a Tiramisu", allowed="a positive whole number")
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        raise ModelError(f"dropout={dropout!r} for a Tiramisu", allowed="0 to below 1")
+    share = checked_dropout(dropout, "tiramisu")
     if not isinstance(recompute, bool):
         raise ModelError(f"recompute={recompute!r} for a Tiramisu", allowed="true or false")
-    return Tiramisu(TiramisuConfig(in_channels, classes, tuple(layers), growth, first, dropout, recompute))
+    return Tiramisu(TiramisuConfig(in_channels, classes, tuple(layers), growth, first, share, recompute))
 
 
 def build_p3b(

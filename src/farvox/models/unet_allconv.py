@@ -24,6 +24,7 @@ from torch import nn
 
 from farvox.blocks import conv_batch_norm, crop_to, pad_beyond
 from farvox.errors import ModelError, nearest
+from farvox.models.options import checked_dropout
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,8 @@ def build_lean(in_channels: int, classes: int, dropout: float | None = None) -> 
 
 
 def _build(name: str, in_channels: int, classes: int, layout: AllConvLayout, dropout: float | None) -> UNetAllConv:
-    share = layout.dropout if dropout is None else dropout
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
-        raise ModelError(f"dropout={dropout!r} for '{name}'", allowed="0 or more, below 1")
-    return UNetAllConv(AllConvConfig(in_channels, classes, layout, float(share)))
+    share = checked_dropout(layout.dropout if dropout is None else dropout, name)
+    return UNetAllConv(AllConvConfig(in_channels, classes, layout, share))
 
 
 def _unit(in_channels: int, out_channels: int, dropout: float, groups: int = 1, stride: int = 1) -> nn.Sequential:

@@ -24,6 +24,7 @@ from torch import nn
 
 from farvox.blocks import Triple, conv_batch_norm, crop_to, pad_beyond
 from farvox.errors import ModelError, nearest
+from farvox.models.options import checked_dropout
 
 COARSEST: dict[str, Triple] = {"tcia": (10, 10, 10), "visceral": (10, 8, 10)}
 """Size of the map that the dense layers take, for each set of scans of the paper."""
@@ -120,10 +121,8 @@ def build(
         raise ModelError(f"coarsest={coarsest!r} for 'unet-global'", allowed="three positive whole numbers")
     if type(hidden) is not int or hidden < 1:
         raise ModelError(f"hidden={hidden!r} for 'unet-global'", allowed="a positive whole number")
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        raise ModelError(f"dropout={dropout!r} for 'unet-global'", allowed="0 or more, below 1")
     i, j, k = size
-    return UNetGlobal(GlobalConfig(in_channels, classes, (i, j, k), hidden, float(dropout)))
+    return UNetGlobal(GlobalConfig(in_channels, classes, (i, j, k), hidden, checked_dropout(dropout, "unet-global")))
 
 
 def _resize(x: torch.Tensor, size: Triple) -> torch.Tensor:

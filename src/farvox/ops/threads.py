@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -39,6 +40,12 @@ def share_out(work: Callable[[T], None], items: Iterable[T]) -> None:
     wait(futures)
     for future in futures:
         future.result()
+
+
+def even_parts(count: int, parts: int) -> list[range]:
+    """The numbers below `count` in runs whose lengths differ by one at most; as many as are not empty."""
+    cuts = [count * part // parts for part in range(parts + 1)]
+    return [range(a, b) for a, b in pairwise(cuts) if a < b]
 
 
 def _threads(count: int) -> ThreadPoolExecutor:

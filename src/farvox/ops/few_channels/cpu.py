@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from farvox.ops.few_channels import _cpu_kernels as kernels
-from farvox.ops.threads import share_out
+from farvox.ops.threads import even_parts, share_out
 from farvox.types import Array
 
 _CACHE_VALUES = 1 << 17
@@ -51,8 +51,7 @@ def conv(
         )
 
     parts = 1 if batch % torch.get_num_threads() == 0 else torch.get_num_threads()
-    cuts = np.linspace(0, size_i, parts + 1).astype(int).tolist()
-    share_out(work, [(b, cuts[n], cuts[n + 1]) for b in range(batch) for n in range(parts) if cuts[n] < cuts[n + 1]])
+    share_out(work, [(b, planes.start, planes.stop) for b in range(batch) for planes in even_parts(size_i, parts)])
     return torch.from_numpy(out)
 
 

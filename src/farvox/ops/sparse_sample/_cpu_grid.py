@@ -14,7 +14,7 @@ from farvox.ops.sparse_sample import _cpu_grid_kernels as kernels
 from farvox.ops.sparse_sample._cpu_plan import Block, Chunk, Slab, blocks, plan_grid, reach, tiles, voxels_per_unit
 from farvox.ops.sparse_sample._cpu_product import Product, borrow, give_back, volumes
 from farvox.ops.sparse_sample.places import SampleGrid
-from farvox.ops.threads import share_out
+from farvox.ops.threads import even_parts, share_out
 from farvox.types import Array
 
 _TILE_VALUES = 1 << 18
@@ -102,16 +102,14 @@ class GridWalk:
 
     def _gather(self, shares: list[_Share], first: int, grad_image: torch.Tensor) -> None:
         """Add the shares' slabs to the image's gradient, to each plane in the same order."""
-        parts = torch.get_num_threads()
-        cuts = np.linspace(0, grad_image.shape[2], parts + 1).astype(int).tolist()
 
-        def add(part: int) -> None:
+        def add(planes: range) -> None:
             for share in shares:
                 for n in range(share.taken):
                     target = grad_image[share.block.member, first + n].numpy()
-                    kernels.unsplit_add(share.grad_voxels[n], *share.slab.low, target, *cuts[part : part + 2])
+                    kernels.unsplit_add(share.grad_voxels[n], *share.slab.low, target, planes.start, planes.stop)
 
-        share_out(add, range(parts))
+        share_out(add, even_parts(grad_image.shape[2], torch.get_num_threads()))
 
 
 class _Share:

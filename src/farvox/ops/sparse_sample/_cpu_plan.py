@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from farvox.ops.sparse_sample.places import SampleGrid
+from farvox.ops.threads import even_parts
 from farvox.types import Array, FloatArray, IntArray
 
 _CHUNK = 256
@@ -157,13 +157,11 @@ def blocks(batch: int, plan: GridPlan, threads: int) -> list[Block]:
         return []
     parts = 1 if batch % threads == 0 else threads
     along_i = size_i >= min(size_j, 4 * parts)
-    cuts = np.linspace(0, size_i if along_i else size_j, parts + 1).astype(int).tolist()
-    shares = []
-    for member in range(batch):
-        for a, b in pairwise(cuts):
-            if a < b:
-                shares.append(Block(member, a, b, 0, size_j) if along_i else Block(member, 0, size_i, a, b))
-    return shares
+    return [
+        Block(member, part.start, part.stop, 0, size_j) if along_i else Block(member, 0, size_i, part.start, part.stop)
+        for member in range(batch)
+        for part in even_parts(size_i if along_i else size_j, parts)
+    ]
 
 
 def tiles(block: Block, pitch: int, positions: int) -> Iterator[Block]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from farvox.ops.sparse_sample import _cpu_point_kernels as kernels
 from farvox.ops.sparse_sample._cpu_lattice import find_lattice
 from farvox.ops.sparse_sample._cpu_product import Product, volumes
 from farvox.ops.sparse_sample.places import FreePoints
-from farvox.ops.threads import share_out
+from farvox.ops.threads import even_parts, share_out
 from farvox.types import Array
 
 _TILE_VALUES = 1 << 18
@@ -56,7 +55,7 @@ class PointWalk:
         """Fill out (B, O, S), or (B, C·K, S) without a product."""
         for member in range(len(self._image)):
             work = partial(self._answer, member, self._flat(member), product, out[member])
-            share_out(work, self._runs(out.shape[2]))
+            share_out(work, even_parts(out.shape[2], torch.get_num_threads()))
 
     def backward(
         self,
@@ -70,7 +69,7 @@ class PointWalk:
         for member in range(len(self._image)):
             flat = self._flat(member)
             wanted = grad_image is not None, grad_offsets is not None, grad_weight
-            sums = [_Sums(run, self, *wanted) for run in self._runs(grad.shape[2])]
+            sums = [_Sums(run, self, *wanted) for run in even_parts(grad.shape[2], torch.get_num_threads())]
             share_out(partial(self._differentiate, member, flat, product, grad[member]), sums)
             for part in sums:
                 if grad_image is not None:
@@ -128,11 +127,6 @@ class PointWalk:
         channels, *sizes = self._image.shape[1:]
         values = torch.from_numpy(flat)
         return values.view(*sizes, channels).movedim(-1, 0) if self._inner else values.view(channels, *sizes)
-
-    def _runs(self, count: int) -> list[range]:
-        """Equal runs of points for the threads."""
-        cuts = np.linspace(0, count, torch.get_num_threads() + 1).astype(int).tolist()
-        return [range(a, b) for a, b in pairwise(cuts) if a < b]
 
     def _tiles(self, run: range) -> Iterator[slice]:
         for first in range(run.start, run.stop, self._tile):
