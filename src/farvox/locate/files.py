@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from farvox.data import CaseFiles, Dataset
+from farvox.data import CaseFiles
 from farvox.data.landmarks import LandmarkRow, Point
-from farvox.data.load import load_image, require_intensities
 from farvox.errors import FarvoxError
 from farvox.locate.api import Location, Settings, locate
 from farvox.locate.reference import References, distance, reference_points
 from farvox.predict import Predictor
+from farvox.predict.files import read_for
 
 
 @dataclass(frozen=True)
@@ -88,13 +87,10 @@ def locate_scans(
         references: As from `open_references`, to tell errors.
         progress: Told (case, finished share).
     """
-    cases = tuple(scans)
-    described = Dataset("scans", Path(), cases, predictor.channels, predictor.labels, unlabelled=cases)
-    for case in cases:
+    for case in scans:
         started = time.monotonic()
         try:
-            scan = load_image(described, case)
-            require_intensities(described, case, scan.image)
+            scan = read_for(predictor, case)
             told = (lambda share, id=case.id: progress(id, share)) if progress else None
             found = locate(predictor, scan, settings, progress=told)
             seconds = time.monotonic() - started

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farvox.data import CaseFiles, Dataset, is_scan, mask_name, scan_stem, write_mask
+from farvox.data.case import Scan
 from farvox.data.io import count_channels
 from farvox.data.load import load_image, require_intensities
 from farvox.errors import DataError, FarvoxError
@@ -70,13 +71,10 @@ def predict_scans(
         max_memory: Bytes for the whole process, or None.
         progress: Told (case, finished share).
     """
-    cases = tuple(scans)
-    described = Dataset("scans", Path(), cases, predictor.channels, predictor.labels, unlabelled=cases)
-    for case in cases:
+    for case in scans:
         started = time.monotonic()
         try:
-            scan = load_image(described, case)
-            require_intensities(described, case, scan.image)
+            scan = read_for(predictor, case)
             name = _mask_file(case)
             if (out / name).resolve() == case.images[0].resolve():
                 raise DataError(
@@ -94,6 +92,18 @@ def predict_scans(
         except FarvoxError as error:
             error.case = error.case or case.id
             yield Prediction(case.id, None, str(error), time.monotonic() - started, {})
+
+
+def read_for(predictor: Predictor, case: CaseFiles) -> Scan:
+    """A scan with the channels the networks want and intensities they can take.
+
+    Raises:
+        DataError: It cannot be read, or is not such a scan.
+    """
+    described = Dataset("scans", Path(), (case,), predictor.channels, predictor.labels, unlabelled=(case,))
+    scan = load_image(described, case)
+    require_intensities(described, case, scan.image)
+    return scan
 
 
 def _expand(path: Path) -> list[Path]:
