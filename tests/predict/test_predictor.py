@@ -214,16 +214,27 @@ def test_grid_of_a_bare_array_is_the_networks() -> None:
 def test_a_network_of_whole_scans_is_not_cut(tmp_path: Path) -> None:
     scan = (256, 256, 256)
     with pytest.raises(ResourceError, match="as a whole, as this network must"):
-        plan_memory(resident_bytes() + 500 * 2**20, Steps(9), 1, 9, 1, scan, scan, scan, whole=True)
+        plan_memory(resident_bytes() + 500 * 2**20, Steps(9), 1, 9, 1, scan, scan, scan, fixed=True)
+
+
+def test_windows_that_a_network_reaches_relative_to_stay_as_in_training() -> None:
+    bundle = identity_bundle(VALUES, (1, 1, 1), window=(96, 96, 96))
+    model = bundle.manifest.model.model_copy(update={"name": "obelisk-hybrid"})
+    relative = replace(bundle, manifest=bundle.manifest.model_copy(update={"model": model}))
+    scan = np.zeros((96, 96, 128), np.float32)
+    spare = 175 * 2**20
+    assert not Predictor([bundle], "cpu").segment(scan, max_memory=resident_bytes() + spare).any()
+    with pytest.raises(ResourceError, match="in windows of 96×96×96, as this network must, does not fit"):
+        Predictor([relative], "cpu").segment(scan, max_memory=resident_bytes() + spare)
 
 
 def test_a_point_network_needs_no_room_for_the_features_of_a_whole_scan() -> None:
     space = (200, 170, 140)
     network = point_network(8, stride=1, offsets=64)
     limit = resident_bytes() + 1600 * 2**20
-    assert plan_memory(limit, network, 1, 8, 1, space, space, space, whole=True, piecewise=True).window == space
+    assert plan_memory(limit, network, 1, 8, 1, space, space, space, fixed=True, piecewise=True).window == space
     with pytest.raises(ResourceError, match="as a whole"):
-        plan_memory(limit, network, 1, 8, 1, space, space, space, whole=True)
+        plan_memory(limit, network, 1, 8, 1, space, space, space, fixed=True)
 
 
 def test_scans_with_nan_are_refused_however_they_come(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ class ModelFacts:
         staged: Whether its training has stages, in each of which some weights rest: it then has a method
             `at_progress(done)` that training calls before every step with the share that is over, 0 to 1.
         points: Whether it answers each point on its own, as a `farvox.models.PointNetwork`.
+        relative: Whether it reaches relative to the image it is given: prediction then gives it windows as large as in
+            training, whatever memory there is.
     """
 
     builder: str
@@ -48,6 +50,7 @@ class ModelFacts:
     note: str = ""
     staged: bool = False
     points: bool = False
+    relative: bool = False
 
 
 _TABLE: dict[str, ModelFacts] = {
@@ -77,10 +80,11 @@ _TABLE: dict[str, ModelFacts] = {
         parameters=131_464,
         counted_with={"in_channels": 1, "classes": 8},
         dims=3,
-        input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        input_rule="any size, any channels; it reaches relative to the image: whole scans, or patches of one size",
         multiply_adds=17_408,
         note="129,536 by the paper's count, without batch norm's scale and shift and the last bias",
         points=True,
+        relative=True,
     ),
     "obelisk-hybrid": ModelFacts(
         builder="farvox.models.obelisk_hybrid:build",
@@ -88,9 +92,10 @@ _TABLE: dict[str, ModelFacts] = {
         parameters=229_217,
         counted_with={"in_channels": 1, "classes": 9},
         dims=3,
-        input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        input_rule="any size, any channels; it reaches relative to the image: whole scans, or patches of one size",
         multiply_adds=10_217,
         note="variant='visceral': 230,208 with 8 classes; compat='published' runs weights trained by the authors",
+        relative=True,
     ),
     "obelisk-mlp": ModelFacts(
         builder="farvox.models.obelisk_dense:build_mlp",
@@ -98,10 +103,11 @@ _TABLE: dict[str, ModelFacts] = {
         parameters=122_888,
         counted_with={"in_channels": 1, "classes": 8},
         dims=3,
-        input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        input_rule="any size, any channels; it reaches relative to the image: whole scans, or patches of one size",
         multiply_adds=16_512,
         note="122,368 by the paper's count; three 1×1 layers take the place of the dense ones",
         points=True,
+        relative=True,
     ),
     "obelisk-random": ModelFacts(
         builder="farvox.models.obelisk_dense:build_random",
@@ -109,10 +115,11 @@ _TABLE: dict[str, ModelFacts] = {
         parameters=125_320,
         counted_with={"in_channels": 1, "classes": 8},
         dims=3,
-        input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        input_rule="any size, any channels; it reaches relative to the image: whole scans, or patches of one size",
         multiply_adds=17_408,
         note="123,392 by the paper's count; offsets stay as drawn: what learning them is worth",
         points=True,
+        relative=True,
     ),
     "obelisk-unary": ModelFacts(
         builder="farvox.models.obelisk_dense:build_unary",
@@ -120,10 +127,11 @@ _TABLE: dict[str, ModelFacts] = {
         parameters=128_392,
         counted_with={"in_channels": 1, "classes": 8},
         dims=3,
-        input_rule="any size, any channels; it reaches relative to the field of view: whole scans, not patches",
+        input_rule="any size, any channels; it reaches relative to the image: whole scans, or patches of one size",
         multiply_adds=16_384,
         note="126,464 by the paper's count; single offsets: what pairs are worth",
         points=True,
+        relative=True,
     ),
     "prostate-deeplab": ModelFacts(
         builder="farvox.models.prostate_deeplab:build",

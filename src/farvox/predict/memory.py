@@ -55,7 +55,7 @@ def plan_memory(
     window: Shape,
     space: Shape,
     scan: Shape,
-    whole: bool = False,
+    fixed: bool = False,
     piecewise: bool = False,
 ) -> MemoryPlan:
     """Largest window and slab that keep the process under `limit` bytes.
@@ -69,11 +69,11 @@ def plan_memory(
         window: Wanted window.
         space: Voxels of the scan in network space.
         scan: Voxels of the scan.
-        whole: The network knows whole scans only, because it reaches relative to the field of view: never cut.
+        fixed: The window is that of training, scan or patch, and never cut: the network reaches relative to it.
         piecewise: The network holds feature maps of a limited number of points at a time, as point networks do.
 
     Raises:
-        ResourceError: Even the smallest window, or the whole scan a network needs, does not fit.
+        ResourceError: Even the smallest window, or the one a network needs, does not fit.
     """
     budget = _budget(limit, scan)
     per_voxel = 0.0 if piecewise else feature_bytes_per_voxel(network, channels)
@@ -90,8 +90,9 @@ def plan_memory(
         if slab >= 1:
             return MemoryPlan(window, min(slab, 32, scan[2]))
         axis = 2 if window[2] > max(smallest[2], 32) else max(range(3), key=lambda a: window[a] / smallest[a])
-        if whole or window[axis] <= smallest[axis]:
-            how = " as a whole, as this network must," if whole else ""
+        if fixed or window[axis] <= smallest[axis]:
+            size = "as a whole" if window == space else f"in windows of {'×'.join(map(str, window))}"
+            how = f" {size}, as this network must," if fixed else ""
             raise _too_large(scan, classes, how, need + slice_bytes - budget + (limit or 0))
         shrunk = list(window)
         shrunk[axis] = max(smallest[axis], window[axis] // 2)

@@ -19,6 +19,7 @@ from farvox.devices import Precision, arithmetic, pick_device, pick_precision
 from farvox.errors import BundleError, DataError, UsageError
 from farvox.geometry import Grid, Shape
 from farvox.labels import LabelTable
+from farvox.models import model_facts
 from farvox.predict.memory import plan_memory, plan_refinement
 from farvox.predict.points import (
     OpenScan,
@@ -241,7 +242,7 @@ class Predictor:
             bundle.manifest.window or space.grid.shape,
             space.grid.shape,
             space.orient.target.shape,
-            whole=bundle.manifest.window is None,
+            fixed=bundle.manifest.window is None or model_facts(bundle.manifest.model.name).relative,
             piecewise=answers_points(bundle),
         )
         precision = pick_precision(bundle.recipe.train.precision, self.device)
