@@ -24,7 +24,6 @@ import torch
 
 from farvox.bundle import load_bundle
 from farvox.data import read_dataset, read_label, read_scan
-from farvox.geometry import Grid
 from farvox.metrics import Overlap
 from farvox.register import RegisterOptions, register
 from farvox.register.jacobian import determinants, folding
@@ -166,7 +165,7 @@ def measure(run: Callable[[Case, Case], tuple[Found, float]], pairs: list[tuple[
         wanted, grid = read_label(fixed[1])
         values = np.unique(wanted)[1:]
         dice = {int(value): Overlap.of(labels == value, wanted == value).dice for value in values}
-        rows.append({"dice": dice, "seconds": seconds, **folding(determinants(field, Grid(grid.shape, grid.affine)))})
+        rows.append({"dice": dice, "seconds": seconds, **folding(determinants(field, grid))})
     values = sorted({value for row in rows for value in row["dice"]})
     return {
         "dice": {

@@ -33,6 +33,11 @@ class Grid:
         return np.sqrt((self.affine[:3, :3] ** 2).sum(0))
 
     @property
+    def axes(self) -> FloatArray:
+        """(3, 3) unit vectors along the voxel axes as columns, RAS+."""
+        return self.affine[:3, :3] / self.spacing
+
+    @property
     def axcodes(self) -> str:
         """Patient direction each voxel axis points to, nearest letters, e.g. 'RAS'."""
         order, flips = self.nearest_axes
@@ -45,7 +50,7 @@ class Grid:
 
         The assignment with the largest summed alignment, so that oblique scans get each axis once.
         """
-        u, _, vt = np.linalg.svd(self.affine[:3, :3] / self.spacing)
+        u, _, vt = np.linalg.svd(self.axes)
         aligned = u @ vt
         i, j, k = max(permutations(range(3)), key=lambda o: sum(abs(aligned[d, o[d]]) for d in range(3)))
         order = (i, j, k)
@@ -77,6 +82,10 @@ class Grid:
         if not np.isfinite(worst) or worst > 0.05 * float(self.spacing.min()):
             return f"affine differs by up to {worst:.3g} mm"
         return None
+
+    def centres(self) -> FloatArray:
+        """(N, 3) mm of all voxel centres, K fastest."""
+        return self.world(np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij"), -1).reshape(-1, 3))
 
     def world(self, voxels: Array) -> FloatArray:
         """(N, 3) voxel indices → (N, 3) mm."""

@@ -15,6 +15,7 @@ from torch import nn
 from farvox.blocks import crop_to
 from farvox.errors import ModelError
 from farvox.models.points import PointNetwork
+from farvox.ops import SampleGrid
 
 _SLAB_POINTS = 1 << 15
 """Points asked of a network at a time: 32 MB for 256 features of each."""
@@ -98,11 +99,10 @@ def _at_points(network: PointNetwork, image: torch.Tensor, stride: int) -> torch
     """(B, features, ⌈I / stride⌉, …), slab by slab along I."""
     prepared = network.prepare(image)
     i, j, k = (-(-size // stride) for size in image.shape[2:])
-    lines = [(2 * torch.arange(n, dtype=torch.float32, device=image.device) + 1) / n - 1 for n in (i, j, k)]
     thick = max(1, _SLAB_POINTS // (j * k))
     slabs = []
     for start in range(0, i, thick):
-        places = torch.stack(torch.meshgrid(lines[0][start : start + thick], *lines[1:], indexing="ij"), -1)
-        points = places.reshape(1, -1, 3).expand(len(image), -1, -1)
-        slabs.append(network.features_at(prepared, points).unflatten(2, places.shape[:3]))
+        slab = SampleGrid((i, j, k), start=start, stop=min(start + thick, i))
+        points = slab.positions(image).expand(len(image), -1, -1)
+        slabs.append(network.features_at(prepared, points).unflatten(2, slab.wanted))
     return torch.cat(slabs, 2)

@@ -100,11 +100,6 @@ class Displacement:
     start: FloatArray
     splines: list[Spline] = field(default_factory=list)
 
-    @property
-    def axes(self) -> FloatArray:
-        """(3, 3) unit vectors of the grid's axes as columns, RAS+."""
-        return self.grid.affine[:3, :3] / self.grid.spacing
-
     def along_axes(self, lines: Lines) -> torch.Tensor:
         """(3, i, j, k) of the splines alone, mm along the grid's axes."""
         shape = [len(line) for line in lines]
@@ -112,7 +107,7 @@ class Displacement:
 
     def on(self, grid: Grid) -> FloatArray:
         """(3, I, J, K) mm, RAS+, float32, at the voxels of a grid with these axes and this field of view."""
-        turned = torch.tensordot(torch.from_numpy(self.axes).float(), self.along_axes(lines_of(grid)), 1)
+        turned = torch.tensordot(torch.from_numpy(self.grid.axes).float(), self.along_axes(lines_of(grid)), 1)
         moved = turned + torch.from_numpy(self.start).float()[:, None, None, None]
         out: FloatArray = moved.numpy()
         return out

@@ -60,8 +60,9 @@ def registration_figure(
     orient = Orient.to_canonical(grid)
     spacing = orient.target.spacing
     scans = [_unit(np.asarray(orient.apply(scan), dtype=np.float32)) for scan in (fixed, start, moved)]
-    axes_of_grid = orient.target.affine[:3, :3] / spacing
-    along = np.tensordot(np.linalg.inv(axes_of_grid), orient.apply(deformation), 1)  # (3, I, J, K), mm along the axes
+    along = np.tensordot(
+        np.linalg.inv(orient.target.axes), orient.apply(deformation), 1
+    )  # (3, I, J, K), mm along the axes
     own = None if fixed_labels is None else orient.apply(fixed_labels)
     carried = None if labels is None else [orient.apply(values) for values in labels]
     nothing = np.zeros(scans[0].shape, np.uint8)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from farvox.bundle import Bundle
 from farvox.data import Dataset, Scan, scan_stem
 from farvox.data.io.failures import writing
 from farvox.data.io.itk import LPS_TO_RAS, Placement
+from farvox.data.io.mask import whole_files
 from farvox.data.load import load_image
 from farvox.errors import DataError, UsageError
 from farvox.files import write_json
@@ -96,28 +95,25 @@ def register_to_folder(
     _require_room(out, names.values(), pair)
     found = register(pair.fixed, pair.moving, bundle, options, device=device, told=told)
     moved = found.warp(pair.moving.image, pair.moving.grid)
-    labels = None if pair.moving_labels is None else found.warp_labels(pair.moving_labels, pair.moving.grid)
+    labels = None
+    if pair.moving_labels is not None:
+        before, after = (r.warp_labels(pair.moving_labels, pair.moving.grid) for r in (found.undeformed, found))
+        labels = before, after
     document = _document(pair, bundle, options, found, labels)
     notes = _doubts(document)
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-            place = {what: Path(scratch) / name for what, name in names.items()}
-            write_any(place["moved"], _as_stored(moved, pair.moving.image.dtype), pair.fixed)
-            write_field(place["field"], found.field, found.grid, pair.fixed)
-            if labels is not None:
-                write_any(place["labels"], labels[None], pair.fixed, labels=True)
-            write_json(place["metrics"], document)
-            try:
-                optional("matplotlib", "train")
-                _draw(place["figure"], pair, found, moved, labels)
-            except MissingLibrary as error:
-                names.pop("figure")
-                notes.append(f"no picture: {error}")
-            out.mkdir(exist_ok=True)
-            # An .mhd header comes last, since it names the file with its voxels.
-            for part in sorted(Path(scratch).iterdir(), key=lambda part: part.suffix == ".mhd"):
-                os.replace(part, out / part.name)
+    with writing(out), whole_files(out) as scratch:
+        place = {what: scratch / name for what, name in names.items()}
+        write_any(place["moved"], _as_stored(moved, pair.moving.image.dtype), pair.fixed)
+        write_field(place["field"], found.field, found.grid, pair.fixed)
+        if labels is not None:
+            write_any(place["labels"], labels[1][None], pair.fixed, labels=True)
+        write_json(place["metrics"], document)
+        try:
+            optional("matplotlib", "train")
+            _draw(place["figure"], pair, found, moved, labels)
+        except MissingLibrary as error:
+            names.pop("figure")
+            notes.append(f"no picture: {error}")
     return Outcome(document, {what: out / name for what, name in names.items()}, notes)
 
 
@@ -200,9 +196,9 @@ def _doubts(document: dict[str, Any]) -> list[str]:
 
 
 def _document(
-    pair: Pair, bundle: Bundle, options: RegisterOptions, found: Registration, labels: Array | None
+    pair: Pair, bundle: Bundle, options: RegisterOptions, found: Registration, labels: tuple[Array, Array] | None
 ) -> dict[str, Any]:
-    length = np.sqrt(((found.field - found.start.astype(np.float32)[:, None, None, None]) ** 2).sum(0))
+    length = np.sqrt((found.deformation**2).sum(0))
     document: dict[str, Any] = {
         "fixed": str(pair.fixed.path.resolve()),
         "moving": str(pair.moving.path.resolve()),
@@ -217,7 +213,7 @@ def _document(
         "seconds": {part: round(seconds, 3) for part, seconds in found.seconds.items()},
     }
     if labels is not None and pair.fixed_labels is not None and pair.moving_labels is not None:
-        before = found.undeformed.warp_labels(pair.moving_labels, pair.moving.grid)
+        before, after = labels
         table = bundle.manifest.label_table
         known = dict(zip(table.values, table.names, strict=True))
         values = sorted({*np.unique(pair.fixed_labels).tolist(), *np.unique(pair.moving_labels).tolist()} - {0})
@@ -226,28 +222,25 @@ def _document(
                 "value": value,
                 "name": known.get(value, str(value)),
                 "before": Overlap.of(before == value, pair.fixed_labels == value).dice,
-                "after": Overlap.of(labels == value, pair.fixed_labels == value).dice,
+                "after": Overlap.of(after == value, pair.fixed_labels == value).dice,
             }
             for value in values
         ]
     return document
 
 
-def _draw(path: Path, pair: Pair, found: Registration, moved: FloatArray, labels: Array | None) -> None:
+def _draw(path: Path, pair: Pair, found: Registration, moved: FloatArray, labels: tuple[Array, Array] | None) -> None:
     from farvox.register.figure import registration_figure
 
-    start = found.undeformed
     covered = np.ones(pair.moving.grid.shape, np.uint8)
     figure = registration_figure(
         pair.fixed.image[0],
-        start.warp(pair.moving.image[:1], pair.moving.grid)[0],
+        found.undeformed.warp(pair.moving.image[:1], pair.moving.grid)[0],
         moved[0],
-        found.field - found.start.astype(np.float32)[:, None, None, None],
+        found.deformation,
         pair.fixed.grid,
         inside=found.warp_labels(covered, pair.moving.grid).astype(bool),
         fixed_labels=pair.fixed_labels,
-        labels=None
-        if labels is None or pair.moving_labels is None
-        else (start.warp_labels(pair.moving_labels, pair.moving.grid), labels),
+        labels=labels,
     )
     figure.savefig(path, dpi=110, facecolor=figure.get_facecolor(), metadata={"Software": None})

@@ -71,15 +71,14 @@ def refine(
     # Where the moving scan does not reach nothing is compared; the spline carries on from where it does. Which points
     # these are stays as it was at the level's start, or leaving the scan would pay.
     inside = torch.nonzero((start.abs() <= 1).all(1))[:, 0]
-    start = start[inside]
-    distance = FeatureDistance(wanted.maps.flatten(1)[:, inside], read.maps)
-
     if not len(inside):
         raise DataError(
             "no voxel of the fixed scan lies inside the moving one",
             allowed="scans that overlap by more than their rims",
             remedy="--start centres, or --start search",
         )
+    start = start[inside]
+    distance = FeatureDistance(wanted.maps.flatten(1)[:, inside], read.maps)
     spline = Spline.zeros(displacement.grid, level.control_mm)
     matrices = spline.matrices(lines)
     free = torch.full((3, 1, 1, 1), level.features_mm)
@@ -111,12 +110,11 @@ def refine(
 def start_points(displacement: Displacement, fixed: Grid, moving: Grid) -> FloatArray:
     """(S, 3) float32: where the voxels of `fixed` are found in `moving` so far, normalised."""
     moved = displacement.on(fixed).reshape(3, -1).T
-    voxels = np.stack(np.meshgrid(*map(np.arange, fixed.shape), indexing="ij"), -1).reshape(-1, 3)
-    points: FloatArray = moving.normalised(fixed.world(voxels) + moved).astype(np.float32)
+    points: FloatArray = moving.normalised(fixed.centres() + moved).astype(np.float32)
     return points
 
 
 def normalised_per_mm(displacement: Displacement, moving: Grid) -> FloatArray:
     """(3, 3): normalised coordinates of `moving` for a mm along each axis of the displacement."""
     per_voxel: FloatArray = 2 / np.array(moving.shape)[:, None]
-    return per_voxel * np.linalg.solve(moving.affine[:3, :3], displacement.axes)
+    return per_voxel * np.linalg.solve(moving.affine[:3, :3], displacement.grid.axes)

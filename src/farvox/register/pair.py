@@ -72,6 +72,11 @@ class Registration:
     seconds: dict[str, float]
 
     @property
+    def deformation(self) -> FloatArray:
+        """(3, I, J, K) mm, RAS+: the field without its start."""
+        return self.field - self.start.astype(np.float32)[:, None, None, None]
+
+    @property
     def undeformed(self) -> Registration:
         """The start alone."""
         still = np.broadcast_to(self.start.astype(np.float32)[:, None, None, None], self.field.shape)

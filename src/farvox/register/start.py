@@ -63,25 +63,26 @@ def searched_start(fixed: ScanFeatures, moving: ScanFeatures) -> FloatArray:
     Returns:
         (3,) mm, RAS+.
     """
-    axes = fixed.grid.affine[:3, :3] / fixed.grid.spacing
+    axes = fixed.grid.axes
     extent = np.where(np.array(fixed.grid.shape) > 1, np.array(fixed.grid.shape) * fixed.grid.spacing, 0)
     best, step = centres_start(fixed.grid, moving.grid), _REACH * extent / _STEPS
-    reach = _STEPS
+    reach, centres = _STEPS, fixed.grid.centres()
+    # Features side by side, as distances read them: laid out once and not for every shift.
+    wanted, read = (side.maps.movedim(0, -1).contiguous().movedim(-1, 0) for side in (fixed, moving))
     for _ in range(3):
         candidates = [best + axes @ (np.array(n) * step) for n in product(range(-reach, reach + 1), repeat=3)]
-        best = min(candidates, key=lambda shift: _difference(fixed, moving, shift))
+        best = min(candidates, key=lambda shift: _difference(wanted, read, moving.grid.normalised(centres + shift)))
         reach, step = 1, step / 2
     return best
 
 
-def _difference(fixed: ScanFeatures, moving: ScanFeatures, shift: FloatArray) -> float:
+def _difference(wanted: torch.Tensor, maps: torch.Tensor, points: FloatArray) -> float:
     """Mean feature distance of the fixed voxels that lie inside the moving scan; infinite where they are too few."""
-    points = moving.grid.normalised(_centres(fixed.grid) + shift)
     inside = (np.abs(points) <= 1).all(1)
     if inside.mean() < _LEAST_OVERLAP:
         return float("inf")
-    wanted = fixed.maps.flatten(1)[:, torch.from_numpy(inside)]
-    return float(FeatureDistance(wanted, moving.maps)(torch.from_numpy(points[inside]).float()))
+    compared = wanted.flatten(1)[:, torch.from_numpy(inside)]
+    return float(FeatureDistance(compared, maps)(torch.from_numpy(points[inside]).float()))
 
 
 def _inside(grid: Grid, other: Grid, shift: FloatArray) -> Array:
@@ -89,10 +90,6 @@ def _inside(grid: Grid, other: Grid, shift: FloatArray) -> Array:
     lines = [np.linspace(-1, 1, 9)] * 3
     points = grid.from_normalised(np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, 3))
     return np.asarray((np.abs(other.normalised(points + shift)) <= 1).all(1))
-
-
-def _centres(grid: Grid) -> FloatArray:
-    return grid.world(np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).reshape(-1, 3))
 
 
 def _middle(grid: Grid) -> FloatArray:

@@ -43,13 +43,22 @@ def write_mask(path: Path, values: Array, like: Scan) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to in the block; what stands there takes its place at `path` when the block has ended well."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder and not a file of another name: an .mhd header names the data file beside it.
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
-            yield Path(folder) / path.name
-            for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
-                os.replace(part, path.parent / part.name)
+    # A folder and not a file of another name: an .mhd header names the data file beside it.
+    with writing(path), whole_files(path.parent) as folder:
+        yield folder / path.name
+
+
+@contextmanager
+def whole_files(out: Path) -> Iterator[Path]:
+    """A folder to write to in the block; its files take their places in `out` when the block has ended well."""
+    beside = out if out.is_dir() else out.parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=beside) as folder:
+        yield Path(folder)
+        out.mkdir(exist_ok=True)
+        # An .mhd header comes last, since it names the file with its voxels.
+        for part in sorted(Path(folder).iterdir(), key=lambda part: part.suffix == ".mhd"):
+            os.replace(part, out / part.name)
 
 
 def _storable(values: Array) -> Array:
