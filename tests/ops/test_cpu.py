@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import subprocess
 import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,51 +14,16 @@ from hypothesis import strategies as st
 
 from farvox.errors import UsageError
 from farvox.ops import SampleGrid, sparse_conv, sparse_sample
-from farvox.ops.sparse_sample import _cpu_grid, _cpu_plan, _cpu_product
+from farvox.ops.sparse_sample import _cpu_grid, _cpu_plan
 from farvox.ops.sparse_sample.library import sparse_conv_op
-from farvox.ops.threads import share_out
+from tests.ops.sampling import Places, conv_case, random_tensor, run_conv
 
-Places = dict[str, Any]
-
-
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
-
-
-POINTS = _random(2, 20, 3)
-
-
-def _case(
-    shape: tuple[int, ...],
-    channels: int,
-    pairs: bool,
-    batch: int = 2,
-    count: int = 6,
-    outputs: int = 4,
-    groups: int = 2,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Image, offsets of which many leave the image and one misses it, weight."""
-    dims, count = len(shape), 6
-    offsets = 0.4 * (_random(count, 2, dims, seed=1) if pairs else _random(count, dims, seed=1))
-    offsets[-1] = 2.5
-    return _random(batch, channels, *shape), offsets, _random(outputs, channels * count // groups, seed=2)
-
-
-def _run(
-    backend: str, dtype: torch.dtype, tensors: tuple[torch.Tensor, ...], places: Places, groups: int
-) -> list[torch.Tensor]:
-    """Answer of `sparse_conv` and gradients of image, offsets and weight; in float64 for the reference."""
-    leaves = [tensor.detach().clone().to(dtype).requires_grad_() for tensor in tensors]
-    if "points" in places:
-        places = {name: value.to(dtype) for name, value in places.items()}
-    out = sparse_conv(*leaves, **places, groups=groups, backend=backend)
-    out.backward(_random(*out.shape, seed=3).to(dtype))
-    return [out.detach(), *(leaf.grad for leaf in leaves)]
+POINTS = random_tensor(2, 20, 3)
 
 
 def _compare(tensors: tuple[torch.Tensor, ...], places: Places, groups: int = 2) -> None:
-    expected = _run("reference", torch.float64, tensors, places, groups)
-    for found, wanted in zip(_run("cpu", torch.float32, tensors, places, groups), expected, strict=True):
+    expected = run_conv("reference", torch.float64, tensors, places, groups)
+    for found, wanted in zip(run_conv("cpu", torch.float32, tensors, places, groups), expected, strict=True):
         assert found.shape == wanted.shape
         torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5 * max(1.0, wanted.abs().max().item()))
 
@@ -86,14 +46,14 @@ GRIDS = [
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grid(shape: tuple[int, ...], grid: tuple[int, ...], corners: bool, pairs: bool, channels: int) -> None:
-    _compare(_case(shape, channels, pairs), {"grid": SampleGrid(grid, corners)})
+    _compare(conv_case(shape, channels, pairs), {"grid": SampleGrid(grid, corners)})
 
 
 @pytest.mark.parametrize("shape", [(7, 9, 5), (8, 11)])
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize(("channels", "count"), [(1, 23), (3, 23), (3, 150)])  # 150 points × 6: channels innermost
 def test_points(shape: tuple[int, ...], pairs: bool, channels: int, count: int) -> None:
-    _compare(_case(shape, channels, pairs), {"points": 0.7 * _random(2, count, len(shape), seed=4)})
+    _compare(conv_case(shape, channels, pairs), {"points": 0.7 * random_tensor(2, count, len(shape), seed=4)})
 
 
 @pytest.mark.parametrize("shape", [(7, 9, 5), (8, 11)])
@@ -101,14 +61,16 @@ def test_points(shape: tuple[int, ...], pairs: bool, channels: int, count: int) 
 @pytest.mark.parametrize(("channels", "count"), [(1, 23), (3, 150)])
 def test_points_whose_offsets_are_turned(shape: tuple[int, ...], pairs: bool, channels: int, count: int) -> None:
     dims = len(shape)
-    matrices = torch.eye(dims) + 0.5 * _random(2, count, dims, dims, seed=5)
-    _compare(_case(shape, channels, pairs), {"points": 0.8 * _random(2, count, dims, seed=4), "matrices": matrices})
+    matrices = torch.eye(dims) + 0.5 * random_tensor(2, count, dims, dims, seed=5)
+    _compare(
+        conv_case(shape, channels, pairs), {"points": 0.8 * random_tensor(2, count, dims, seed=4), "matrices": matrices}
+    )
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_one_matrix_for_all_points_is_another_kernel(backend: str) -> None:
-    image, offsets, weight = _case((7, 9, 5), 2, True)
-    matrix = torch.eye(3) + 0.3 * _random(3, 3, seed=6)
+    image, offsets, weight = conv_case((7, 9, 5), 2, True)
+    matrix = torch.eye(3) + 0.3 * random_tensor(3, 3, seed=6)
     found = sparse_conv(
         image, offsets, weight, points=POINTS, matrices=matrix.expand(2, 20, 3, 3), groups=2, backend=backend
     )
@@ -117,7 +79,7 @@ def test_one_matrix_for_all_points_is_another_kernel(backend: str) -> None:
 
 
 def test_gradients_of_matrices_come_from_the_reference() -> None:
-    image, offsets, weight = _case((7, 9, 5), 1, False)
+    image, offsets, weight = conv_case((7, 9, 5), 1, False)
     matrices = torch.eye(3).repeat(2, 20, 1, 1).requires_grad_()
     sparse_conv(image, offsets, weight, points=POINTS, matrices=matrices, groups=2).sum().backward()
     assert matrices.grad is not None
@@ -127,7 +89,7 @@ def test_gradients_of_matrices_come_from_the_reference() -> None:
 
 
 def test_matrices_that_do_not_fit() -> None:
-    image, offsets, weight = _case((7, 9, 5), 1, False)
+    image, offsets, weight = conv_case((7, 9, 5), 1, False)
     with pytest.raises(UsageError, match="matrices beside a grid"):
         sparse_sample(image, offsets, grid=(2, 2, 2), matrices=torch.eye(3).expand(2, 8, 3, 3))
     with pytest.raises(UsageError, match="one a point"):
@@ -135,10 +97,10 @@ def test_matrices_that_do_not_fit() -> None:
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
-@pytest.mark.parametrize("places", [{"grid": (3, 4, 4)}, {"points": _random(2, 40, 3)}], ids=["grid", "points"])
+@pytest.mark.parametrize("places", [{"grid": (3, 4, 4)}, {"points": random_tensor(2, 40, 3)}], ids=["grid", "points"])
 def test_groups_that_cut_through_channels(groups: int, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cpu_grid, "_LEAST_ROWS", 6)  # one channel at a time
-    _compare(_case((12, 8, 8), 3, False, outputs=6, groups=groups), places, groups)
+    _compare(conv_case((12, 8, 8), 3, False, outputs=6, groups=groups), places, groups)
 
 
 @pytest.mark.parametrize("grid", [(5, 6, 8), (4, 6, 7)], ids=["runs", "rows"])
@@ -152,57 +114,57 @@ def test_many_tiles_and_threads(grid: tuple[int, ...], batch: int, monkeypatch: 
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            _compare(_case((10, 12, 16), 2, True, batch), {"grid": grid})
+            _compare(conv_case((10, 12, 16), 2, True, batch), {"grid": grid})
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
 
 
 def test_slab_of_a_grid() -> None:
-    _compare(_case((10, 12, 8), 2, True), {"grid": SampleGrid((5, 6, 4), start=1, stop=4)})
-    _compare(_case((10, 12), 2, True), {"grid": SampleGrid((5, 5), start=2)})
+    _compare(conv_case((10, 12, 8), 2, True), {"grid": SampleGrid((5, 6, 4), start=1, stop=4)})
+    _compare(conv_case((10, 12), 2, True), {"grid": SampleGrid((5, 5), start=2)})
 
 
-@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": _random(2, 20, 3)}])
+@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": random_tensor(2, 20, 3)}])
 def test_only_the_wanted_gradients(places: Places) -> None:
-    tensors = _case((6, 8, 4), 2, False)
-    every = _run("cpu", torch.float32, tensors, places, 2)[1:]
+    tensors = conv_case((6, 8, 4), 2, False)
+    every = run_conv("cpu", torch.float32, tensors, places, 2)[1:]
     for wanted in range(3):
         leaves = [tensor.detach().clone().requires_grad_(n == wanted) for n, tensor in enumerate(tensors)]
         out = sparse_conv(*leaves, **places, groups=2, backend="cpu")
-        out.backward(_random(*out.shape, seed=3))
+        out.backward(random_tensor(*out.shape, seed=3))
         torch.testing.assert_close(leaves[wanted].grad, every[wanted])
         assert all(leaf.grad is None for n, leaf in enumerate(leaves) if n != wanted)
 
 
-@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": _random(2, 20, 3)}])
+@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": random_tensor(2, 20, 3)}])
 @pytest.mark.parametrize("pairs", [False, True])
 def test_samples_and_their_gradients(places: Places, pairs: bool) -> None:
     found = {}
     for backend in ("reference", "cpu"):
-        image, offsets, _ = (tensor.requires_grad_() for tensor in _case((6, 8, 4), 3, pairs))
+        image, offsets, _ = (tensor.requires_grad_() for tensor in conv_case((6, 8, 4), 3, pairs))
         out = sparse_sample(image, offsets, **places, backend=backend)
-        out.backward(_random(*out.shape, seed=3))
+        out.backward(random_tensor(*out.shape, seed=3))
         found[backend] = [out.detach(), image.grad, offsets.grad]
     torch.testing.assert_close(found["cpu"], found["reference"], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": _random(2, 20, 3)}])
+@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": random_tensor(2, 20, 3)}])
 def test_strides_do_not_matter(places: Places) -> None:
-    image, offsets, weight = _case((6, 8, 4), 3, True)
-    expected = _run("cpu", torch.float32, (image, offsets, weight), places, 2)
+    image, offsets, weight = conv_case((6, 8, 4), 3, True)
+    expected = run_conv("cpu", torch.float32, (image, offsets, weight), places, 2)
     image = image.to(memory_format=torch.channels_last_3d)
     offsets = offsets.permute(2, 1, 0).contiguous().permute(2, 1, 0)
     weight = weight.t().contiguous().t()
     if "points" in places:
         places = {"points": places["points"].movedim(2, 0).contiguous().movedim(0, 2)}
-    torch.testing.assert_close(_run("cpu", torch.float32, (image, offsets, weight), places, 2), expected)
+    torch.testing.assert_close(run_conv("cpu", torch.float32, (image, offsets, weight), places, 2), expected)
 
 
 @pytest.mark.parametrize("batch", [0, 2])
 def test_nothing_to_answer(batch: int) -> None:
     for backend in ("reference", "cpu"):
-        image, offsets, weight = (tensor.requires_grad_() for tensor in _case((6, 8, 4), 3, True, batch))
+        image, offsets, weight = (tensor.requires_grad_() for tensor in conv_case((6, 8, 4), 3, True, batch))
         places = {"grid": (3, 4, 2)} if batch == 0 else {"points": torch.zeros(batch, 0, 3)}
         out = sparse_conv(image, offsets, weight, **places, groups=2, backend=backend)
         assert out.shape == (batch, 4, 24 if batch == 0 else 0)
@@ -210,11 +172,11 @@ def test_nothing_to_answer(batch: int) -> None:
         assert not any(tensor.grad.any() for tensor in (image, offsets, weight))
 
 
-@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": _random(2, 20, 3)}])
+@pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": random_tensor(2, 20, 3)}])
 def test_bfloat16_is_computed_in_float32(places: Places) -> None:
-    tensors = tuple(tensor.bfloat16() for tensor in _case((6, 8, 4), 3, False))
+    tensors = tuple(tensor.bfloat16() for tensor in conv_case((6, 8, 4), 3, False))
     places = {key: value.bfloat16() if key == "points" else value for key, value in places.items()}
-    found = _run("cpu", torch.bfloat16, tensors, places, 2)
+    found = run_conv("cpu", torch.bfloat16, tensors, places, 2)
     places = {key: value.float() if key == "points" else value for key, value in places.items()}
     out = sparse_conv(*(tensor.float() for tensor in tensors), **places, groups=2)
     torch.testing.assert_close(found[0], out.bfloat16())
@@ -225,9 +187,9 @@ def test_every_value_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     torch.use_deterministic_algorithms(True)
     try:
-        for places in ({"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": _random(2, 20, 3)}):
-            _compare(_case((6, 8, 4), 2, True), places)
-            image, offsets, _ = _case((6, 8, 4), 2, True)
+        for places in ({"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": random_tensor(2, 20, 3)}):
+            _compare(conv_case((6, 8, 4), 2, True), places)
+            image, offsets, _ = conv_case((6, 8, 4), 2, True)
             assert torch.isfinite(sparse_sample(image, offsets, **places, backend="cpu")).all()
     finally:
         torch.use_deterministic_algorithms(False)
@@ -250,7 +212,7 @@ PLACE = NUMBER.filter(lambda x: not 1e6 < abs(x) < float("inf"))
 def test_anything_may_stand_in_offsets_and_points(
     offsets: list[tuple[float, ...]], points: list[tuple[float, ...]], grid: tuple[int, int, int], corners: bool
 ) -> None:
-    image, table = _random(1, 2, 4, 3, 6), torch.tensor(offsets)
+    image, table = random_tensor(1, 2, 4, 3, 6), torch.tensor(offsets)
     for places in ({"points": torch.tensor(points)[None]}, {"grid": SampleGrid(grid, corners)}):
         found = sparse_sample(image, table, **places, backend="cpu")
         torch.testing.assert_close(
@@ -308,85 +270,22 @@ for trial in range(60):
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
 
 
-def _in_a_child(result: Any) -> None:
-    result.put(sparse_conv(*_case((12, 8, 16), 2, False), grid=(3, 4, 4), groups=2).sum().item())
-
-
-def test_works_after_a_fork() -> None:
-    expected = sparse_conv(*_case((12, 8, 16), 2, False), grid=(3, 4, 4), groups=2).sum().item()
-    context = multiprocessing.get_context("fork")
-    result = context.Queue()
-    child = context.Process(target=_in_a_child, args=(result,))
-    child.start()
-    assert result.get(timeout=60) == pytest.approx(expected, rel=1e-5)
-    child.join()
-
-
-def _hold_the_lock(started: threading.Event, done: threading.Event) -> None:
-    with _cpu_product._free_lock:
-        started.set()
-        done.wait(60)
-
-
-def test_a_fork_in_the_middle_of_another_threads_call() -> None:
-    started, done = threading.Event(), threading.Event()
-    other = threading.Thread(target=_hold_the_lock, args=(started, done))
-    other.start()
-    started.wait()
-    context = multiprocessing.get_context("fork")
-    result = context.Queue()
-    child = context.Process(target=_in_a_child, args=(result,))
-    child.start()
-    done.set()
-    other.join()
-    assert result.get(timeout=60) == pytest.approx(
-        sparse_conv(*_case((12, 8, 16), 2, False), grid=(3, 4, 4), groups=2).sum().item(), rel=1e-5
-    )
-    child.join(60)
-    assert child.exitcode == 0
-
-
-def test_an_error_in_a_thread_reaches_the_caller_when_all_have_stopped() -> None:
-    finished = []
-
-    def work(item: int) -> None:
-        if item == 0:
-            raise ValueError("first")
-        time.sleep(0.05)
-        finished.append(item)
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(ValueError, match="first"):
-            share_out(work, range(4))
-    finally:
-        torch.set_num_threads(before)
-    assert sorted(finished) == [1, 2, 3]
-
-
 def test_the_callers_default_type_does_not_matter() -> None:
-    case = _case((12, 8, 16), 2, True)
-    expected = [_run("cpu", torch.float32, case, places, 2) for places in ({"grid": (3, 4, 4)}, {"points": POINTS})]
+    case = conv_case((12, 8, 16), 2, True)
+    expected = [run_conv("cpu", torch.float32, case, places, 2) for places in ({"grid": (3, 4, 4)}, {"points": POINTS})]
     torch.set_default_dtype(torch.float64)
     try:
-        found = [_run("cpu", torch.float32, case, places, 2) for places in ({"grid": (3, 4, 4)}, {"points": POINTS})]
+        found = [
+            run_conv("cpu", torch.float32, case, places, 2) for places in ({"grid": (3, 4, 4)}, {"points": POINTS})
+        ]
     finally:
         torch.set_default_dtype(torch.float32)
     torch.testing.assert_close(found, expected)
 
 
-def test_works_from_several_threads() -> None:
-    cases = [_case((12, 8, 16), channels, pairs) for channels in (1, 2, 3, 4) for pairs in (False, True)]
-    alone = [_run("cpu", torch.float32, case, {"grid": (3, 4, 4)}, 2) for case in cases]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda case: _run("cpu", torch.float32, case, {"grid": (3, 4, 4)}, 2), cases))
-    torch.testing.assert_close(together, alone)
-
-
 def test_works_in_inference_mode() -> None:
-    case = _case((12, 8, 16), 2, True)
-    for places in ({"grid": (3, 4, 4)}, {"points": _random(2, 20, 3)}):
+    case = conv_case((12, 8, 16), 2, True)
+    for places in ({"grid": (3, 4, 4)}, {"points": random_tensor(2, 20, 3)}):
         with torch.inference_mode():
             found = sparse_conv(*case, **places, groups=2, backend="cpu")
         torch.testing.assert_close(found, sparse_conv(*case, **places, groups=2, backend="cpu"))
@@ -395,8 +294,8 @@ def test_works_in_inference_mode() -> None:
 @pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("on_grid", [False, True])
 def test_operator_keeps_torchs_rules(weighed: bool, on_grid: bool) -> None:
-    image, offsets, weight = (tensor.requires_grad_() for tensor in _case((6, 8, 4), 2, True))
-    points, matrices = (None, None) if on_grid else (_random(2, 9, 3), _random(2, 9, 3, 3))
+    image, offsets, weight = (tensor.requires_grad_() for tensor in conv_case((6, 8, 4), 2, True))
+    points, matrices = (None, None) if on_grid else (random_tensor(2, 9, 3), random_tensor(2, 9, 3, 3))
     grid, stop = ([3, 4, 2], 3) if on_grid else ([], 0)
     where = (points, matrices, grid, False, 0, stop)
     arguments = (image, offsets, weight if weighed else None, *where, 2 if weighed else 1, "cpu")
@@ -406,7 +305,7 @@ def test_operator_keeps_torchs_rules(weighed: bool, on_grid: bool) -> None:
 class _Layer(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        _, offsets, weight = _case((6, 8, 4), 2, True)
+        _, offsets, weight = conv_case((6, 8, 4), 2, True)
         self.offsets, self.weight = torch.nn.Parameter(offsets), torch.nn.Parameter(weight)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -415,7 +314,7 @@ class _Layer(torch.nn.Module):
 
 
 def test_compiles_whole_and_exports() -> None:
-    layer, image = _Layer(), _random(2, 2, 6, 8, 4)
+    layer, image = _Layer(), random_tensor(2, 2, 6, 8, 4)
     expected = layer(image)
     expected.sum().backward()
     grad, layer.offsets.grad = layer.offsets.grad, None
@@ -427,5 +326,5 @@ def test_compiles_whole_and_exports() -> None:
     sizes = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO, 4: torch.export.Dim.AUTO}
     exported = torch.export.export(layer, (image,), dynamic_shapes=(sizes,))
     torch.testing.assert_close(exported.module()(image), expected)
-    larger = _random(2, 2, 10, 12, 6)
+    larger = random_tensor(2, 2, 10, 12, 6)
     torch.testing.assert_close(exported.module()(larger), layer(larger))
