@@ -18,18 +18,18 @@ from typing import Any
 
 import numpy as np
 
+from farvox._atomic import read_json
 from farvox.cli.train import train_folds
 from farvox.data import Dataset, read_dataset
-from farvox.data.landmarks import Point
+from farvox.data.folds import Fold
 from farvox.data.load import load_case
-from farvox.data.phantom import write_phantoms
-from farvox.files import read_json
-from farvox.locate import Location, Settings
-from farvox.locate.files import ScanResult, locate_scans
-from farvox.locate.reference import References
-from farvox.predict import Predictor
+from farvox.io.landmarks import Point
+from farvox.localization import Location, Settings
+from farvox.localization.files import ScanResult, locate_scans
+from farvox.localization.reference import References
+from farvox.prediction import Predictor
 from farvox.recipes import load_recipe
-from farvox.train.folds import Fold
+from farvox.synthetic import write_phantoms
 
 AIM = "at most 5 % of the samples, median error at most 1 voxel above dense"
 

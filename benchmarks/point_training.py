@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from farvox.data import Case
-from farvox.data.patches import PreparedCase, prepare_case
-from farvox.data.prepare import IntensityStep, Preparation
 from farvox.geometry import Grid
 from farvox.labels import LabelTable
 from farvox.models import create_model
+from farvox.preprocessing.cases import PreparedCase, prepare_case
+from farvox.preprocessing.config import IntensityStep, Preparation
 from farvox.recipes import Recipe, load_recipe
-from farvox.train.loop import Training
-from farvox.train.run import open_fabric
+from farvox.training.fold import open_fabric
+from farvox.training.loop import Training
 
 SHAPE, CLASSES = (312, 230, 320), 8
 PREPARATION = Preparation(

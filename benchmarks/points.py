@@ -29,12 +29,13 @@ from race import check
 from rich.console import Console
 from rich.table import Table
 
-from farvox.data import Case, Scan, load_case, read_dataset
-from farvox.data.phantom import write_phantoms
+from farvox.data import Case, load_case, read_dataset
 from farvox.errors import FarvoxError
-from farvox.evaluate import evaluate_case
+from farvox.evaluation import evaluate_case
+from farvox.io import Scan
 from farvox.ops import sparse_conv
-from farvox.predict import Predictor, Sampling
+from farvox.prediction import Predictor, Sampling
+from farvox.synthetic import write_phantoms
 
 POINTS, QUESTIONS = 1000, 50
 SAMPLINGS: tuple[Sampling, ...] = (1, 2, 4, "adaptive")

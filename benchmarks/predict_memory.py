@@ -19,8 +19,8 @@ import numpy as np
 import psutil
 
 from farvox.bundle import LabelEntry, Manifest, ModelEntry, save_bundle
-from farvox.data.prepare import IntensityStep, Preparation
 from farvox.models import create_model
+from farvox.preprocessing.config import IntensityStep, Preparation
 from farvox.recipes import load_recipe
 
 SHAPE, SPACING, CLASSES = (512, 512, 400), (0.8, 0.8, 1.0), 9

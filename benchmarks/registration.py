@@ -23,10 +23,11 @@ import SimpleITK as sitk
 import torch
 
 from farvox.bundle import load_bundle
-from farvox.data import read_dataset, read_label, read_scan
+from farvox.data import read_dataset
+from farvox.io import read_label, read_scan
 from farvox.metrics import Overlap
-from farvox.register import RegisterOptions, register
-from farvox.register.jacobian import determinants, folding
+from farvox.registration import RegisterOptions, register
+from farvox.registration.jacobian import determinants, folding
 from farvox.types import Array, FloatArray
 
 TUNING_PAIRS = 8

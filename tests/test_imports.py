@@ -1,4 +1,4 @@
-"""The direction of imports between rooms, and how little the light parts pull in."""
+"""The direction of imports between packages, and how little the light parts pull in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "farvox"
-ANYWHERE = {"errors", "types", "labels", "files", "devices", "optional"}
+ANYWHERE = {"errors", "types", "labels", "devices", "progress", "_atomic", "_optional"}
 ALLOWED = {
     "geometry": set(),
     "ops": set(),
@@ -19,41 +19,50 @@ ALLOWED = {
     "losses": set(),
     "metrics": set(),
     "recipes": set(),
-    "data": {"geometry"},
-    "bundle": {"models", "recipes", "data"},
-    "predict": {"data", "bundle", "geometry", "models"},
-    "evaluate": {"data", "metrics", "geometry"},
-    "report": {"data", "geometry"},
-    "locate": {"data", "geometry", "models", "predict", "evaluate"},
-    "register": {"data", "bundle", "geometry", "models", "ops", "predict", "metrics", "report"},
-    "compare": {"evaluate", "models", "report"},
-    "train": {"data", "models", "losses", "predict", "evaluate", "bundle", "recipes", "geometry"},
+    "io": {"geometry"},
+    "data": {"io", "geometry"},
+    "synthetic": set(),
+    "preprocessing": {"io", "data", "geometry", "models", "recipes"},
+    "sampling": {"preprocessing", "geometry", "models", "recipes"},
+    "bundle": {"models", "recipes", "preprocessing"},
+    "prediction": {"io", "data", "preprocessing", "bundle", "geometry", "models"},
+    "evaluation": {"io", "data", "metrics", "geometry"},
+    "profiling": {"models", "bundle", "recipes"},
+    "runs": {"data", "recipes", "evaluation"},
+    "report": {"io", "runs", "geometry"},
+    "localization": {"io", "data", "geometry", "models", "prediction", "evaluation"},
+    "registration": {"io", "data", "bundle", "geometry", "models", "ops", "prediction", "metrics", "report", "preprocessing"},
+    "comparison": {"evaluation", "models", "runs", "report", "profiling"},
+    "training": {
+        *("io", "data", "preprocessing", "sampling", "models", "losses", "prediction", "evaluation", "bundle"),
+        *("recipes", "geometry", "runs"),
+    },
 }
 
 
 def imported(path: Path) -> set[str]:
-    """Rooms of farvox that a file imports, inside functions too."""
-    rooms = set()
+    """Packages of farvox that a file imports, inside functions too."""
+    packages = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        rooms |= {name.split(".")[1] for name in names if name.startswith("farvox.")}
-    return rooms - ANYWHERE
+        packages |= {name.split(".")[1] for name in names if name.startswith("farvox.")}
+    return packages - ANYWHERE
 
 
-@pytest.mark.parametrize("room", sorted(ALLOWED))
-def test_rooms_import_only_what_lies_upstream(room: str) -> None:
-    for path in sorted((SOURCE / room).rglob("*.py")):
-        beyond = imported(path) - ALLOWED[room] - {room}
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_packages_import_only_upstream_packages(package: str) -> None:
+    for path in sorted((SOURCE / package).rglob("*.py")):
+        beyond = imported(path) - ALLOWED[package] - {package}
         assert not beyond, f"{path.relative_to(SOURCE)} imports {sorted(beyond)}"
 
 
-def test_every_room_has_its_rule() -> None:
-    rooms = {path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert rooms - {"cli"} == set(ALLOWED)
+def test_every_package_has_its_rule() -> None:
+    packages = {path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert packages - {"cli"} == set(ALLOWED)
 
 
 def loaded_by(code: str) -> set[str]:
@@ -65,8 +74,8 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_networks_losses_and_the_training_loop_need_torch_and_little_else() -> None:
-    rooms = "farvox.ops, farvox.blocks, farvox.models, farvox.losses, farvox.train.loop"
-    code = f"import {rooms}; farvox.models.create_model('unet3d')"
+    packages = "farvox.ops, farvox.blocks, farvox.models, farvox.losses, farvox.training.loop"
+    code = f"import {packages}; farvox.models.create_model('unet3d')"
     heavy = {"monai", "nibabel", "SimpleITK", "lightning_fabric", "matplotlib", "scipy", "typer", "rich", "tomli_w"}
     assert not loaded_by(code) & heavy
 
@@ -82,6 +91,6 @@ def test_help_and_the_list_of_networks_import_no_torch() -> None:
 
 def test_predicting_does_not_wait_for_torchs_compiler() -> None:
     """Importing it takes as long as torch itself."""
-    found = loaded_by("import farvox.predict, farvox.models; farvox.models.create_model('obelisk-hybrid')")
+    found = loaded_by("import farvox.prediction, farvox.models; farvox.models.create_model('obelisk-hybrid')")
     assert "torch" in found
     assert "torch._dynamo" not in found

@@ -15,7 +15,14 @@ from functools import cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-_LIBRARIES = ["farvox.cli.app", "farvox.train.run", "farvox.predict", "farvox.report", "matplotlib.figure", "nibabel"]
+_LIBRARIES = [
+    "farvox.cli.app",
+    "farvox.training.fold",
+    "farvox.prediction",
+    "farvox.report",
+    "matplotlib.figure",
+    "nibabel",
+]
 _LIBRARIES += ["lightning_fabric", "numba", "torch._dynamo"]
 
 

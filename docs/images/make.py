@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from farvox.data import read_label, read_scan
 from farvox.geometry import Orient
+from farvox.io import read_label, read_scan
 from farvox.report.colours import label_colours
 from farvox.report.overlays import overlay_figure
 

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "create_model": "farvox.models",
     "list_models": "farvox.models",
-    "Predictor": "farvox.predict",
+    "Predictor": "farvox.prediction",
 }
 
 __all__ = ["Predictor", "__version__", "create_model", "list_models"]

@@ -10,3 +10,6 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
+
+Shape = tuple[int, int, int]
+"""Voxels along I, J, K."""

@@ -20,11 +20,11 @@ from safetensors import SafetensorError
 
 from farvox import Predictor
 from farvox.bundle import load_bundle, save_bundle
-from farvox.bundle.files import _exchange, _remedy
 from farvox.bundle.manifest import ModelEntry
+from farvox.bundle.save_load import _exchange, _remedy
 from farvox.errors import BundleError, ResourceError
 from farvox.models import create_model
-from tests.predict.networks import identity_bundle
+from tests.prediction.networks import identity_bundle
 
 
 @pytest.fixture

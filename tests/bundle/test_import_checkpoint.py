@@ -19,10 +19,10 @@ import torch.nn.functional as F
 
 from farvox import Predictor, create_model
 from farvox.bundle import load_bundle
-from farvox.bundle.imports import import_checkpoint, read_checkpoint
-from farvox.data.prepare import to_network_space
+from farvox.bundle.import_obelisk import import_checkpoint, read_checkpoint
 from farvox.errors import BundleError, UsageError
 from farvox.geometry import Grid
+from farvox.preprocessing.preprocess import to_network_space
 from tests.conftest import real_data
 
 TCIA = ["spleen", "pancreas", "left kidney", "gallbladder", "esophagus", "liver", "stomach", "duodenum"]

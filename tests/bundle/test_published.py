@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from farvox import create_model
-from farvox.bundle.published import translate
+from farvox.bundle.convert_published import translate
 from farvox.errors import BundleError
 from farvox.models import count_parameters
 from tests.conftest import real_data

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.train.runs import QUICK, farvox, make_dataset
+from tests.training.runs import QUICK, farvox, make_dataset
 
 pytestmark = pytest.mark.long
 

@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 from farvox.cli.app import app
 from farvox.cli.compare import spread
 from farvox.errors import FarvoxError, RecipeError, UsageError
-from tests.compare.runs import write_run
-from tests.compare.test_comparison import FOLDS, SMALL, moved
-from tests.train.runs import QUICK, farvox, make_dataset
+from tests.comparison.runs import write_run
+from tests.comparison.test_comparison import FOLDS, SMALL, moved
+from tests.training.runs import QUICK, farvox, make_dataset
 
 
 def compare(*arguments: str | Path) -> Result:

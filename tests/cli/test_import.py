@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import real_data
-from tests.train.runs import farvox
+from tests.training.runs import farvox
 
 
 class _Evil:

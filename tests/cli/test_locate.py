@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from farvox.bundle import save_bundle
 from farvox.cli.app import app
-from farvox.data.landmarks import LandmarkRow, read_landmarks, write_landmarks
 from farvox.errors import FarvoxError
 from farvox.geometry import Grid
-from tests.locate.networks import blobs, threshold_bundle
-from tests.train.runs import farvox, make_dataset
+from farvox.io.landmarks import LandmarkRow, read_landmarks, write_landmarks
+from tests.localization.networks import blobs, threshold_bundle
+from tests.training.runs import farvox, make_dataset
 
 GRID = Grid((40, 36, 32), np.array([[-2.0, 0, 0, 40], [0, 2.0, 0, -30], [0, 0, 2.5, 7], [0, 0, 0, 1]]))
 APEX, BASE = (GRID.world((np.array(share) * GRID.shape)[None])[0] for share in ((0.3, 0.6, 0.4), (0.7, 0.4, 0.6)))

@@ -12,7 +12,7 @@ import pytest
 
 from farvox.models import create_model, list_models
 from tests.conftest import real_data
-from tests.train.runs import QUICK, farvox, make_dataset
+from tests.training.runs import QUICK, farvox, make_dataset
 
 pytestmark = pytest.mark.long
 

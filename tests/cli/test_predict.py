@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 
 from farvox.bundle import ModelEntry, save_bundle
-from farvox.predict import Predictor
-from tests.predict.test_points import bundle, noise
-from tests.train.runs import farvox
+from farvox.prediction import Predictor
+from tests.prediction.test_points import bundle, noise
+from tests.training.runs import farvox
 
 
 def test_a_point_network_is_asked_from_coarse_to_fine(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from farvox.bundle.manifest import ModelEntry
 from farvox.cli.app import app
 from farvox.errors import FarvoxError, ResourceError
 from farvox.models import create_model, model_facts
-from tests.predict.networks import identity_bundle
-from tests.train.runs import FARVOX, farvox
+from tests.prediction.networks import identity_bundle
+from tests.training.runs import FARVOX, farvox
 
 KEYS = {"parameters", "multiply_adds_per_voxel", "seconds_per_voxel", "peak_memory_mb", "receptive_field"}
 

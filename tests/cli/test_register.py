@@ -15,7 +15,7 @@ from farvox import create_model
 from farvox.bundle import save_bundle
 from farvox.cli import main
 from farvox.recipes import load_recipe
-from tests.register.made import grid_about_origin, look_bundle, scan_on, wave
+from tests.registration.made import grid_about_origin, look_bundle, scan_on, wave
 
 
 @pytest.fixture(scope="module")

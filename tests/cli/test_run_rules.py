@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.runs import QUICK, farvox, make_dataset
+from tests.training.runs import QUICK, farvox, make_dataset
 
 pytestmark = pytest.mark.long
 

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox.data import check_dataset, load_case, read_dataset
-from farvox.data.balls import paint_balls
-from farvox.data.case import Balls
-from farvox.data.landmarks import LandmarkRow, default_radius_mm, read_landmarks, write_landmarks
+from farvox.data.dataset import Balls
+from farvox.data.landmark_masks import paint_balls
+from farvox.data.landmarks import default_radius_mm
 from farvox.data.load import label_file, label_grid
 from farvox.errors import DataError, UsageError
 from farvox.geometry import Grid
+from farvox.io.landmarks import LandmarkRow, read_landmarks, write_landmarks
 from farvox.types import FloatArray
 from tests.conftest import real_data
 from tests.data.files import noise, oblique, save

@@ -12,7 +12,7 @@ from farvox.report.boxes import grouped_box_plot
 from farvox.report.colours import label_colours
 from farvox.report.cost import cost_figure, short_count
 from farvox.report.curves import compared_curves, mean_curve
-from farvox.report.run_files import Fold
+from farvox.runs.run import Fold
 
 COLOURS = label_colours(["plain", "sparse"])
 

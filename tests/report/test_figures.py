@@ -17,7 +17,7 @@ from farvox.report.boxes import box_plot
 from farvox.report.colours import label_colours
 from farvox.report.curves import learning_curves
 from farvox.report.overlays import crop_box, focus, overlay_figure, scale_length
-from farvox.report.run_files import Fold
+from farvox.runs.run import Fold
 from tests.report.runs import phantom
 
 

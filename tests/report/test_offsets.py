@@ -11,7 +11,7 @@ import pytest
 from farvox.errors import DataError
 from farvox.report import write_report
 from farvox.report.offsets import LearnedOffsets, density_figure, offsets_section, spread_figure
-from farvox.report.run_files import Fold
+from farvox.runs.run import Fold
 from tests.report.runs import write_run
 from tests.report.test_page import Cells, text
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-Triple = tuple[int, int, int]
+from farvox.types import Shape
+
 """One whole number for each axis (i, j, k)."""
 
 
@@ -25,8 +26,8 @@ class ConvNormAct(nn.Sequential):
         self,
         in_channels: int,
         out_channels: int,
-        kernel: Triple = (3, 3, 3),
-        stride: Triple = (1, 1, 1),
+        kernel: Shape = (3, 3, 3),
+        stride: Shape = (1, 1, 1),
     ) -> None:
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         super().__init__(
@@ -56,7 +57,7 @@ def conv_batch_norm(
 
 
 def double_conv(
-    in_channels: int, out_channels: int, kernel: Triple = (3, 3, 3), stride: Triple = (1, 1, 1)
+    in_channels: int, out_channels: int, kernel: Shape = (3, 3, 3), stride: Shape = (1, 1, 1)
 ) -> nn.Sequential:
     """Two `ConvNormAct` in a row; the first one takes the stride."""
     return nn.Sequential(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from farvox.blocks.fold import fold_norm_before, may_fold
+from farvox.blocks.batch_norm_fusion import fold_norm_before, may_fold
 from farvox.errors import ModelError
 from farvox.ops import SampleGrid, Step, pointwise_chain, sparse_conv
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from farvox.data.prepare import Preparation
 from farvox.labels import LabelTable
+from farvox.preprocessing.config import Preparation
 
 FORMAT_VERSION = 2
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from farvox.cli import check, compare, demo, evaluate, import_, info, locate, models, predict, profile, register, train
+from farvox.cli import check, compare, demo, evaluate, info, locate, models, predict, profile, register, train
+from farvox.cli import import_obelisk as import_
 
 app = typer.Typer(
     name="farvox",

@@ -25,8 +25,8 @@ from farvox.cli.common import (
 
 if TYPE_CHECKING:
     from farvox.data import CaseCheck, Dataset
+    from farvox.data.folds import Fold
     from farvox.recipes import Recipe
-    from farvox.train.folds import Fold
 
 _SEVERAL = ("--recipes", "--seeds", "--runs")
 
@@ -123,11 +123,11 @@ def run(
         raise UsageError("no recipe given", allowed="farvox compare DATASET --recipes A B ... --out DIR, or --runs")
     from farvox.cli.common import open_dataset, stderr
     from farvox.cli.train import length_settings, sound_cases
-    from farvox.compare import collect
+    from farvox.comparison import collect
     from farvox.devices import pick_device
     from farvox.models import create_model
+    from farvox.preprocessing.planning import require_fit
     from farvox.recipes import load_recipe
-    from farvox.train.plan import require_fit
 
     changes = [*(settings or []), *length_settings(budget, epochs)]
     chosen = {_folder_name(name): load_recipe(name, changes) for name in recipes}
@@ -194,7 +194,7 @@ def _plan(
 def _require_fresh(planned: Sequence[_Planned], dataset: Dataset, resume: bool) -> None:
     """Before anything is trained: no run with other settings in the way, nothing begun unless it is gone on with."""
     from farvox.errors import UsageError
-    from farvox.train.terms import require_one_run
+    from farvox.runs.identity import require_one_run
 
     for one in planned:
         require_one_run(one.folder, dataset, one.split, one.recipe)
@@ -209,10 +209,10 @@ def _require_fresh(planned: Sequence[_Planned], dataset: Dataset, resume: bool) 
 def _train(planned: _Planned, number: int, dataset: Dataset, device: str, resume: bool) -> str | None:
     """Train one fold unless it is done, in a process of its own. None, "interrupted", or why it failed."""
     from farvox.cli import out_of_memory
-    from farvox.cli.alone import run_alone
     from farvox.cli.common import stderr
     from farvox.errors import FarvoxError
-    from farvox.train.summary import is_done
+    from farvox.runs.subprocess import run_alone
+    from farvox.runs.summary import is_done
 
     fold = planned.picked[number]
     title = f"{planned.folder.name}, fold {fold.name}"
@@ -267,8 +267,8 @@ def _finish(
 
 
 def _compare(folders: Sequence[Path], out: Path, **options: Any) -> dict[str, Any]:
-    from farvox.compare import compare_runs
-    from farvox.optional import optional
+    from farvox._optional import optional
+    from farvox.comparison import compare_runs
 
     optional("matplotlib", "train")
     return compare_runs(folders, out, **options)
@@ -276,7 +276,7 @@ def _compare(folders: Sequence[Path], out: Path, **options: Any) -> dict[str, An
 
 def _show(document: dict[str, Any], out: Path, as_json: bool) -> None:
     from farvox.cli.common import print_json, stderr, stdout
-    from farvox.compare import render_comparison
+    from farvox.comparison import render_comparison
 
     for line in document["notes"]:
         stderr().print(f"note: {line}", markup=False)

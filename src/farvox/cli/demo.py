@@ -24,11 +24,11 @@ def run(
     from farvox.cli.common import print_json, stderr, stdout
     from farvox.cli.train import train_folds
     from farvox.data import read_dataset
-    from farvox.data.phantom import write_phantoms
+    from farvox.data.folds import Fold
     from farvox.devices import pick_device
     from farvox.errors import UsageError
     from farvox.recipes import load_recipe
-    from farvox.train.folds import Fold
+    from farvox.synthetic import write_phantoms
 
     recipe = load_recipe("quick", [f'train.budget="{budget}"'])
     pick_device(device)

@@ -30,7 +30,7 @@ def run(
 ) -> None:
     """Dice, HD95, surface Dice, sensitivity, specificity and volumes; mean ± sd with a bootstrap interval."""
     from farvox.cli.common import print_json, stderr, stdout
-    from farvox.evaluate import evaluate_folder, render_table, write_metrics
+    from farvox.evaluation import evaluate_folder, render_table, write_metrics
 
     document = evaluate_folder(predictions, references, labels=_labels(dataset, references), tolerance_mm=tolerance)
     write_metrics(document, out)

@@ -12,7 +12,7 @@ from farvox.cli.common import DeviceOption, JsonOption
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from farvox.locate.files import ScanResult
+    from farvox.localization.files import ScanResult
 
 
 def run(
@@ -44,13 +44,13 @@ def run(
     """Find each landmark, or each label's centroid, by progressive refinement: samples close in on what is likely."""
     from farvox.cli.common import bundles_and_scans, print_json, stderr, stdout
     from farvox.cli.progress import scan_bar
-    from farvox.data.landmarks import write_landmarks
     from farvox.errors import UsageError
-    from farvox.locate import Settings, require_points
-    from farvox.locate.files import landmark_rows, locate_scans, summarise
-    from farvox.locate.reference import open_references
-    from farvox.predict import Predictor
-    from farvox.predict.files import find_scans
+    from farvox.io.landmarks import write_landmarks
+    from farvox.localization import Settings, require_points
+    from farvox.localization.files import landmark_rows, locate_scans, summarise
+    from farvox.localization.reference import open_references
+    from farvox.prediction import Predictor
+    from farvox.prediction.files import find_scans
 
     settings = Settings(dense=dense, steps=steps, samples=samples, seed=seed, least=least)
     bundles, scans = bundles_and_scans(paths, "farvox locate BUNDLE SCAN... --out points.csv")

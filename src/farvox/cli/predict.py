@@ -39,8 +39,8 @@ def run(
 
     from farvox.cli.common import bundles_and_scans, print_json, stderr, stdout
     from farvox.cli.progress import scan_bar
-    from farvox.predict import Predictor, parse_memory, parse_sampling
-    from farvox.predict.files import find_scans, predict_scans
+    from farvox.prediction import Predictor, parse_memory, parse_sampling
+    from farvox.prediction.files import find_scans, predict_scans
 
     limit = parse_memory(max_memory) if max_memory else None
     bundles, scans = bundles_and_scans(paths, "farvox predict BUNDLE SCAN... --out DIR")

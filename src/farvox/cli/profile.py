@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from farvox.evaluate.cost import Reach, Size
+    from farvox.profiling.cost import Reach
+    from farvox.types import Shape
 
 # torch has no class of its own for a CPU without memory, nor for more bytes than can be counted.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "size calculation overflowed")
@@ -63,13 +64,13 @@ def run(
 
 
 def _measure(
-    make: Callable[[], nn.Module], inputs: int, shape: Size, place: torch.device, repeats: int
+    make: Callable[[], nn.Module], inputs: int, shape: Shape, place: torch.device, repeats: int
 ) -> tuple[dict[str, Any], Reach | None]:
     import psutil
     import torch
 
-    from farvox.evaluate import cost
     from farvox.models import count_parameters
+    from farvox.profiling import cost
 
     free = psutil.virtual_memory().available if place.type != "cuda" else torch.cuda.mem_get_info(place)[0]
     # Before anything is built: filling weights that do not fit takes long, and may end the process without a word.
@@ -145,7 +146,7 @@ def _options(settings: list[str]) -> dict[str, Any]:
     return options
 
 
-def _show(document: dict[str, Any], size: Size, repeats: int, reach: Reach | None) -> None:
+def _show(document: dict[str, Any], size: Shape, repeats: int, reach: Reach | None) -> None:
     shown = "×".join(map(str, size))
     skip = ("name", "size", "device")
     given = [(key, value) for key, value in document.items() if key not in skip]

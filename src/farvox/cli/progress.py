@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from farvox.train.loop import Progress
+    from farvox.training.loop import Progress
 
 _LINE_SECONDS = 15.0
 

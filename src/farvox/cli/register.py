@@ -10,7 +10,7 @@ import typer
 from farvox.cli.common import DeviceOption, JsonOption
 
 if TYPE_CHECKING:
-    from farvox.register.files import Outcome
+    from farvox.registration.files import Outcome
 
 
 def run(
@@ -39,8 +39,8 @@ def run(
     from farvox.bundle import load_bundle
     from farvox.cli.common import print_json, stderr
     from farvox.cli.progress import scan_bar
-    from farvox.register import RegisterOptions
-    from farvox.register.files import read_pair, register_to_folder
+    from farvox.registration import RegisterOptions
+    from farvox.registration.files import read_pair, register_to_folder
 
     options = RegisterOptions(features, start, iterations, smoothness)  # type: ignore[arg-type]
     trained = load_bundle(bundle)

@@ -22,8 +22,8 @@ from farvox.cli.common import (
 
 if TYPE_CHECKING:
     from farvox.data import CaseCheck, Dataset
+    from farvox.data.folds import Fold
     from farvox.recipes import Recipe
-    from farvox.train.folds import Fold
 
 
 def run(
@@ -70,9 +70,9 @@ def run(
     from farvox.cli.common import open_dataset, print_json
     from farvox.devices import pick_device
     from farvox.models import create_model
+    from farvox.preprocessing.planning import require_fit
     from farvox.recipes import load_recipe
-    from farvox.train.plan import require_fit
-    from farvox.train.terms import require_one_run
+    from farvox.runs.identity import require_one_run
 
     chosen = load_recipe(recipe, [*(settings or []), *length_settings(budget, epochs)])
     require_fit(chosen)
@@ -128,14 +128,14 @@ def train_folds(
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train the folds one after the other, then write summary and report; shared with `farvox demo` and `compare`."""
+    from farvox._optional import optional
     from farvox.cli.common import stderr, stdout
     from farvox.cli.progress import Watch
     from farvox.devices import reset_peak_memory
-    from farvox.evaluate import render_table
-    from farvox.optional import optional
+    from farvox.evaluation import render_table
     from farvox.report import write_report
-    from farvox.train.run import leave_processes, open_fabric, run_fold
-    from farvox.train.summary import is_done, summarise_run
+    from farvox.runs.summary import is_done, summarise_run
+    from farvox.training.fold import leave_processes, open_fabric, run_fold
 
     optional("matplotlib", "train")  # for the report: better missed now than after the training
     stopped = None
@@ -224,8 +224,8 @@ def plan_folds(
 
     `seed` decides the split, and `draw` which training cases are kept where only some are; None takes `seed` for both.
     """
+    from farvox.data.folds import all_cases, check_coverage, fewer_cases, make_folds
     from farvox.errors import UsageError
-    from farvox.train.folds import all_cases, check_coverage, fewer_cases, make_folds
 
     ids = [case.id for case in dataset.cases]
     if everything and (fold is not None or leave_one_out):

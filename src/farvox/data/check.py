@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from farvox.data import load
-from farvox.data.case import CaseFiles, Dataset, Scan
+from farvox.data.dataset import CaseFiles, Dataset
 from farvox.errors import FarvoxError
+from farvox.io.scan import Scan
 from farvox.labels import IGNORE
 from farvox.types import Array
 
@@ -94,7 +95,7 @@ def _describe(check: CaseCheck, scan: Scan) -> None:
 def _form_conflict(scan: Scan) -> str | None:
     import nibabel as nib
 
-    from farvox.data.io.nifti import form_conflict
+    from farvox.io.nifti import form_conflict
 
     return form_conflict(scan.header, scan.grid) if isinstance(scan.header, nib.Nifti1Header) else None
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from farvox.data.balls import paint_balls
-from farvox.data.case import Balls, Case, CaseFiles, Dataset, Scan
-from farvox.data.io import read_grid, read_label, read_scan, write_mask
+from farvox.data.dataset import Balls, Case, CaseFiles, Dataset
+from farvox.data.landmark_masks import paint_balls
 from farvox.errors import DataError
 from farvox.geometry import Grid
+from farvox.io import read_grid, read_label, read_scan, write_mask
+from farvox.io.scan import Scan
 from farvox.labels import IGNORE
 from farvox.types import Array
 

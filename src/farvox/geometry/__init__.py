@@ -1,6 +1,6 @@
 """Where voxels lie: grids, orientation, spacing; every step knows its way back."""
 
-from farvox.geometry.grid import Grid, Shape
+from farvox.geometry.grid import Grid
 from farvox.geometry.orient import Orient
 from farvox.geometry.resample import Resample, interpolation_matrix
 from farvox.geometry.sample import mm_to_voxel_matrix, patch_bounds, sample_patch
@@ -9,7 +9,6 @@ __all__ = [
     "Grid",
     "Orient",
     "Resample",
-    "Shape",
     "interpolation_matrix",
     "mm_to_voxel_matrix",
     "patch_bounds",

@@ -7,9 +7,7 @@ from itertools import permutations
 
 import numpy as np
 
-from farvox.types import Array, FloatArray
-
-Shape = tuple[int, int, int]
+from farvox.types import Array, FloatArray, Shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from farvox.geometry.grid import Grid, Shape
-from farvox.types import Array, FloatArray
+from farvox.geometry.grid import Grid
+from farvox.types import Array, FloatArray, Shape
 
 
 def interpolation_matrix(source: int, target: int) -> FloatArray:

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch.nn.functional import grid_sample
 
-from farvox.geometry.grid import Shape
-from farvox.types import Array, FloatArray
+from farvox.types import Array, FloatArray, Shape
 
 
 def patch_bounds(matrix: FloatArray, centre: FloatArray, shape: Shape, volume: Shape) -> list[slice]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from farvox.blocks import crop_to
 from farvox.errors import ModelError
-from farvox.models.points import PointNetwork
+from farvox.models.point_network import PointNetwork
 from farvox.ops import SampleGrid
 
 _SLAB_POINTS = 1 << 15

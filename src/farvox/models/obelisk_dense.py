@@ -23,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import Obelisk, Triple, box_smooth, fold_norm_before, fold_norm_behind, may_fold, norm_as_affine
+from farvox.blocks import Obelisk, box_smooth, fold_norm_before, fold_norm_behind, may_fold, norm_as_affine
 from farvox.errors import ModelError, nearest
 from farvox.ops import SampleGrid, Step, pointwise_chain, sparse_conv
+from farvox.types import Shape
 
 _SLAB_POINTS = 1 << 17
 """Grid points read at a time in inference: 128 MB for the 256 features of each."""
@@ -168,7 +169,7 @@ class ObeliskPoints(nn.Module):
             offsets = offsets * offsets.new_tensor([(size - 1) / size for size in prepared.shape[2:]])
         return sparse_conv(prepared, offsets, weight, points=points, matrices=matrices, groups=self.obelisk.groups)
 
-    def _on_slab(self, prepared: torch.Tensor, shape: Triple, start: int, stop: int) -> torch.Tensor:
+    def _on_slab(self, prepared: torch.Tensor, shape: Shape, start: int, stop: int) -> torch.Tensor:
         """Logits (B, classes, stop - start, J', K') of a slab along the grid's first axis."""
         corners = self.config.compat == "published"
         read = self.obelisk(prepared, SampleGrid(shape, align_corners=corners, start=start, stop=stop))
@@ -261,7 +262,7 @@ build_unary = partial(_build, "obelisk-unary")
 build_random = partial(_build, "obelisk-random")
 
 
-def _reduced(shape: Sequence[int], step: int) -> Triple:
+def _reduced(shape: Sequence[int], step: int) -> Shape:
     i, j, k = (-(-size // step) for size in shape)
     return i, j, k
 

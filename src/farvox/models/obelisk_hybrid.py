@@ -14,18 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import (
-    FewChannelUnit,
-    Obelisk,
-    PointwiseDense,
-    Triple,
-    box_smooth,
-    conv_batch_norm,
-    crop_to,
-    pad_to_multiple,
-)
+from farvox.blocks import FewChannelUnit, Obelisk, PointwiseDense, box_smooth, conv_batch_norm, crop_to, pad_to_multiple
 from farvox.errors import ModelError, nearest
 from farvox.ops import SampleGrid
+from farvox.types import Shape
 
 
 @dataclass(frozen=True)
@@ -83,7 +75,7 @@ class HybridConfig:
         """The variant's layout."""
         return LAYOUTS[self.variant]
 
-    def grids(self, quarter: Triple, eighth: Triple) -> tuple[SampleGrid, SampleGrid]:
+    def grids(self, quarter: Shape, eighth: Shape) -> tuple[SampleGrid, SampleGrid]:
         """Where the near and the far kernel answer."""
         if self.compat == "none":
             return SampleGrid(quarter), SampleGrid(eighth)

@@ -25,7 +25,7 @@ class ModelFacts:
         dims: 3 when the network sees whole volumes, 2 when it sees slices along K one by one.
         input_rule: Sizes and intensities the network takes.
         multiply_adds: Multiply-adds per voxel of one pass, with `counted_with`, on an image of `counted_at`; see
-            `farvox.evaluate.cost` for what counts.
+            `farvox.profiling.cost` for what counts.
         counted_at: Voxels along each axis.
         smallest: Fewest voxels along each axis that the network takes.
         licence: Licence of this implementation.

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import Triple, crop_to, double_conv, pad_to_multiple
+from farvox.blocks import crop_to, double_conv, pad_to_multiple
 from farvox.errors import ModelError
+from farvox.types import Shape
 
 _WIDTHS = (16, 32, 64, 128, 192)
 
@@ -38,11 +39,11 @@ class UNet3dConfig:
     in_channels: int
     classes: int
     widths: tuple[int, ...]
-    strides: tuple[Triple, ...]
-    kernels: tuple[Triple, ...]
+    strides: tuple[Shape, ...]
+    kernels: tuple[Shape, ...]
 
     @property
-    def multiple(self) -> Triple:
+    def multiple(self) -> Shape:
         """Voxels along each axis that become one in the coarsest map."""
         i, j, k = (prod(step[axis] for step in self.strides) for axis in range(3))
         return i, j, k
@@ -116,7 +117,7 @@ def build(
     return UNet3d(config)
 
 
-def _triples(name: str, given: Sequence[Sequence[int]], count: int, allowed: tuple[int, ...]) -> tuple[Triple, ...]:
+def _triples(name: str, given: Sequence[Sequence[int]], count: int, allowed: tuple[int, ...]) -> tuple[Shape, ...]:
     fits = isinstance(given, (list, tuple)) and len(given) == count
     if not fits or not all(
         _whole_numbers(triple) and len(triple) == 3 and set(triple) <= {*allowed} for triple in given

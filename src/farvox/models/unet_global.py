@@ -22,11 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import Triple, conv_batch_norm, crop_to, pad_beyond
+from farvox.blocks import conv_batch_norm, crop_to, pad_beyond
 from farvox.errors import ModelError, nearest
 from farvox.models.options import checked_dropout
+from farvox.types import Shape
 
-COARSEST: dict[str, Triple] = {"tcia": (10, 10, 10), "visceral": (10, 8, 10)}
+COARSEST: dict[str, Shape] = {"tcia": (10, 10, 10), "visceral": (10, 8, 10)}
 """Size of the map that the dense layers take, for each set of scans of the paper."""
 
 
@@ -44,7 +45,7 @@ class GlobalConfig:
 
     in_channels: int
     classes: int
-    coarsest: Triple
+    coarsest: Shape
     hidden: int
     dropout: float
 
@@ -125,5 +126,5 @@ def build(
     return UNetGlobal(GlobalConfig(in_channels, classes, (i, j, k), hidden, checked_dropout(dropout, "unet-global")))
 
 
-def _resize(x: torch.Tensor, size: Triple) -> torch.Tensor:
+def _resize(x: torch.Tensor, size: Shape) -> torch.Tensor:
     return F.interpolate(x, size=size, mode="trilinear", align_corners=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from farvox.report.run_files import Fold
+    from farvox.runs.run import Fold
 
 __all__ = ["write_comparison", "write_report"]
 
@@ -28,7 +28,7 @@ def write_report(run: Path) -> Path:
         FarvoxError: A document of the run is not JSON.
     """
     from farvox.report.page import page
-    from farvox.report.run_files import RunFiles
+    from farvox.runs.run import RunFiles
 
     run = Path(run)
     out = run / "report.html"
@@ -50,7 +50,7 @@ def write_comparison(folder: Path, document: Mapping[str, Any], folds: Mapping[s
     Raises:
         ResourceError: The folder cannot be written to.
     """
-    from farvox.files import write_text
+    from farvox._atomic import write_text
     from farvox.report.comparison import comparison_page
 
     out = Path(folder) / "report.html"

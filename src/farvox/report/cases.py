@@ -11,8 +11,8 @@ import numpy as np
 from farvox.errors import FarvoxError
 from farvox.report.figures import png
 from farvox.report.overlays import focus, overlay_figure
-from farvox.report.run_files import CaseResult
 from farvox.report.tables import number
+from farvox.runs.run import CaseResult
 from farvox.types import Array, FloatArray
 
 
@@ -45,8 +45,8 @@ def case_section(title: str, case: CaseResult, colours: Mapping[str, str], legen
 
 def _load(case: CaseResult) -> tuple[Array, Array, Array, FloatArray]:
     """First channel of the scan, reference and prediction values (I, J, K) in RAS+ order, and spacing in mm."""
-    from farvox.data import read_label, read_scan
     from farvox.geometry import Orient
+    from farvox.io import read_label, read_scan
 
     scan = read_scan(_present(case, "scan"))
     out: list[Array] = [scan.image[0]]

@@ -6,17 +6,17 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from farvox.report import wording
+from farvox.report import texts
 from farvox.report.boxes import grouped_box_plot
 from farvox.report.colours import label_colours
 from farvox.report.cost import cost_figure
 from farvox.report.curves import compared_curves
 from farvox.report.figures import svg
+from farvox.report.html_page import note, whole
 from farvox.report.page import ROWS_OPEN
-from farvox.report.run_files import Fold
 from farvox.report.tables import duration, facts, grouped, legend, memory, number, swatch, table
-from farvox.report.whole import note, whole
-from farvox.report.wording import DASH
+from farvox.report.texts import DASH
+from farvox.runs.run import Fold
 
 
 def comparison_page(document: Mapping[str, Any], folds: Mapping[str, Sequence[Fold]]) -> str:
@@ -41,7 +41,7 @@ def comparison_page(document: Mapping[str, Any], folds: Mapping[str, Sequence[Fo
         *(note(html.escape(line)) for line in document["notes"]),
         "<h2>Quality and cost</h2>",
         _quality(rows, names, colours),
-        f'<p class="lead">{wording.COMPARED}</p>',
+        f'<p class="lead">{texts.COMPARED}</p>',
         _costs(rows, colours),
         *(_differences(rows, colours) if len(rows) > 1 else []),
         "<h2>Dice over cases</h2>",
@@ -53,7 +53,7 @@ def comparison_page(document: Mapping[str, Any], folds: Mapping[str, Sequence[Fo
         "<h2>Every case</h2>",
         _cases(document, colours),
         "<h2>How to read the numbers</h2>",
-        f"<p>{wording.how_to_read(document['tolerance_mm'])}</p><p><b>Absent structures.</b> "
+        f"<p>{texts.how_to_read(document['tolerance_mm'])}</p><p><b>Absent structures.</b> "
         f"{html.escape(str(document['rule']))}</p>",
         *(_conditions(row, colours) for row in rows),
     ]
@@ -128,7 +128,7 @@ def _differences(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) 
     return [
         f"<h2>Difference from {html.escape(first)}</h2>",
         table(head, lines),
-        f'<p class="lead">{wording.DIFFERENCES}</p>',
+        f'<p class="lead">{texts.DIFFERENCES}</p>',
     ]
 
 
@@ -140,7 +140,7 @@ def _spread(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], colours
         for row in rows
     }
     picture = svg(grouped_box_plot(dice, names, colours), "Dice of each case by label and recipe")
-    return f"<figure>{key}{picture}<figcaption>{wording.BOXES}</figcaption></figure>"
+    return f"<figure>{key}{picture}<figcaption>{texts.BOXES}</figcaption></figure>"
 
 
 def _curves(folds: Mapping[str, Sequence[Fold]], colours: Mapping[str, str]) -> str:
@@ -148,7 +148,7 @@ def _curves(folds: Mapping[str, Sequence[Fold]], colours: Mapping[str, str]) -> 
     if figure is None:
         return note("No log.jsonl with learning curves was found.")
     picture = svg(figure, "Validation Dice of all recipes over minutes")
-    return f"<figure>{picture}<figcaption>{wording.COMPARED_CURVES}</figcaption></figure>"
+    return f"<figure>{picture}<figcaption>{texts.COMPARED_CURVES}</figcaption></figure>"
 
 
 def _against(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], key: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from farvox.report.colours import FEW, label_colours
 from farvox.report.figures import INK, new_figure, quiet
-from farvox.report.run_files import Fold
+from farvox.runs.run import Fold
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,13 +12,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from farvox.errors import DataError
-from farvox.report import wording
+from farvox.report import texts
 from farvox.report.colours import FEW
 from farvox.report.figures import INK, new_figure, quiet, svg
-from farvox.report.run_files import Fold
+from farvox.report.html_page import note
 from farvox.report.tables import table
-from farvox.report.whole import note
-from farvox.report.wording import DASH
+from farvox.report.texts import DASH
+from farvox.runs.run import Fold
 from farvox.types import Array, FloatArray
 
 if TYPE_CHECKING:
@@ -118,13 +118,13 @@ def offsets_section(folds: Sequence[Fold]) -> list[str]:
         picture = svg(density_figure(learned, layer, axes), title)
         out.append(
             f"<figure><h3>Layer {html.escape(layer)}, fold {html.escape(name)}</h3>{picture}"
-            f"<figcaption>{wording.OFFSETS}</figcaption></figure>"
+            f"<figcaption>{texts.OFFSETS}</figcaption></figure>"
         )
     out.append(_reach_table(found))
-    out.append(f'<p class="lead">{wording.REACH}</p>')
+    out.append(f'<p class="lead">{texts.REACH}</p>')
     if len(learned.step) > 1:
         picture = svg(spread_figure(learned, _epochs(fold, learned), axes), "Spread of the offsets over training")
-        out.append(f"<figure>{picture}<figcaption>{wording.SPREAD} Fold {html.escape(name)}.</figcaption></figure>")
+        out.append(f"<figure>{picture}<figcaption>{texts.SPREAD} Fold {html.escape(name)}.</figcaption></figure>")
     return out
 
 

@@ -7,14 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from farvox.report import wording
+from farvox.report import texts
 from farvox.report.boxes import box_plot
 from farvox.report.cases import case_section, extremes
 from farvox.report.colours import label_colours
 from farvox.report.curves import learning_curves
 from farvox.report.figures import svg
+from farvox.report.html_page import note, whole
 from farvox.report.offsets import offsets_section
-from farvox.report.run_files import RunFiles
 from farvox.report.tables import (
     case_table,
     duration,
@@ -28,8 +28,8 @@ from farvox.report.tables import (
     memory,
     number,
 )
-from farvox.report.whole import note, whole
-from farvox.report.wording import DASH
+from farvox.report.texts import DASH
+from farvox.runs.run import RunFiles
 
 ROWS_OPEN = 12
 """Rows up to which the table of cases stands open."""
@@ -44,7 +44,7 @@ def page(run: RunFiles) -> str:
     body = [
         f"<header><h1>{html.escape(name)}</h1>{_lead(run)}</header>",
         _tiles(run),
-        *(_results(run) if run.cases or run.statistics else [note(wording.NO_CASES)]),
+        *(_results(run) if run.cases or run.statistics else [note(texts.NO_CASES)]),
         "<h2>Learning curves</h2>",
         _curves(run),
         *offsets_section(run.folds),
@@ -107,19 +107,19 @@ def _results(run: RunFiles) -> list[str]:
     cases = run.cases
     out = ["<h2>Results by label</h2>"]
     if run.statistics:
-        out += [label_table(run, colours), f'<p class="lead">{wording.ESTIMATES}</p>']
+        out += [label_table(run, colours), f'<p class="lead">{texts.ESTIMATES}</p>']
     else:
-        out.append(note(wording.NO_SUMMARY))
+        out.append(note(texts.NO_SUMMARY))
     out += [note(line) for line in _remarks(run)]
     if not cases:
-        return [*out, note(wording.NO_LIST)]
+        return [*out, note(texts.NO_LIST)]
     dice = {v: [d for case in cases if (d := case.value("dice", v)) is not None] for v, _ in run.labels}
     boxes = svg(box_plot(dice, dict(run.labels), colours), "Dice of each case by label")
     out += [
         "<h2>Dice over cases</h2>",
-        f"<figure>{boxes}<figcaption>{wording.BOXES}</figcaption></figure>",
+        f"<figure>{boxes}<figcaption>{texts.BOXES}</figcaption></figure>",
         "<h2>Worst, median and best case</h2>",
-        f"<p>{wording.PICTURES}</p>",
+        f"<p>{texts.PICTURES}</p>",
     ]
     chosen = extremes(cases)
     key = legend(run.labels, colours)
@@ -183,7 +183,7 @@ def _reading(run: RunFiles) -> str:
         (fold.manifest["made_with"] for fold in run.folds if fold.manifest.get("made_with")), {}
     )
     versions = {"farvox": run.summary.get("version"), **made_with}
-    return f"<p>{wording.how_to_read(run.fact('tolerance_mm'))}</p><p>{absent}</p><h3>Versions</h3>{facts(versions)}"
+    return f"<p>{texts.how_to_read(run.fact('tolerance_mm'))}</p><p>{absent}</p><h3>Versions</h3>{facts(versions)}"
 
 
 def _dataset(run: RunFiles) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farvox.report.run_files import CaseResult, RunFiles
-from farvox.report.wording import DASH
+from farvox.report.texts import DASH
+from farvox.runs.run import CaseResult, RunFiles
 
 DENSE_FROM = 12
 """Labels beyond which the table by label takes one line each."""

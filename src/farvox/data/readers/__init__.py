@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from farvox.data.case import Dataset
-from farvox.data.landmarks import read_landmarks, with_landmarks
+from farvox.data.dataset import Dataset
+from farvox.data.landmarks import with_landmarks
 from farvox.data.readers import brats, msd, nnunet, pattern, promise12
 from farvox.errors import DataError, UsageError
+from farvox.io.landmarks import read_landmarks
 
 __all__ = ["read_dataset"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from farvox.data.io import is_scan, scan_stem
 from farvox.errors import DataError
+from farvox.io import is_scan, scan_stem
 from farvox.labels import LabelTable
 
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from farvox.data.case import CaseFiles, Dataset
-from farvox.data.io import is_scan, scan_stem
+from farvox.data.dataset import CaseFiles, Dataset
 from farvox.errors import DataError
+from farvox.io import is_scan, scan_stem
 from farvox.labels import LabelTable
 
 _CHANNELS = ("FLAIR", "T1", "T1c", "T2")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from farvox.data.case import CaseFiles, Dataset
-from farvox.data.io import scan_stem
+from farvox.data.dataset import CaseFiles, Dataset
 from farvox.data.readers._json import channel_names, label_table, read_object, scans_in
 from farvox.errors import DataError
+from farvox.io import scan_stem
 
 
 def recognises(root: Path) -> bool:

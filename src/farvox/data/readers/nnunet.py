@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from farvox.data.case import CaseFiles, Dataset
-from farvox.data.io import SUFFIXES
+from farvox.data.dataset import CaseFiles, Dataset
 from farvox.data.readers._json import channel_names, label_table, read_object, scans_in
 from farvox.errors import DataError
+from farvox.io import SUFFIXES
 
 _NUMBERED = re.compile(r"(.+)_(\d{4})")
 

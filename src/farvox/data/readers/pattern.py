@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from farvox.data.case import CaseFiles, Dataset
-from farvox.data.io import count_channels, is_scan, read_label, scan_stem
+from farvox.data.dataset import CaseFiles, Dataset
 from farvox.data.readers._json import label_names, read_object
 from farvox.errors import DataError, UsageError
+from farvox.io import count_channels, is_scan, read_label, scan_stem
 from farvox.labels import LabelTable
 
 _WILD = re.compile(r"\*\*/|\*|\?")

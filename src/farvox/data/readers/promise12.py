@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from farvox.data.case import CaseFiles, Dataset
+from farvox.data.dataset import CaseFiles, Dataset
 from farvox.labels import LabelTable
 
 _CASE = re.compile(r"Case\d+")

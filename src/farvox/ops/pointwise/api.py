@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from farvox.ops.fast_path import why_no_shortcut
 from farvox.ops.pointwise import cpu, reference
-from farvox.ops.shortcut import why_no_shortcut
 
 
 @dataclass(frozen=True)

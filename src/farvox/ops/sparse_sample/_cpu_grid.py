@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from farvox.ops.sparse_sample import _cpu_grid_kernels as kernels
 from farvox.ops.sparse_sample._cpu_plan import Block, Chunk, Slab, blocks, plan_grid, reach, tiles, voxels_per_unit
 from farvox.ops.sparse_sample._cpu_product import Product, borrow, give_back, volumes
-from farvox.ops.sparse_sample.places import SampleGrid
+from farvox.ops.sparse_sample.sample_points import SampleGrid
 from farvox.ops.threads import even_parts, share_out
 from farvox.types import Array
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from farvox.ops.sparse_sample.places import SampleGrid
+from farvox.ops.sparse_sample.sample_points import SampleGrid
 from farvox.ops.threads import even_parts
 from farvox.types import Array, FloatArray, IntArray
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from farvox.ops.sparse_sample import _cpu_point_kernels as kernels
 from farvox.ops.sparse_sample._cpu_lattice import find_lattice
 from farvox.ops.sparse_sample._cpu_product import Product, volumes
-from farvox.ops.sparse_sample.places import FreePoints
+from farvox.ops.sparse_sample.sample_points import FreePoints
 from farvox.ops.threads import even_parts, share_out
 from farvox.types import Array
 

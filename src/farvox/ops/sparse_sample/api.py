@@ -11,7 +11,7 @@ import torch
 from farvox.errors import UsageError
 from farvox.ops.sparse_sample import reference
 from farvox.ops.sparse_sample.library import FAST, sparse_conv_op
-from farvox.ops.sparse_sample.places import FreePoints, Places, SampleGrid, laid_out
+from farvox.ops.sparse_sample.sample_points import FreePoints, Places, SampleGrid, laid_out
 
 BACKENDS = ("reference", "cpu", "triton")
 """Backends that can be asked for by name; "auto" takes the fast one of the image's device where it can run."""

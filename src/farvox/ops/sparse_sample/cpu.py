@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from farvox.ops.sparse_sample._cpu_product import Product
-from farvox.ops.sparse_sample.places import Places, SampleGrid
+from farvox.ops.sparse_sample.sample_points import Places, SampleGrid
 
 _log = logging.getLogger(__name__)
 

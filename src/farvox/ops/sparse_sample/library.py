@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from farvox.ops.sparse_sample import cpu, triton
-from farvox.ops.sparse_sample.places import FreePoints, SampleGrid, laid_out
+from farvox.ops.sparse_sample.sample_points import FreePoints, SampleGrid, laid_out
 
 FAST = {"cpu": cpu, "triton": triton}
 """Backends beside the reference."""

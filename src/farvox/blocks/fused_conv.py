@@ -1,0 +1,55 @@
+"""The convolution unit for full-size maps of few channels: learned step after step, answered in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from farvox.blocks.batch_norm_fusion import fold_norm_behind, may_fold
+from farvox.blocks.conv import conv_batch_norm
+from farvox.ops import few_channel_conv
+
+_FEW = 16
+"""Outputs up to which one pass is faster than a library's convolution, which pads to this many."""
+
+
+class FewChannelUnit(nn.Sequential):
+    """3×3×3 convolution, batch norm, leaky ReLU.
+
+    In evaluation without gradients, up to 16 outputs, batch norm is folded into the convolution, and all is one pass
+    over the volume, the enlarging of coarser maps before it and a 1×1×1 convolution behind it included.
+
+    Args:
+        in_channels: Input channels, those of the coarser map included.
+        out_channels: Output channels.
+        slope: Of the leaky ReLU below zero.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, slope: float) -> None:
+        super().__init__(*conv_batch_norm(in_channels, out_channels, slope))
+        self._slope, self._outputs = slope, out_channels
+
+    def forward(
+        self, image: torch.Tensor, coarse: torch.Tensor | None = None, head: nn.Conv3d | None = None
+    ) -> torch.Tensor:
+        """(B, C, I, J, K), and coarser maps (B, D, i, j, k) put before it → (B, out_channels or head's, I, J, K)."""
+        if self._outputs > _FEW or not may_fold(image, *self, *([] if head is None else [head])):
+            if coarse is not None:
+                coarse = F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=False)
+                image = torch.cat((coarse, image), 1)
+            y = super().forward(image)
+            return y if head is None else head(y)
+        conv: Any = self[0]
+        weight, bias = fold_norm_behind(self[1], conv.weight, conv.bias)
+        return few_channel_conv(
+            image,
+            weight,
+            bias,
+            slope=self._slope,
+            coarse=coarse,
+            head_weight=None if head is None else head.weight.flatten(1),
+            head_bias=None if head is None else head.bias,
+        )

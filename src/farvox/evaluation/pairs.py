@@ -1,0 +1,101 @@
+"""Which prediction belongs to which reference: by name, whatever the formats."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from farvox.errors import DataError
+
+Pair = tuple[str, Path, Path]
+"""Case id, prediction, reference."""
+
+_REFERENCE_ENDINGS = ("_segmentation", "_seg")
+
+
+def find_pairs(predictions: Path, references: Path) -> tuple[list[Pair], list[str]]:
+    """(case, prediction, reference) of every prediction, sorted by case, and notes on references left over.
+
+    Raises:
+        DataError: A path that is missing or holds no masks, two files of one case, nothing in common, or a
+            prediction without a reference.
+    """
+    wanted, given = _masks(predictions), _masks(references)
+    if predictions.is_file() and references.is_file():
+        return [(next(iter(wanted)), predictions, references)], []
+    names = {case: _reference_name(case, given) for case in wanted}
+    missing = sorted(case for case, name in names.items() if name is None)
+    if len(missing) == len(names):
+        raise DataError(
+            f"no prediction in {predictions} has a reference in {references} "
+            f"(predictions: {_shown(sorted(wanted))}; references: {_shown(sorted(given))})",
+            allowed="the same names on both sides; formats may differ",
+        )
+    if missing:
+        raise DataError(
+            f"no reference in {references} for the prediction {wanted[missing[0]][0].name}"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
+            allowed="a reference of the same name for every prediction",
+            remedy="add the reference or take the prediction out of the folder",
+            case=missing[0],
+        )
+    pairs: list[Pair] = []
+    for case, name in sorted(names.items()):
+        pairs.append((case, _one(wanted[case], case), _one(given[str(name)], case)))
+    used = {_bare(str(name)) for name in names.values()}
+    left = sorted(name for name in given if _bare(name) not in used)
+    return pairs, [f"{len(left)} reference(s) without prediction: {_shown(left)}"] if left else []
+
+
+def find_references(cases: Sequence[str], references: Path) -> dict[str, Path | None]:
+    """The reference mask of each case, None where there is none; a single file is that of a single case.
+
+    Raises:
+        DataError: A path that is missing or holds no masks, or two files of one case.
+    """
+    given = _masks(references)
+    if references.is_file() and len(cases) == 1:
+        return {cases[0]: references}
+    names = {case: _reference_name(case, given) for case in cases}
+    return {case: None if name is None else _one(given[name], case) for case, name in names.items()}
+
+
+def _one(files: list[Path], case: str) -> Path:
+    if len(files) > 1:
+        raise DataError(
+            f"several files of one name: {', '.join(path.name for path in files)} in {files[0].parent}",
+            remedy="keep one of them in the folder",
+            case=case,
+        )
+    return files[0]
+
+
+def _masks(path: Path) -> dict[str, list[Path]]:
+    from farvox.io import is_scan, scan_stem
+
+    if not path.exists():
+        raise DataError(f"{path} does not exist", allowed="a mask or a folder of masks")
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    masks: dict[str, list[Path]] = {}
+    for file in files:
+        if is_scan(file) and not file.name.startswith("."):
+            masks.setdefault(scan_stem(file), []).append(file)
+    if not masks:
+        raise DataError(f"{path} holds no masks", allowed="a mask or a folder of masks, such as .nii.gz or .mha")
+    return masks
+
+
+def _reference_name(case: str, given: dict[str, list[Path]]) -> str | None:
+    """Marked names come first: the plain one may be the scan itself where scans and references share a folder."""
+    stems = dict.fromkeys((case, _bare(case)))
+    names = (stem + ending for stem in stems for ending in (*_REFERENCE_ENDINGS, ""))
+    return next((name for name in names if name in given), None)
+
+
+def _bare(name: str) -> str:
+    return re.sub(rf"(_0000|{'|'.join(_REFERENCE_ENDINGS)})$", "", name)
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")

@@ -1,0 +1,164 @@
+"""Tables of landmarks in mm, as CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from farvox._atomic import write_text
+from farvox.errors import DataError, nearest
+from farvox.io.names import scan_stem
+
+Point = tuple[float, float, float]
+"""Scanner coordinates in mm, RAS+ as in NIfTI: x grows to the patient's right, y to the front, z to the head."""
+
+COLUMNS = ("case", "landmark", "x", "y", "z")
+"""Columns a file of landmarks must have; others are passed over."""
+
+_COLUMNS = ",".join(COLUMNS)
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What a file of landmarks holds.
+
+    Args:
+        path: The file.
+        names: Every landmark once, in the order of first appearance.
+        points: Case id → landmark → point; a landmark without coordinates is not in its case.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    points: Mapping[str, Mapping[str, Point]]
+
+
+@dataclass(frozen=True)
+class LandmarkRow:
+    """A row to be written: a landmark of a case, its point or None for "not found", and further columns by name."""
+
+    case: str
+    landmark: str
+    point: Point | None
+    facts: Mapping[str, str | float | int] = field(default_factory=dict)
+
+
+def read_landmarks(path: Path) -> Landmarks:
+    """Read a CSV file with the columns case, landmark, x, y, z (mm, RAS+), one row a landmark.
+
+    A case is named by its id or by its scan's file name. A row whose three coordinates are empty says that the
+    landmark is not there; what `write_landmarks` wrote can be read again.
+
+    Raises:
+        DataError: No such file, another kind of file, missing columns, cells that are no numbers, or a landmark twice.
+    """
+    lines = _lines(Path(path))
+    header = [cell.strip().lower() for cell in next(csv.reader([lines[0]]))]
+    _require_columns(header, path)
+    points: dict[str, dict[str, Point]] = {}
+    seen: dict[tuple[str, str], int] = {}
+    for number, cells in enumerate(csv.reader(lines[1:]), start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) < len(header):
+            raise DataError(
+                f"line {number} of {path} has {len(cells)} cells", allowed=f"{len(header)}, as its first line"
+            )
+        row = {name: cell.strip() for name, cell in zip(header, cells, strict=False)}
+        case, name = scan_stem(Path(row["case"])), row["landmark"]
+        if not case or not name:
+            raise DataError(f"line {number} of {path} names no {'case' if not case else 'landmark'}")
+        if first := seen.get((case, name)):
+            raise DataError(
+                f"landmark '{name}' stands in lines {first} and {number} of {path}",
+                allowed="each landmark once a case",
+                remedy="remove one, or give two structures two names",
+                case=case,
+            )
+        seen[case, name] = number
+        point = _point(row, number, path)
+        places = points.setdefault(case, {})
+        if point is not None:
+            places[name] = point
+    if not any(points.values()):
+        raise DataError(f"{path} holds no landmark", allowed=f"one row a landmark below '{_COLUMNS}'")
+    return Landmarks(Path(path), tuple(dict.fromkeys(name for _, name in seen)), points)
+
+
+def write_landmarks(path: Path, rows: Sequence[LandmarkRow]) -> None:
+    """Write a table that `read_landmarks` reads; coordinates to a ten-thousandth of a mm, empty where not found.
+
+    Raises:
+        ResourceError: The disk is full or the folder not writable.
+    """
+    extra = list(dict.fromkeys(name for row in rows for name in row.facts))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *extra])
+    for row in rows:
+        cells = ["", "", ""] if row.point is None else [f"{value:.4f}" for value in row.point]
+        writer.writerow([row.case, row.landmark, *cells, *(row.facts.get(name, "") for name in extra)])
+    write_text(Path(path), text.getvalue())
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a text file that looks like comma-separated values."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text file", allowed=f"a CSV file (UTF-8) with the columns {_COLUMNS}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", remedy="check the path") from None
+    lines = text.splitlines()
+    if not lines:
+        raise DataError(f"{path} is empty", allowed=f"a CSV file with the columns {_COLUMNS}")
+    if path.suffix.lower() == ".fcsv" or "markups" in lines[0].lower():
+        raise DataError(
+            f"{path} is a list of markups as 3D Slicer writes it",
+            allowed=f"a CSV file with the columns {_COLUMNS}",
+            remedy=f"make it a table '{_COLUMNS}'; where CoordinateSystem is LPS (or 1), change the signs of x and y",
+        )
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if lines[0].count(mark) >= len(COLUMNS) - 1 > lines[0].count(","):
+            raise DataError(
+                f"{path} separates its columns by {name}",
+                allowed="commas, and points in decimal numbers",
+                remedy="export the table again as comma-separated values",
+            )
+    return lines
+
+
+def _require_columns(header: Sequence[str], path: Path) -> None:
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        hints = [f"for {name}: {nearest(name, header)}" for name in missing if name not in "xyz"]
+        hints += [f"coordinates are columns x, y and z in mm (found: {', '.join(header)})"] if "x" in missing else []
+        raise DataError(
+            f"{path} has no column {', '.join(missing)}; its first line is '{','.join(header)[:80]}'",
+            allowed=f"a first line '{_COLUMNS}', in any order, with further columns if you like",
+            remedy="; ".join(hints) or "name the columns so",
+        )
+
+
+def _point(row: Mapping[str, str], number: int, path: Path) -> Point | None:
+    if not any(row[axis] for axis in "xyz"):
+        return None
+    values = []
+    for axis in "xyz":
+        try:
+            value = float(row[axis])
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise DataError(
+                f"{axis} of landmark '{row['landmark']}' is '{row[axis]}' in line {number} of {path}",
+                allowed="a number in mm with a decimal point; all three empty where the landmark is not there",
+                case=row["case"],
+            )
+        values.append(value)
+    x, y, z = values
+    return x, y, z

@@ -1,5 +1,0 @@
-"""Landmarks and organ centroids found by a trained network, from few points of a scan."""
-
-from farvox.locate.api import Location, Place, Settings, locate, require_points
-
-__all__ = ["Location", "Place", "Settings", "locate", "require_points"]

@@ -1,0 +1,116 @@
+"""Overlapping windows over a volume of any size, blended, and handed on slab by slab as soon as a slab is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Literal
+
+import numpy as np
+import torch
+
+from farvox.types import Shape
+
+Slab = Callable[[int, int], torch.Tensor]
+"""(start, stop) along K → network input (C, I, J, stop - start)."""
+Blend = Literal["gaussian", "mean"]
+"""Weights of overlapping windows: highest in the middle, or the same everywhere."""
+Scorer = Callable[[torch.Tensor], torch.Tensor]
+"""Windows (B, C, I, J, K) → class probabilities (B, classes, I, J, K)."""
+
+
+def window_starts(size: int, window: int, overlap: float) -> list[int]:
+    """First voxel of each window along an axis: evenly spread, the last one ends with the axis.
+
+    Args:
+        size: Voxels of the axis, at least `window`.
+        window: Voxels of a window.
+        overlap: Least share that neighbours have in common, 0 to below 1.
+    """
+    step = max(1, int(window * (1 - overlap)))
+    count = 1 + int(np.ceil((size - window) / step))
+    return [round(index * (size - window) / max(count - 1, 1)) for index in range(count)]
+
+
+def blend_weights(window: Shape, blend: Blend = "gaussian") -> torch.Tensor:
+    """Weight of each voxel of a window: a Gaussian with a standard deviation of a quarter of each side, at least 0.01.
+
+    A window's edge knows less of its surroundings than its middle, so where windows overlap the middle counts more.
+    With `mean` every voxel weighs 1.
+    """
+    if blend == "mean":
+        return torch.ones(window)
+    axes = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (n / 4)) ** 2) for n in window]
+    return (axes[0][:, None, None] * axes[1][:, None] * axes[2]).clamp_min(0.01)
+
+
+def stream_scores(
+    score: Scorer,
+    slab: Slab,
+    shape: Shape,
+    window: Shape,
+    overlap: float = 0.5,
+    batch: int = 1,
+    blend: Blend = "gaussian",
+) -> Iterator[torch.Tensor]:
+    """Class probabilities of a volume, in order along K, each part as soon as no later window adds to it.
+
+    Memory holds classes × I × J × the window's K, whatever the volume's length. Where the volume is smaller than
+    the window it is padded with zeros on both sides, as patches are in training.
+
+    Args:
+        score: The network.
+        slab: Reads the network's input.
+        shape: Voxels of the volume.
+        window: Voxels the network sees at once.
+        overlap: Least share that neighbouring windows have in common.
+        batch: Windows scored together.
+        blend: How overlapping windows are weighted.
+
+    Yields:
+        (classes, I, J, n) float32; the n add up to the volume's K.
+    """
+    before = [max(0, w - n) // 2 for n, w in zip(shape, window, strict=True)]
+    padded = tuple(max(n, w) for n, w in zip(shape, window, strict=True))
+    inner_i, inner_j = (slice(before[a], before[a] + shape[a]) for a in (0, 1))
+    weights = blend_weights(window, blend)
+    columns = list(product(*(window_starts(n, w, overlap) for n, w in zip(padded[:2], window[:2], strict=True))))
+    depth = window[2]
+    starts = window_starts(padded[2], depth, overlap)
+    total: torch.Tensor | None = None
+    divisor = torch.zeros(*padded[:2], depth)
+    for position, start in enumerate(starts):
+        block = _padded(slab, shape, before, padded, start, start + depth)
+        for first in range(0, len(columns), batch):
+            group = columns[first : first + batch]
+            windows = torch.stack([block[:, i : i + window[0], j : j + window[1]] for i, j in group])
+            scores = score(windows)
+            if total is None:
+                total = torch.zeros(scores.shape[1], *padded[:2], depth, device=scores.device)
+                divisor, weights = divisor.to(scores.device), weights.to(scores.device)
+            for (i, j), one in zip(group, scores, strict=True):
+                place = (slice(i, i + window[0]), slice(j, j + window[1]))
+                total[:, *place] += one * weights
+                divisor[place] += weights
+        assert total is not None
+        following = starts[position + 1] if position + 1 < len(starts) else start + depth
+        done = following - start
+        low, high = max(before[2] - start, 0), min(before[2] + shape[2] - start, done)
+        if high > low:
+            yield total[:, inner_i, inner_j, low:high] / divisor[inner_i, inner_j, low:high]
+        for buffer in (total, divisor):
+            kept = buffer[..., done:].clone()
+            buffer[..., : depth - done] = kept
+            buffer[..., depth - done :] = 0
+
+
+def _padded(
+    slab: Slab, shape: Shape, before: list[int], padded: Shape | tuple[int, ...], start: int, stop: int
+) -> torch.Tensor:
+    low, high = max(start - before[2], 0), min(stop - before[2], shape[2])
+    block = slab(low, high)
+    if padded == shape:
+        return block
+    after = [p - n - b for p, n, b in zip(padded, shape, before, strict=True)]
+    k = (low + before[2] - start, stop - before[2] - high)
+    return torch.nn.functional.pad(block, (*k, before[1], after[1], before[0], after[0]))

@@ -1,0 +1,99 @@
+"""Training cases in network space on disk, memory-mapped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from farvox.data.dataset import Case
+from farvox.labels import IGNORE
+from farvox.preprocessing.config import Preparation
+from farvox.preprocessing.preprocess import to_network_space
+from farvox.types import Array, IntArray, Shape
+
+_PLACES_PER_CLASS = 4096
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case in network space, memory-mapped.
+
+    Args:
+        id: Case id.
+        image: (C, I, J, K) float32, normalised.
+        classes: (I, J, K) uint8 with `IGNORE`.
+        places: For each class, up to 4096 of its voxels (N, 3), evenly drawn; empty where the class is absent.
+        counts: Voxels of each class.
+    """
+
+    id: str
+    image: Array
+    classes: Array
+    places: tuple[IntArray, ...]
+    counts: IntArray
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels in network space."""
+        i, j, k = self.classes.shape
+        return (i, j, k)
+
+    def slab(self, start: int, stop: int) -> torch.Tensor:
+        """Network input (C, I, J, stop - start), slices [start, stop) along K."""
+        return torch.from_numpy(np.array(self.image[..., start:stop]))
+
+
+def prepare_case(case: Case, preparation: Preparation, classes: int, folder: Path) -> PreparedCase:
+    """Bring a labelled case to network space, store it in `folder` and open it from there."""
+    space = to_network_space(case.image, case.grid, preparation)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / case.id
+    image = np.lib.format.open_memmap(
+        f"{stem}.image.npy", "w+", np.float32, shape=(case.image.shape[0], *space.grid.shape)
+    )
+    if hasattr(os, "posix_fallocate"):
+        # Writing to a mapped page that the disk has no room for would kill the process; asking first is an OSError.
+        with open(f"{stem}.image.npy", "rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    for start in range(0, space.grid.shape[2], 32):
+        stop = min(start + 32, space.grid.shape[2])
+        image[..., start:stop] = space.slab(start, stop).numpy()
+    image.flush()
+    if case.classes is None:
+        raise ValueError(f"case {case.id} has no label to train on")
+    label = space.resample.apply_labels(space.orient.apply(case.classes))
+    np.save(f"{stem}.classes.npy", label)
+    rng = np.random.default_rng(len(case.id))
+    places = []
+    for index in range(classes):
+        found = np.flatnonzero(label == index)
+        chosen = rng.permutation(found)[:_PLACES_PER_CLASS] if found.size > _PLACES_PER_CLASS else found
+        places.append(np.stack(np.unravel_index(chosen, label.shape), -1))
+    counts = np.bincount(label[label != IGNORE].ravel(), minlength=classes)
+    places_by_class: dict[str, Any] = {str(index): found for index, found in enumerate(places)}
+    np.savez(f"{stem}.places.npz", counts=counts, **places_by_class)
+    return open_prepared(folder, case.id)
+
+
+def open_prepared(folder: Path, case: str) -> PreparedCase:
+    """Open what `prepare_case` stored."""
+    places = np.load(folder / f"{case}.places.npz")
+    counts = places["counts"]
+    return PreparedCase(
+        case,
+        np.load(folder / f"{case}.image.npy", mmap_mode="r"),
+        np.load(folder / f"{case}.classes.npy", mmap_mode="r"),
+        tuple(places[str(index)] for index in range(len(counts))),
+        counts,
+    )
+
+
+def class_counts(cases: Sequence[PreparedCase]) -> IntArray:
+    """Voxels of each class over all cases."""
+    return np.sum([case.counts for case in cases], axis=0)

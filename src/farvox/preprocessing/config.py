@@ -1,0 +1,99 @@
+"""How scans are brought to the network: axes, spacing and intensities, as stored in a bundle's manifest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from farvox.geometry import Grid, Resample
+from farvox.types import Array
+
+_STATISTICS_VOXELS = 1_000_000
+_Size = Annotated[int, Field(ge=1)]
+
+
+class IntensityStep(BaseModel):
+    """How one channel's intensities become network input: clip to [low, high], subtract `mean`, divide by `sd`.
+
+    `per-scan` takes the four figures from each scan: its 0.5th and 99.5th percentile, then mean and standard
+    deviation of what was clipped. Voxels at the scan's minimum are left out when they make up more than a quarter
+    (air around a skull-stripped brain, zero filling). `z-score` takes mean and standard deviation of each scan as it is
+    and clips nothing. `fixed` holds the figures (HU for CT).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["per-scan", "fixed", "z-score"]
+    low: float = 0.0
+    high: float = 0.0
+    mean: float = 0.0
+    sd: float = Field(1.0, gt=0)
+
+    def for_channel(self, channel: Array) -> IntensityStep:
+        """The step with its four figures known for this (I, J, K) channel."""
+        if self.kind == "z-score":
+            sample = voxel_sample(channel)
+            low, high = float(channel.min()), float(channel.max())
+            return IntensityStep(
+                kind="fixed", low=low, high=high, mean=float(sample.mean()), sd=float(max(sample.std(), 1e-6))
+            )
+        return self if self.kind == "fixed" else fixed_step(voxel_sample(channel))
+
+    def apply(self, channel: torch.Tensor) -> torch.Tensor:
+        """Normalise in place."""
+        return channel.clamp_(self.low, self.high).sub_(self.mean).div_(self.sd)
+
+
+class Preparation(BaseModel):
+    """Everything needed to bring a scan to network space again; part of the bundle's manifest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    spacing: tuple[float, float, float] | None = None
+    """mm along the three axes; None where `shape` is given."""
+    shape: tuple[_Size, _Size, _Size] | None = None
+    """Voxels that every scan becomes, however long its axes are in mm; in place of a spacing."""
+    axes: str = Field("RAS", pattern="^[RL][AP][SI]$")
+    """Where the axes of network space point."""
+    pooled: bool = False
+    """Whether voxels are averaged as if the scan were resampled to half the spacing, then pooled: 3×3×3, stride 2."""
+    channels: tuple[str, ...]
+    intensity: tuple[IntensityStep, ...]
+    """One step a channel."""
+
+    @model_validator(mode="after")
+    def _says_one_size(self) -> Preparation:
+        if (self.spacing is None) == (self.shape is None):
+            raise ValueError("either spacing or shape")
+        return self
+
+    def resample(self, grid: Grid) -> Resample:
+        """The step from a scan's grid, its axes turned, to network space."""
+        if self.spacing is not None:
+            step = Resample.to_spacing(grid, self.spacing)
+        else:
+            step = Resample.to_shape(grid, self.shape or grid.shape)
+        return Resample(step.source, step.target, self.pooled)
+
+
+def voxel_sample(channel: Array, limit: int = _STATISTICS_VOXELS) -> Array:
+    """At most about `limit` voxels of (I, J, K), evenly spread, float64, as input of intensity statistics."""
+    step = max(1, int(np.ceil((channel.size / limit) ** (1 / 3))))
+    return channel[::step, ::step, ::step].astype(np.float64).ravel()
+
+
+def fixed_step(values: Array) -> IntensityStep:
+    """Clip limits, mean and spread from a sample of intensities, background at the minimum left out when large."""
+    darkest = values.min()
+    if (values == darkest).mean() > 0.25 and (values > darkest).any():
+        values = values[values > darkest]
+    low, high = np.percentile(values, (0.5, 99.5))
+    if high <= low:
+        low, high = values.min(), values.max()
+    clipped = np.clip(values, low, high)
+    return IntensityStep(
+        kind="fixed", low=float(low), high=float(high), mean=float(clipped.mean()), sd=float(max(clipped.std(), 1e-6))
+    )

@@ -1,0 +1,174 @@
+"""From the training scans to settings: spacing, intensity steps, patch size, strides; every `auto` becomes a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from farvox.data.dataset import Case
+from farvox.errors import RecipeError
+from farvox.geometry import Orient
+from farvox.labels import IGNORE
+from farvox.models import list_models, model_facts
+from farvox.preprocessing.config import IntensityStep, Preparation, fixed_step, voxel_sample
+from farvox.recipes import Recipe, with_settings
+from farvox.types import Array, FloatArray
+
+_AIR_HU = -500.0
+_SAMPLE_VOXELS = 20_000
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the plan needs to know of one training case, in canonical orientation.
+
+    Args:
+        extent: Size along right, anterior, superior, mm.
+        spacing: Voxel spacing, same axes, mm.
+        dark: 0.5th percentile of each channel.
+        inside: Sample of each channel's intensities inside the labelled structures, (C, N).
+    """
+
+    extent: FloatArray
+    spacing: FloatArray
+    dark: FloatArray
+    inside: Array
+
+
+def fingerprint(case: Case) -> Fingerprint:
+    """Look at one labelled case."""
+    grid = Orient.to_canonical(case.grid).target
+    assert case.classes is not None
+    labelled = np.flatnonzero((case.classes > 0) & (case.classes != IGNORE))
+    chosen = labelled[:: max(1, labelled.size // _SAMPLE_VOXELS)]
+    flat = case.image.reshape(case.image.shape[0], -1)
+    return Fingerprint(
+        extent=np.array(grid.shape) * grid.spacing,
+        spacing=grid.spacing,
+        dark=np.array([np.percentile(voxel_sample(channel, 100_000), 0.5) for channel in case.image]),
+        inside=flat[:, chosen].astype(np.float64),
+    )
+
+
+def require_fit(recipe: Recipe) -> None:
+    """Refuse settings that contradict each other.
+
+    Raises:
+        RecipeError: Points for a network that answers whole volumes alone, or changes that patches alone know.
+    """
+    if not recipe.points.count:
+        return
+    name, change = recipe.model.name, recipe.augment
+    if not model_facts(name).points:
+        able = ", ".join(model for model in list_models() if model_facts(model).points)
+        raise RecipeError(
+            f"points.count = {recipe.points.count} for '{name}', which does not answer points",
+            allowed=able,
+            remedy="take points.count=0 or another network",
+        )
+    if recipe.points.count < 2:
+        raise RecipeError("points.count = 1", allowed="0, or 2 and more: batch norm needs several")
+    for key in ("contrast", "brightness", "gamma", "noise"):
+        if getattr(change, key):
+            raise RecipeError(
+                f"augment.{key} = {getattr(change, key):g} with points",
+                allowed="0: the surroundings of points are turned and mirrored, their intensities stay",
+            )
+    if recipe.patch.z_score:
+        raise RecipeError("patch.z_score with points", allowed="false, or points.count=0")
+
+
+def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[str]) -> tuple[Recipe, Preparation]:
+    """Replace every `auto` by what suits these training cases.
+
+    Returns:
+        The recipe with figures in place of `auto`, and the preparation that goes with it.
+
+    Raises:
+        RecipeError: As `require_fit`.
+    """
+    require_fit(recipe)
+    spacing = _spacing(recipe, prints)
+    kind = recipe.intensity.kind
+    steps = []
+    for index, name in enumerate(channels):
+        fixed = kind == "fixed" or (kind == "auto" and _is_ct(name, [p.dark[index] for p in prints]))
+        values = np.concatenate([p.inside[index] for p in prints])
+        own = IntensityStep(kind="z-score" if kind == "z-score" else "per-scan")
+        steps.append(fixed_step(values) if fixed else own)
+    options = dict(recipe.model.options)
+    if recipe.model.name == "unet3d":
+        # Four levels unless the recipe says otherwise: what minutes on a CPU can train.
+        options.setdefault("widths", (16, 32, 64, 128))
+        strides, kernels = _strides(spacing, len(options["widths"]) - 1)
+        options.setdefault("strides", strides)
+        options.setdefault("kernels", kernels)
+    size = recipe.patch.size
+    if size == "auto":
+        multiple = np.prod(np.reshape(options["strides"], (-1, 3)), axis=0) if "strides" in options else np.full(3, 8)
+        median = np.median([p.extent for p in prints], axis=0)
+        size = _patch(median, spacing, multiple, recipe.patch.max_voxels)
+    kinds = {step.kind for step in steps}
+    resolved = with_settings(
+        recipe,
+        {
+            "grid.spacing": tuple(round(float(s), 6) for s in spacing),
+            "intensity.kind": kinds.pop() if len(kinds) == 1 else "auto",
+            "model.options": options,
+            "patch.size": size,
+            "train.batch": 1 if size == "whole" else recipe.train.batch,
+        },
+    )
+    i, j, k = (round(float(s), 6) for s in spacing)
+    return resolved, Preparation(spacing=(i, j, k), channels=tuple(channels), intensity=tuple(steps))
+
+
+def _spacing(recipe: Recipe, prints: Sequence[Fingerprint]) -> FloatArray:
+    if recipe.grid.spacing != "auto":
+        return np.array(recipe.grid.spacing)
+    spacing = np.median([p.spacing for p in prints], axis=0)
+    extent = np.median([p.extent for p in prints], axis=0)
+    limit = recipe.grid.max_voxels
+    if np.prod(extent / spacing) <= 1.25 * limit:
+        return spacing
+    # The finest axes give way first, so that an anisotropic scan becomes less so before anything else is lost.
+    low, high = float(spacing.min()), float(extent.max())
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        fits = np.prod(extent / np.maximum(spacing, middle)) <= limit
+        low, high = (low, middle) if fits else (middle, high)
+    return np.maximum(spacing, high)
+
+
+def _is_ct(channel: str, dark: Sequence[float]) -> bool:
+    words = channel.lower().replace("-", " ").replace("_", " ").split()
+    if "ct" in words or "hu" in words:
+        return True
+    return words in ([], ["image"]) and float(np.median(dark)) < _AIR_HU
+
+
+def _strides(spacing: FloatArray, depth: int) -> tuple[Any, Any]:
+    """Strides down and kernels a level: an axis takes part once its spacing is within a factor of two of the finest."""
+    current = np.array(spacing, dtype=float)
+    strides, kernels = [], []
+    for _ in range(depth):
+        near = current < 2 * current.min() * 0.999
+        kernels.append(tuple(3 if n else 1 for n in near))
+        strides.append(tuple(2 if n else 1 for n in near))
+        current = np.where(near, current * 2, current)
+    near = current < 2 * current.min() * 0.999
+    kernels.append(tuple(3 if n else 1 for n in near))
+    return tuple(strides), tuple(kernels)
+
+
+def _patch(extent: FloatArray, spacing: FloatArray, multiple: Array, max_voxels: int) -> tuple[int, int, int]:
+    """The median scan's size rounded up to the network's multiple, its longest axes (mm) cut until it fits."""
+    size = np.maximum(np.ceil(np.round(extent / spacing) / multiple), 1).astype(int) * multiple
+    while np.prod(size) > max_voxels and (size > multiple).any():
+        axis = int(np.argmax(np.where(size > multiple, size * spacing, 0)))
+        size[axis] -= multiple[axis]
+    i, j, k = (int(n) for n in size)
+    return i, j, k

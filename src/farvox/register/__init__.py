@@ -1,5 +1,0 @@
-"""Deformable registration on the frozen features of a trained network."""
-
-from farvox.register.pair import RegisterOptions, Registration, register
-
-__all__ = ["RegisterOptions", "Registration", "register"]

@@ -1,0 +1,96 @@
+"""Continuous locations drawn from training scans, their classes, and where their surroundings are turned to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from farvox.labels import IGNORE, LabelTable
+from farvox.preprocessing.cases import PreparedCase
+from farvox.sampling.augment import AXES, random_matrices
+from farvox.types import Array, FloatArray, IntArray, Shape
+
+
+def draw_points(
+    case: PreparedCase, count: int, rule: Literal["uniform", "classes", "mixed"], rng: np.random.Generator
+) -> FloatArray:
+    """Draw `count` continuous places (count, 3) of a scan, voxels.
+
+    `uniform` draws anywhere between the scan's outer faces. `classes` draws a class of those present, background
+    included, then one of its voxels, then a place within that voxel. `mixed` draws half by either rule: rare classes
+    are seen often, and so is the background that a class could be taken for.
+    """
+    if rule == "mixed":
+        half = count // 2 + int(rng.integers(count % 2 + 1))
+        return np.concatenate(
+            (draw_points(case, half, "uniform", rng), draw_points(case, count - half, "classes", rng))
+        )
+    if rule == "uniform":
+        return rng.uniform(0, case.shape, (count, 3)) - 0.5
+    present = [places for places in case.places if len(places)]
+    picked = rng.integers(len(present), size=count)
+    voxels = np.array([present[n][rng.integers(len(present[n]))] for n in picked]).reshape(-1, 3)
+    return voxels + rng.uniform(-0.5, 0.5, (count, 3))
+
+
+def class_at(classes: Array, places: FloatArray, rule: Literal["linear", "nearest"]) -> Array:
+    """Class of each place (S, 3), voxels, uint8.
+
+    `linear` gives each of the eight voxels around a place its trilinear weight and takes the class, or `IGNORE`, with
+    most of it; places up to half a voxel outside the middle of the outermost voxels take those.
+    """
+    last = np.array(classes.shape) - 1
+    if rule == "nearest":
+        i, j, k = np.clip(np.rint(places).astype(int), 0, last).T
+        return np.asarray(classes[i, j, k])
+    inside = np.clip(places, 0, last)
+    low = np.minimum(inside.astype(int), np.maximum(last - 1, 0))
+    share = inside - low
+    found, weights = [], []
+    for corner in np.ndindex(2, 2, 2):
+        i, j, k = np.minimum(low + corner, last).T
+        found.append(classes[i, j, k])
+        weights.append(np.where(corner, share, 1 - share).prod(1))
+    around, weight = np.stack(found, 1), np.stack(weights, 1)  # (S, 8)
+    # The weight that each corner's class has in all; at most eight classes meet.
+    total = ((around[:, :, None] == around[:, None, :]) * weight[:, None, :]).sum(2)
+    return around[np.arange(len(around)), total.argmax(1)]
+
+
+def to_normalised(places: FloatArray, shape: Shape) -> FloatArray:
+    """Voxels → −1 to +1 between the outer faces along each axis."""
+    return (2 * places + 1) / np.array(shape) - 1
+
+
+def turning_matrices(
+    count: int, strength: float, flips: Sequence[str], extent: FloatArray, rng: np.random.Generator
+) -> tuple[FloatArray, IntArray]:
+    """A matrix for the offsets of each point: what `random_matrices` and `flip` do to a patch, without resampling.
+
+    OBELISK, MIDL 2018, section 2.1: identity plus `strength` times normal draws, drawn anew for every point. As for
+    patches the matrix acts on mm, so that it turns shapes and not proportions of the field of view.
+
+    Args:
+        count: Number of points.
+        strength: Spread of the nine entries.
+        flips: Axes mirrored half of the time, out of `farvox.sampling.augment.AXES`.
+        extent: Field of view along each axis, mm.
+        rng: Source of the draws.
+
+    Returns:
+        (count, 3, 3) acting on normalised offsets, and (count,) 1 where left and right are exchanged, else 0.
+    """
+    matrices = random_matrices(count, strength, extent / 2, rng)
+    signs = np.ones((count, 3))
+    for name in flips:
+        signs[:, AXES.index(name)] = rng.choice((-1, 1), count)
+    return matrices * signs[:, :, None], (signs[:, 0] < 0).astype(int)
+
+
+def mirrored(classes: Array, exchanged: IntArray, labels: LabelTable) -> Array:
+    """Classes (S,) with those of a left/right pair swapped where `exchanged` is 1."""
+    table = np.arange(IGNORE + 1, dtype=np.uint8)
+    table[: labels.classes] = labels.mirror_classes
+    return np.where(exchanged == 1, table[classes], classes)

@@ -1,0 +1,186 @@
+"""What a training step learns from: where its batch is drawn and how the network is asked; patches or points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from farvox.labels import LabelTable
+from farvox.models import PointNetwork
+from farvox.preprocessing.cases import PreparedCase
+from farvox.preprocessing.config import Preparation
+from farvox.preprocessing.preprocess import z_scored
+from farvox.recipes import Recipe
+from farvox.sampling.augment import change_intensities, flip, random_matrices
+from farvox.sampling.patches import choose_centre, draw_patch
+from farvox.sampling.points import class_at, draw_points, mirrored, to_normalised, turning_matrices
+from farvox.types import FloatArray, Shape
+
+Answers = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the processes that train together this one is."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+class Feed(Protocol):
+    """A way to fill training steps; the same step and seed give the same batch."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that make an epoch."""
+
+    def batch(self, step: int, rng: np.random.Generator) -> Any:
+        """What a step learns from; its `target` (B, …) holds classes."""
+
+    def ask(self, network: Any, batch: Any) -> Answers:
+        """The network's logits (B, classes, …) for a batch, one or several."""
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """Images (B, C, *size) and classes (B, *size)."""
+
+    image: torch.Tensor
+    target: torch.Tensor
+
+
+@dataclass(frozen=True)
+class PatchFeed:
+    """Patches drawn from case after case, changed at random."""
+
+    recipe: Recipe
+    preparation: Preparation
+    labels: LabelTable
+    cases: Sequence[PreparedCase]
+    place: Place
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every training case is seen once, over all devices."""
+        return max(1, math.ceil(len(self.cases) / (self.recipe.train.batch * self.place.world)))
+
+    def batch(self, step: int, rng: np.random.Generator) -> PatchBatch:
+        """Patches of the next cases."""
+        settings, change = self.recipe.train, self.recipe.augment
+        epoch, within = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(self.cases))
+        images, targets = [], []
+        for member in range(settings.batch):
+            position = (within * self.place.world + self.place.rank) * settings.batch + member
+            case = self.cases[order[position % len(self.cases)]]
+            shape = patch_size(self.recipe, case)
+            centre = choose_centre(case, shape, self.recipe.patch.centre, rng)
+            matrix = random_matrices(1, change.affine, self.preparation.spacing or (1.0, 1.0, 1.0), rng)[0]
+            image, target = draw_patch(case, centre, matrix, shape, self.place.device)
+            image = z_scored(image) if self.recipe.patch.z_score else image
+            image, target = flip(image, target, change.flip, self.labels, rng)
+            images.append(
+                change_intensities(image, change.contrast, change.brightness, change.gamma, change.noise, rng)
+            )
+            targets.append(target)
+        return PatchBatch(torch.stack(images), torch.stack(targets))
+
+    def ask(self, network: Any, batch: PatchBatch) -> Answers:
+        """Logits (B, classes, *size), from each of the network's heads."""
+        found = network(batch.image)
+        return found if isinstance(found, tuple) else (found,)
+
+
+@dataclass(frozen=True)
+class PointBatch:
+    """One entry a case: prepared image (1, C, I, J, K), points (1, S, 3), matrices (1, S, 3, 3); classes (1, all S)."""
+
+    images: list[torch.Tensor]
+    points: list[torch.Tensor]
+    matrices: list[torch.Tensor] | None
+    target: torch.Tensor
+
+
+class PointFeed:
+    """Points drawn from several cases at once, the surroundings of each turned on their own.
+
+    Heinrich, Oktay and Bouteldja, "OBELISK", MIDL 2018, section 2.1.
+
+    Args:
+        recipe: Resolved.
+        preparation: How scans came into network space.
+        labels: The label table.
+        cases: Prepared training cases.
+        place: Which process this is.
+        network: Says what is done once for each image.
+        store: Folder for those images; they stay there, memory-mapped, unless the device is a GPU, which holds them.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        preparation: Preparation,
+        labels: LabelTable,
+        cases: Sequence[PreparedCase],
+        place: Place,
+        network: PointNetwork,
+        store: Path,
+    ) -> None:
+        self._recipe, self._labels, self._cases, self._place = recipe, labels, cases, place
+        self._spacing = np.array(preparation.spacing or (1.0, 1.0, 1.0))
+        self._images = [_prepared(network, case, place, store) for case in cases]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """As many as the recipe says."""
+        return self._recipe.points.steps
+
+    def ask(self, network: Any, batch: PointBatch) -> Answers:
+        """Logits (1, classes, S)."""
+        return (network.at_several(batch.images, batch.points, batch.matrices),)
+
+    def batch(self, step: int, rng: np.random.Generator) -> PointBatch:
+        """Points of some cases, evenly shared out."""
+        settings, change = self._recipe.points, self._recipe.augment
+        chosen = rng.permutation(len(self._cases))[: min(settings.scans, settings.count)]
+        images, points, matrices, targets = [], [], [], []
+        for part, index in enumerate(chosen):
+            count = (settings.count * (part + 1)) // len(chosen) - (settings.count * part) // len(chosen)
+            case = self._cases[index]
+            places = draw_points(case, count, settings.draw, rng)
+            extent = np.array(case.shape) * self._spacing
+            turned, exchanged = turning_matrices(count, change.affine, change.flip, extent, rng)
+            images.append(self._images[index])
+            points.append(self._tensor(to_normalised(places, case.shape)))
+            matrices.append(self._tensor(turned))
+            targets.append(mirrored(class_at(case.classes, places, settings.label), exchanged, self._labels))
+        target = torch.from_numpy(np.concatenate(targets))[None].to(self._place.device)
+        changed = change.affine > 0 or bool(change.flip)
+        return PointBatch(images, points, matrices if changed else None, target)
+
+    def _tensor(self, array: FloatArray) -> torch.Tensor:
+        return torch.from_numpy(array[None].astype(np.float32)).to(self._place.device)
+
+
+def patch_size(recipe: Recipe, case: PreparedCase) -> Shape:
+    """Voxels the network sees of a case at once."""
+    size = recipe.patch.size
+    return case.shape if isinstance(size, str) else size
+
+
+def _prepared(network: PointNetwork, case: PreparedCase, place: Place, store: Path) -> torch.Tensor:
+    with torch.no_grad():
+        image = network.prepare(torch.from_numpy(np.array(case.image))[None].to(place.device))
+    if place.device.type != "cpu":
+        return image
+    store.mkdir(parents=True, exist_ok=True)
+    path = store / f"{case.id}.points-{place.rank}.npy"
+    np.save(path, image.numpy())
+    return torch.from_numpy(np.load(path, mmap_mode="c"))  # never written to; torch takes no read-only arrays

@@ -1,0 +1,262 @@
+"""One fold of a run: plan, prepare, train, save, predict the unseen scans, evaluate."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from farvox._atomic import write_json
+from farvox._optional import optional
+from farvox.bundle import LabelEntry, Manifest, ModelEntry, load_bundle, save_bundle
+from farvox.data import CaseFiles, Dataset, load_case
+from farvox.data.folds import Fold
+from farvox.data.load import label_file, label_grid
+from farvox.devices import pick_device, pick_precision
+from farvox.errors import ResourceError, UsageError
+from farvox.evaluation import default_tolerance_mm, evaluate_pairs, write_metrics
+from farvox.models import count_parameters, create_model, model_facts
+from farvox.prediction import Predictor
+from farvox.prediction.files import predict_scans
+from farvox.preprocessing.cases import open_prepared, prepare_case
+from farvox.preprocessing.config import Preparation
+from farvox.preprocessing.planning import fingerprint, resolve
+from farvox.recipes import Recipe
+from farvox.runs.identity import fold_terms
+from farvox.training.interrupt import graceful_interrupt
+from farvox.training.loop import Outcome, Progress, Training
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Watcher(Protocol):
+    """Whoever shows a run to a person."""
+
+    def say(self, text: str) -> None:
+        """A line worth keeping."""
+
+    def stage(self, name: str, share: float) -> None:
+        """A stage of a fold and how much of it is done, 0 to 1."""
+
+    def training(self, fold: str, progress: Progress) -> None:
+        """A training step was taken."""
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What a fold gave; `metrics` is None without validation cases or when interrupted."""
+
+    fold: Fold
+    outcome: Outcome
+    metrics: dict[str, Any] | None
+
+
+def open_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabric:
+    """The processes and arithmetic of a run; with several devices the program is started once more for each.
+
+    Args:
+        recipe: Says the precision.
+        device: As in `pick_device`.
+        devices: How many share the work of a fold.
+
+    Raises:
+        DeviceError: The device is not there.
+    """
+    Fabric = optional("lightning_fabric", "train").Fabric
+    for name in ("lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    picked = pick_device(device, devices)
+    precision = pick_precision(recipe.train.precision, picked)
+    staged = model_facts(recipe.model.name).staged
+    fabric = Fabric(
+        accelerator=picked.type,
+        devices=[picked.index] if picked.index is not None else devices,
+        # Weights that rest for a stage get no gradient, which processes have to be told to expect.
+        strategy="ddp_find_unused_parameters_true" if devices > 1 and staged else "auto",
+        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def leave_processes(fabric: Fabric) -> None:
+    """Close the connections between the processes of a run; the first goes on alone, the others end here."""
+    if fabric.world_size == 1:
+        return
+    torch.distributed.destroy_process_group()
+    if not fabric.is_global_zero:
+        # At once: a library that stumbles while the interpreter is taken down would end the first process, too.
+        os._exit(0)
+
+
+def run_fold(
+    dataset: Dataset, fold: Fold, recipe: Recipe, run: Path, watcher: Watcher, fabric: Fabric, *, resume: bool = False
+) -> FoldResult:
+    """Train one fold into `run/fold-<name>/`: log, bundle, predictions and metrics of its validation cases.
+
+    Args:
+        dataset: The cases, checked.
+        fold: Which of them train and which validate.
+        recipe: May hold `auto`.
+        run: The run's folder.
+        watcher: Is told what happens.
+        fabric: As from `open_fabric`; its first process alone writes.
+        resume: Go on from the fold's checkpoint where there is one.
+
+    Raises:
+        UsageError: The fold was begun before and `resume` is not set.
+        ResourceError: Disk or memory is full.
+    """
+    folder = run / f"fold-{fold.name}"
+    begun = any((folder / name).exists() for name in ("checkpoint.pt", "bundle", "done.json"))
+    if begun and not resume:
+        raise UsageError(
+            f"{folder} is there already",
+            remedy="add --resume to go on, --overwrite to begin anew, or choose another --out",
+        )
+    if "left-right" in recipe.augment.flip and dataset.labels.unpaired_sides:
+        watcher.say(f"note: no left/right partner for {', '.join(dataset.labels.unpaired_sides)}; mirrored as they are")
+    resolved, preparation = _plan(dataset, fold, recipe, watcher)
+    entry = ModelEntry(
+        name=resolved.model.name,
+        in_channels=len(dataset.channels),
+        classes=dataset.labels.classes,
+        options=resolved.model.options,
+    )
+    torch.manual_seed(resolved.train.seed)
+    network = create_model(entry.name, entry.in_channels, entry.classes, **entry.options)
+    parameters = count_parameters(network)
+    prepared = folder / "prepared"
+    try:
+        if fabric.is_global_zero:
+            write_json(folder / "split.json", fold_terms(dataset, fold, recipe))
+            _prepare(dataset, fold, preparation, prepared, watcher)
+        fabric.barrier()
+        precision = pick_precision(resolved.train.precision, fabric.device)
+        start = {
+            "fold": fold.name,
+            "dataset": dataset.name,
+            "recipe": resolved.name,
+            "model": resolved.model.name,
+            "parameters": parameters,
+            "device": torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else fabric.device.type,
+            "devices": fabric.world_size,
+            "precision": precision,
+            "threads": torch.get_num_threads(),
+            "train": fold.training,
+            "validation": fold.validation,
+        }
+        with graceful_interrupt() as interrupted:
+            outcome = Training(
+                resolved,
+                preparation,
+                dataset.labels,
+                [open_prepared(prepared, case) for case in fold.training],
+                [open_prepared(prepared, case) for case in fold.validation],
+                folder,
+                fabric,
+                precision,
+                on_progress=lambda progress: watcher.training(fold.name, progress),
+                stop=interrupted.is_set,
+            ).run(network, start)
+    finally:
+        if fabric.is_global_zero:
+            shutil.rmtree(prepared, ignore_errors=True)
+    if not fabric.is_global_zero:
+        return FoldResult(fold, outcome, None)
+    facts = asdict(outcome) | {"seconds": round(outcome.seconds, 1)}
+    training = {**facts, "cases": len(fold.training), "precision": precision}
+    manifest = _manifest(dataset, fold, resolved, preparation, entry, parameters, training)
+    bundle = save_bundle(folder / "bundle", network, manifest, resolved)
+    if outcome.reason == "interrupted":
+        return FoldResult(fold, outcome, None)
+    metrics = None
+    if fold.validation:
+        metrics = _evaluate(dataset, fold, bundle, folder, fabric.device, watcher)
+        save_bundle(bundle, network, manifest.model_copy(update={"metrics": metrics["summary"]}), resolved)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    write_json(folder / "done.json", facts | {"parameters": parameters})
+    return FoldResult(fold, outcome, metrics)
+
+
+def _plan(dataset: Dataset, fold: Fold, recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Preparation]:
+    files, prints = dataset.by_id, []
+    for number, case in enumerate(fold.training, start=1):
+        prints.append(fingerprint(load_case(dataset, files[case])))
+        watcher.stage("look at scans", number / len(fold.training))
+    return resolve(recipe, prints, dataset.channels)
+
+
+def _manifest(
+    dataset: Dataset,
+    fold: Fold,
+    resolved: Recipe,
+    preparation: Preparation,
+    entry: ModelEntry,
+    parameters: int,
+    training: dict[str, Any],
+) -> Manifest:
+    size, table = resolved.patch.size, dataset.labels
+    return Manifest(
+        model=entry,
+        parameters=parameters,
+        preparation=preparation,
+        window=None if isinstance(size, str) else size,
+        labels=tuple(LabelEntry(value=v, name=n) for v, n in zip(table.values, table.names, strict=True)),
+        ignore=table.ignore,
+        dataset=dataset.name,
+        licence=dataset.licence,
+        fold=fold.name,
+        training=training,
+    )
+
+
+def _prepare(dataset: Dataset, fold: Fold, preparation: Preparation, folder: Path, watcher: Watcher) -> None:
+    files, ids = dataset.by_id, (*fold.training, *fold.validation)
+    for number, case in enumerate(ids, start=1):
+        loaded = load_case(dataset, files[case])
+        try:
+            prepare_case(loaded, preparation, dataset.labels.classes, folder)
+        except OSError as error:
+            raise ResourceError(
+                f"cannot write to {folder}: {error.strerror}", remedy="free space or choose another --out"
+            ) from None
+        watcher.stage("prepare scans", number / len(ids))
+
+
+def _evaluate(
+    dataset: Dataset, fold: Fold, bundle: Path, folder: Path, device: torch.device, watcher: Watcher
+) -> dict[str, Any]:
+    """Predict the fold's unseen scans from their files, as a user would, and compare with their labels."""
+    cases = [dataset.by_id[case] for case in fold.validation]
+    predictor = Predictor([load_bundle(bundle)], str(device) if device.type == "cuda" else device.type)
+    out = folder / "predictions"
+    shutil.rmtree(out, ignore_errors=True)
+    pairs, scans, seconds = [], {}, {}
+    unlabelled = [CaseFiles(case.id, case.images) for case in cases]
+    for number, (case, done) in enumerate(zip(cases, predict_scans(predictor, unlabelled, out), strict=True), start=1):
+        if done.mask is None:
+            raise ResourceError(done.error or f"case {case.id} could not be predicted")
+        pairs.append((case.id, done.mask, label_file(case, folder / "references" / done.mask.name)))
+        scans[case.id], seconds[case.id] = case.images[0], round(done.seconds, 3)
+        watcher.stage("predict unseen scans", number / len(cases))
+    metrics = evaluate_pairs(
+        pairs,
+        dataset.labels,
+        # One tolerance for the whole dataset, so that the folds can be put together.
+        tolerance_mm=default_tolerance_mm(label_grid(case) for case in dataset.cases if case.label),
+        scans=scans,
+        progress=lambda number, total, _case: watcher.stage("evaluate", number / total),
+    )
+    if metrics["failed"]:
+        raise ResourceError(metrics["failed"][0]["error"])
+    for entry in metrics["cases"]:
+        entry["seconds"] = seconds[entry["case"]]
+    write_metrics(metrics, folder / "metrics.json")
+    return metrics

@@ -1,0 +1,302 @@
+"""The training loop: step, note, validate, keep a checkpoint; ends by budget, epochs or Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from farvox.devices import Precision, peak_memory_mb
+from farvox.errors import DataError, FarvoxError
+from farvox.labels import IGNORE, LabelTable
+from farvox.losses import class_weights, make_loss
+from farvox.prediction.predictor import make_scorer
+from farvox.prediction.sliding_window import stream_scores
+from farvox.preprocessing.cases import PreparedCase, class_counts
+from farvox.preprocessing.config import Preparation
+from farvox.recipes import Recipe
+from farvox.sampling.samplers import Feed, PatchFeed, Place, PointFeed, patch_size
+from farvox.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from farvox.training.offsets import OffsetTrack, mean_extent
+from farvox.training.optimiser import make_optimiser
+from farvox.training.schedule import Pace, learning_rate
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_VALIDATIONS = 10
+_VALIDATION_CASES = 6
+_SNAPSHOTS = 20
+"""Times that learned offsets are noted."""
+_VALIDATION_SHARE = 0.05
+"""Part of a time budget that may go into learning curves."""
+
+Reason = Literal["budget", "epochs", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the training is, for whoever shows it."""
+
+    share: float
+    epoch: int
+    step: int
+    loss: float
+    seconds: float
+    seconds_left: float | None
+    dice: float | None
+    """Mean foreground Dice of the latest validation, in network space."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    reason: Reason
+    epoch: int
+    step: int
+    seconds: float
+    peak_memory_mb: float
+
+
+class TrainingFailed(FarvoxError):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class Training:
+    """One network on one fold.
+
+    Args:
+        recipe: Resolved: no `auto` left.
+        preparation: How scans came into network space.
+        labels: The label table.
+        cases: Prepared training cases.
+        validation: Prepared validation cases; a few of them are scored now and then for the learning curve.
+        folder: Gets `log.jsonl` and `checkpoint.pt`.
+        fabric: Devices and precision.
+        precision: For scoring between steps.
+        on_progress: Called after every step.
+        stop: Asked after every step whether to end early.
+    """
+
+    recipe: Recipe
+    preparation: Preparation
+    labels: LabelTable
+    cases: Sequence[PreparedCase]
+    validation: Sequence[PreparedCase]
+    folder: Path
+    fabric: Fabric
+    precision: Precision
+    on_progress: Callable[[Progress], None]
+    stop: Callable[[], bool]
+
+    def run(self, network: torch.nn.Module, start: dict[str, Any]) -> Outcome:
+        """Train `network` in place, from the folder's checkpoint where there is one.
+
+        Args:
+            network: Freshly built; its weights are replaced when resuming.
+            start: Facts for the log's first line.
+        """
+        settings = self.recipe.train
+        network.to(self.fabric.device)  # before the optimiser's state is loaded, which follows its parameters
+        optimiser = make_optimiser(network, settings)
+        held = load_checkpoint(self.folder / "checkpoint.pt")
+        if held and (held.preparation, held.training) != self._origin():
+            raise DataError(
+                "the scans have changed since the training was begun",
+                allowed="the scans and labels it was begun with",
+                remedy="restore them, or begin anew with --overwrite",
+            )
+        if held:
+            network.load_state_dict(held.network)
+            optimiser.load_state_dict(held.optimiser)
+        feed = self._feed(network)
+        wrapped, optimiser = self.fabric.setup(network, optimiser)
+        if self.recipe.points.count:
+            wrapped.mark_forward_method("at_several")
+        counts = torch.from_numpy(class_counts(self.cases))
+        weights = class_weights(counts).float() if self.recipe.loss.class_weights else None
+        loss_function = make_loss(self.recipe.loss.terms, weights).to(self.fabric.device)
+        log = _Log(self.folder / "log.jsonl", held.log_bytes if held else 0, self.fabric.is_global_zero)
+        if not held:
+            log.write({"event": "start", **start})
+        pace = Pace.of(self.recipe, feed.steps_per_epoch, held.seconds if held else 0.0)
+        step = held.step if held else 0
+        loss_sum, loss_steps = (held.loss_sum, held.loss_steps) if held else (0.0, 0)
+        dice: float | None = None
+        saved_at = time.monotonic()
+        validating = 0.0
+        # Offsets are shares of what the network sees at once: a patch, where it learns from patches.
+        seen = (patch_size(self.recipe, case) for case in self.cases)
+        extent = mean_extent(seen, self.preparation.spacing)
+        track = OffsetTrack(self.folder, network, extent, step) if self.fabric.is_global_zero else None
+        if track:
+            track.note(step, pace.seconds)
+        network.train()
+        enter_stage: Callable[[float], None] | None = getattr(network, "at_progress", None)
+        while True:
+            # The first process decides for all, whose clocks and signals may differ.
+            done, stop = self.fabric.broadcast((pace.progress(step), self.stop()))
+            if done >= 1:
+                reason: Reason = "epochs" if settings.epochs else "budget"
+                break
+            if stop:
+                reason = "interrupted"
+                break
+            slowed = settings.inverse_decay * step
+            rate = learning_rate(settings.learning_rate, done, settings.schedule, settings.warmup, slowed)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            if enter_stage:
+                enter_stage(done)
+            value = self._step(step, feed, wrapped, optimiser, loss_function)
+            step += 1
+            loss_sum, loss_steps = loss_sum + value, loss_steps + 1
+            now = pace.progress(step)
+            epoch = step // feed.steps_per_epoch
+            if step % feed.steps_per_epoch == 0 or now >= 1:
+                log.write(
+                    {"event": "epoch", "epoch": epoch, "step": step, "progress": round(now, 6)}
+                    | {"seconds": round(pace.seconds, 2), "loss": loss_sum / loss_steps, "learning_rate": rate}
+                )
+                loss_sum, loss_steps = 0.0, 0
+            if track and (int(now * _SNAPSHOTS) > int(done * _SNAPSHOTS) or now >= 1):
+                track.note(step, pace.seconds)
+            due = int(now * _VALIDATIONS) > int(done * _VALIDATIONS)
+            if self.validation and due and validating <= _VALIDATION_SHARE * pace.total_seconds * now:
+                began = pace.seconds
+                by_label = self._validate(network)
+                validating += pace.seconds - began if pace.total_seconds else 0.0
+                dice = float(np.mean(list(by_label.values()))) if by_label else None
+                log.write(
+                    {"event": "validation", "epoch": epoch, "step": step, "seconds": round(pace.seconds, 2)}
+                    | {"dice": by_label, "mean": dice}
+                )
+            self.on_progress(Progress(now, epoch, step, value, pace.seconds, pace.seconds_left(step), dice))
+            if time.monotonic() - saved_at > settings.checkpoint_seconds:
+                self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
+                saved_at = time.monotonic()
+        self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
+        outcome = Outcome(reason, step // feed.steps_per_epoch, step, pace.seconds, peak_memory_mb(self.fabric.device))
+        # After the checkpoint, so that a run that goes on cuts this line off again.
+        log.write({"event": "end", **asdict(outcome)})
+        return outcome
+
+    def _feed(self, network: Any) -> Feed:
+        place = Place(self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
+        what = (self.recipe, self.preparation, self.labels, self.cases, place)
+        if self.recipe.points.count:
+            return PointFeed(*what, network, self.folder / "prepared")
+        return PatchFeed(*what)
+
+    def _step(self, step: int, feed: Feed, network: Any, optimiser: Any, loss_function: torch.nn.Module) -> float:
+        """One step down the gradient; returns the loss before it."""
+        key = self._key(step)
+        batch = feed.batch(step, np.random.default_rng(key))
+        torch.manual_seed(key)
+        with self.fabric.autocast():
+            answers = feed.ask(network, batch)
+        # A network with several answers in training, all of the target, is held to each of them alike.
+        loss = torch.stack([loss_function(logits, batch.target) for logits in answers]).mean()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingFailed(
+                f"the loss became {value} at step {step}",
+                remedy="begin anew with --overwrite and a lower train.learning_rate, or train.precision=float32",
+            )
+        optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        limit = self.recipe.train.clip_gradient
+        if limit:
+            self.fabric.clip_gradients(network, optimiser, max_norm=limit, error_if_nonfinite=False)
+        optimiser.step()
+        return value
+
+    def _origin(self) -> tuple[str, tuple[str, ...]]:
+        """What a checkpoint must agree with to be gone on from."""
+        return self.preparation.model_dump_json(), tuple(case.id for case in self.cases)
+
+    def _key(self, step: int) -> int:
+        """Seed of everything random in a step on this device."""
+        key = np.random.SeedSequence([self.recipe.train.seed, step, self.fabric.global_rank])
+        return int(key.generate_state(1)[0])
+
+    def _validate(self, network: torch.nn.Module) -> dict[str, float]:
+        """Dice of each label over a few validation cases together, in network space."""
+        network.eval()
+        scorer = make_scorer(network, self.fabric.device, self.precision, self.recipe.patch.z_score)
+        chosen = np.unique(np.linspace(0, len(self.validation) - 1, _VALIDATION_CASES).astype(int))
+        overlap, volume = np.zeros(self.labels.classes), np.zeros(self.labels.classes)
+        for index in chosen:
+            case = self.validation[index]
+            parts = stream_scores(
+                scorer,
+                case.slab,
+                case.shape,
+                patch_size(self.recipe, case),
+                overlap=0.25,
+                blend=self.recipe.patch.blend,
+            )
+            found = torch.cat([part.argmax(0).to(torch.uint8).cpu() for part in parts], -1).numpy()
+            truth = np.asarray(case.classes)
+            known = truth != IGNORE
+            for c in range(self.labels.classes):
+                p, t = (found == c) & known, truth == c
+                overlap[c] += 2 * (p & t).sum()
+                volume[c] += p.sum() + t.sum()
+        network.train()
+        return {str(value): float(overlap[c] / volume[c]) for c, value, _ in self.labels.foreground if volume[c]}
+
+    def _save(
+        self,
+        network: torch.nn.Module,
+        optimiser: Any,
+        step: int,
+        pace: Pace,
+        log: _Log,
+        loss_sum: float,
+        loss_steps: int,
+    ) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        save_checkpoint(
+            self.folder / "checkpoint.pt",
+            Checkpoint(
+                step=step,
+                seconds=pace.seconds,
+                network=network.state_dict(),
+                optimiser=optimiser.state_dict(),
+                log_bytes=log.size,
+                preparation=self._origin()[0],
+                training=self._origin()[1],
+                loss_sum=loss_sum,
+                loss_steps=loss_steps,
+            ),
+        )
+
+
+class _Log:
+    """`log.jsonl`: one JSON object a line, cut back to the checkpoint's length when a run goes on."""
+
+    def __init__(self, path: Path, keep: int, active: bool) -> None:
+        self._path, self._active = path, active
+        if active:
+            with path.open("ab") as file:
+                file.truncate(keep)
+
+    @property
+    def size(self) -> int:
+        return self._path.stat().st_size
+
+    def write(self, entry: dict[str, Any]) -> None:
+        if self._active:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")

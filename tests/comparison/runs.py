@@ -1,0 +1,120 @@
+"""Run folders as training leaves them, without scans: numbers a test chose, in every document a comparison reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from farvox.evaluation import ABSENT_RULE, summarise
+from farvox.labels import LabelTable
+from farvox.recipes import Recipe, dump_recipe, with_settings
+
+LABELS = LabelTable((0, 1, 5), ("background", "liver", "left kidney"))
+
+
+def write_run(
+    folder: Path,
+    folds: Mapping[str, Mapping[str, tuple[float | None, float | None]]],
+    *,
+    model: str = "unet3d",
+    options: Mapping[str, Any] | None = None,
+    parameters: int = 1000,
+    minutes: float = 2.0,
+    memory: float = 500.0,
+    settings: Mapping[str, Any] | None = None,
+    seconds: float | None = 1.5,
+    reference_ml: float = 100.0,
+    labels: LabelTable = LABELS,
+    unfinished: tuple[str, ...] = (),
+) -> Path:
+    """Write a run.
+
+    Args:
+        folder: Of the run.
+        folds: Fold name → case id → Dice of the two labels.
+        model: Network in the manifest; with `options` of its own.
+        options: Of the network.
+        parameters: Written into `done.json`.
+        minutes: Training time of each fold.
+        memory: Peak memory of each fold, MiB.
+        settings: Of the recipe, "section.key" → value.
+        seconds: Time of each prediction; None writes none.
+        reference_ml: Volume of each reference structure.
+        labels: Label table with two structures.
+        unfinished: Folds that have no `done.json`.
+    """
+    recipe = with_settings(Recipe(), {"model.name": model, "model.options": dict(options or {}), **(settings or {})})
+    everything = sorted(case for cases in folds.values() for case in cases)
+    for name, cases in folds.items():
+        entries = [_entry(case, dice, labels, reference_ml, seconds) for case, dice in cases.items()]
+        metrics = {
+            "format": "farvox-metrics/1",
+            "rule": ABSENT_RULE,
+            "tolerance_mm": 1.5,
+            "labels": [{"value": value, "name": label} for _, value, label in labels.foreground],
+            "cases": entries,
+            "failed": [],
+            "notes": [],
+            "summary": summarise(entries, labels),
+        }
+        training = [case for case in everything if case not in cases]
+        done = {"reason": "budget", "seconds": 60 * minutes, "peak_memory_mb": memory, "parameters": parameters}
+        entry = {"name": model, "in_channels": 1, "classes": labels.classes, "options": dict(options or {})}
+        documents: dict[str, Any] = {
+            "metrics.json": metrics,
+            "split.json": {
+                "fold": name,
+                "training": training,
+                "validation": list(cases),
+                "recipe": dump_recipe(recipe).splitlines(),
+            },
+            "bundle/manifest.json": {"dataset": "Abdomen", "model": entry, "window": [16, 16, 16]},
+        }
+        if name not in unfinished:
+            documents["done.json"] = done
+        place = folder / f"fold-{name}"
+        (place / "bundle").mkdir(parents=True)
+        for path, content in documents.items():
+            (place / path).write_text(json.dumps(content))
+        (place / "bundle" / "recipe.toml").write_text(dump_recipe(recipe))
+        (place / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in _log(minutes, entries, model)))
+    return folder
+
+
+def _entry(
+    case: str,
+    dice: tuple[float | None, float | None],
+    labels: LabelTable,
+    reference_ml: float,
+    seconds: float | None,
+) -> dict[str, Any]:
+    figures = {}
+    for (_, value, _), one in zip(labels.foreground, dice, strict=True):
+        rated = None if one is None else 1 - (1 - one) / 2
+        figures[str(value)] = {
+            "dice": one,
+            "hd95_mm": None if one is None else 10 * (1 - one),
+            "surface_dice": rated,
+            "sensitivity": rated,
+            "specificity": rated,
+            "reference_ml": 0.0 if one is None else reference_ml,
+            "prediction_ml": 0.0 if one is None else reference_ml,
+        }
+    known = [row for row in figures.values() if row["dice"] is not None]
+    rated_metrics = ("dice", "hd95_mm", "surface_dice", "sensitivity", "specificity")
+    mean = {m: sum(row[m] for row in known) / len(known) if known else None for m in rated_metrics}
+    entry = {"case": case, "prediction": None, "reference": None, "scan": None, "labels": figures, "mean": mean}
+    return entry if seconds is None else {**entry, "seconds": seconds}
+
+
+def _log(minutes: float, entries: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
+    final = [entry["mean"]["dice"] for entry in entries if entry["mean"]["dice"] is not None]
+    top = sum(final) / len(final) if final else 0.0
+    events: list[dict[str, Any]] = [{"event": "start", "model": model, "device": "cpu", "dataset": "Abdomen"}]
+    for tenth in range(1, 11):
+        at = {"epoch": 4 * tenth, "step": 40 * tenth, "seconds": 6 * minutes * tenth}
+        events.append({"event": "epoch", **at, "progress": tenth / 10, "loss": 2 / tenth, "learning_rate": 1e-3})
+        events.append({"event": "validation", **at, "dice": {}, "mean": top * (1 - 0.7**tenth)})
+    return events

@@ -1,0 +1,89 @@
+"""Scans whose anatomy is a formula, so that any displacement of it on any grid is known exactly; a hand-set network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from farvox.bundle import Bundle
+from farvox.geometry import Grid
+from farvox.io.scan import Scan
+from farvox.preprocessing.config import IntensityStep, Preparation
+from tests.prediction.networks import identity_bundle
+
+Displace = Callable[[np.ndarray], np.ndarray]
+
+
+class Look(nn.Module):
+    """Features are the image itself; the last layer is there to be found."""
+
+    def __init__(self, channels: int = 1) -> None:
+        super().__init__()
+        self.head = nn.Conv3d(channels, 2, 1)
+        nn.init.constant_(self.head.weight, 1.0)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(image)
+
+
+def look_bundle(
+    spacing: float = 2.0,
+    window: tuple[int, int, int] | None = None,
+    channels: tuple[str, ...] = ("MR",),
+    unit: float = 1.0,
+) -> Bundle:
+    """A bundle whose features are intensities in multiples of `unit`."""
+    bundle = identity_bundle({1: "blob"}, (spacing,) * 3, window, channels, Look(len(channels)))
+    steps = tuple(IntensityStep(kind="fixed", low=-10 * unit, high=10 * unit, sd=unit) for _ in channels)
+    preparation = Preparation(spacing=(spacing,) * 3, channels=channels, intensity=steps)
+    return Bundle(
+        bundle.network, bundle.manifest.model_copy(update={"preparation": preparation}), bundle.recipe, Path()
+    )
+
+
+def anatomy(points_mm: np.ndarray) -> np.ndarray:
+    """(N, 3) mm → intensity: forty blobs of 5 to 9 mm within 60 mm around the origin, bright and dark."""
+    rng = np.random.default_rng(5)
+    out = np.zeros(len(points_mm))
+    for _ in range(40):
+        centre, width, height = rng.uniform(-30, 30, 3), rng.uniform(5, 9), rng.choice([-2.0, 2.0])
+        out += height * np.exp(-((points_mm - centre) ** 2).sum(1) / (2 * width**2))
+    return out
+
+
+def scan_on(grid: Grid, displace: Displace | None = None, name: str = "scan.nii.gz") -> Scan:
+    """The anatomy, or where `displace` is given what lies at x + displace(x) at every x, on a grid."""
+    voxels = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).reshape(-1, 3)
+    places = grid.world(voxels)
+    if displace is not None:
+        places = places + displace(places)
+    return Scan(anatomy(places).reshape(1, *grid.shape).astype(np.float32), grid, Path(name))
+
+
+def grid_about_origin(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], axes: np.ndarray | None = None
+) -> Grid:
+    """A grid whose middle is the origin; `axes` are unit vectors as columns."""
+    affine = np.eye(4)
+    affine[:3, :3] = (np.eye(3) if axes is None else axes) * spacing
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Grid(shape, affine)
+
+
+def wave(points_mm: np.ndarray) -> np.ndarray:
+    """A smooth displacement of up to 4 mm."""
+    x, y, z = points_mm.T / 60
+    turns = 2 * np.pi
+    return np.stack((3 * np.cos(turns * y), -4 * np.sin(turns * x * 0.7), 2 * np.cos(turns * (x + z) * 0.5)), 1)
+
+
+def turned(degrees: float) -> np.ndarray:
+    """Axes turned about the superior axis, then a little about the right one."""
+    a, b = np.radians(degrees), np.radians(degrees / 3)
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    return about_z @ about_x

@@ -1,0 +1,79 @@
+"""Work in a process of its own: answers and errors come back, killed work is an error, Ctrl-C is handed on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from farvox.errors import DataError, ResourceError
+from farvox.runs.subprocess import run_alone
+from farvox.training.interrupt import graceful_interrupt
+
+
+def pair(first: int, second: str) -> tuple[int, str, int]:
+    return first, second, os.getpid()
+
+
+def fail(case: str) -> None:
+    raise DataError("no such scan", allowed="scans", remedy="look", case=case)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_politely(started: str) -> str:
+    """What a training does: go on until it is asked to end."""
+    with graceful_interrupt() as asked:
+        Path(started).write_text(str(os.getpid()))
+        return "interrupted" if asked.wait(60) else "never asked"
+
+
+def test_the_answer_comes_from_another_process() -> None:
+    first, second, process = run_alone(pair, 3, "c")
+    assert (first, second) == (3, "c")
+    assert process != os.getpid()
+
+
+def test_errors_come_back_whole_and_a_killed_process_is_one() -> None:
+    with pytest.raises(DataError) as caught:
+        run_alone(fail, "a7")
+    assert str(caught.value) == "case a7: no such scan; allowed: scans; to mend: look"
+    with pytest.raises(ResourceError, match="by signal 9"):
+        run_alone(die)
+
+
+@pytest.mark.parametrize("how", ["interrupt", "kill"])
+def test_the_work_ends_when_the_first_process_is_asked_to_or_is_gone(tmp_path: Path, how: str) -> None:
+    started = tmp_path / "started"
+    script = textwrap.dedent(f"""
+        from farvox.runs.subprocess import run_alone
+        from tests.cli.test_alone import wait_politely
+        if __name__ == "__main__":
+            print(run_alone(wait_politely, {str(started)!r}))
+    """)
+    (tmp_path / "script.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    first = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    while not started.exists() or not started.read_text():
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
+    out, _ = first.communicate(timeout=60)
+    assert out.strip() == ("interrupted" if how == "interrupt" else "")
+    child = int(started.read_text())
+    for _ in range(400):
+        # A process that has ended may still stand in the table until it is looked after.
+        if not Path(f"/proc/{child}").exists() or "State:\tZ" in Path(f"/proc/{child}/status").read_text():
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the work went on alone")
