@@ -24,7 +24,7 @@ from farvox.data import Dataset, read_dataset
 from farvox.data.folds import Fold
 from farvox.data.load import load_case
 from farvox.io.landmarks import Point
-from farvox.localization import Location, Settings
+from farvox.localization import LocateOptions, Location
 from farvox.localization.files import ScanResult, locate_scans
 from farvox.localization.reference import References
 from farvox.prediction import Predictor
@@ -76,13 +76,13 @@ def known_points(dataset: Dataset, ids: list[str]) -> References:
     """Centroid of each label of each case, mm."""
     known: dict[str, dict[str, Point]] = {}
     for id in ids:
-        case = load_case(dataset, dataset.by_id[id])
+        case = load_case(dataset, dataset.cases_by_id[id])
         assert case.classes is not None
         known[id] = {}
         for index, _, name in dataset.labels.foreground:
             voxels = np.argwhere(case.classes == index)
             if len(voxels):
-                x, y, z = case.grid.world(voxels.mean(0)[None])[0].tolist()
+                x, y, z = case.grid.voxel_to_mm(voxels.mean(0)[None])[0].tolist()
                 known[id][name] = (x, y, z)
     return known
 
@@ -98,8 +98,8 @@ def measure(run: Path, root: Path, limit: int, seeds: int) -> Row:
         predictor = Predictor.load(split.parent / "bundle", device="cpu")
         known = known_points(dataset, ids)
         for id in ids:
-            scans = [dataset.by_id[id]]
-            ways = [Settings(dense=True), *(Settings(seed=seed) for seed in range(seeds))]
+            scans = [dataset.cases_by_id[id]]
+            ways = [LocateOptions(dense=True), *(LocateOptions(seed=seed) for seed in range(seeds))]
             results = [next(locate_scans(predictor, scans, way, known)) for way in ways]
             dense.append(results[0])
             few += results[1:]
@@ -107,7 +107,9 @@ def measure(run: Path, root: Path, limit: int, seeds: int) -> Row:
             for other in results[1:]:
                 for a, b in zip(_found(results[0]).places, _found(other).places, strict=True):
                     if a.point and b.point:
-                        apart.append(float(np.linalg.norm(np.diff(grid.voxel(np.array((a.point, b.point))), axis=0))))
+                        apart.append(
+                            float(np.linalg.norm(np.diff(grid.mm_to_voxel(np.array((a.point, b.point))), axis=0)))
+                        )
     return Row(
         run=run.name,
         scans=len(dense),
@@ -143,7 +145,21 @@ def _missed(results: list[ScanResult]) -> int:
 
 def show(rows: list[Row]) -> None:
     """Print the table."""
-    head = ("run", "scans", "points", "dense", "few", "dense", "few", "apart", "missed", "share", "dense", "few", "aim")
+    head = (
+        "run",
+        "scans",
+        "points",
+        "dense",
+        "few",
+        "dense",
+        "few",
+        "apart",
+        "false_negatives",
+        "share",
+        "dense",
+        "few",
+        "aim",
+    )
     units = ("", "", "", "voxels", "voxels", "mm", "mm", "voxels", "of each", "", "s", "s", "")
     lines = [head, units]
     for row in rows:

@@ -20,20 +20,20 @@ from farvox.data import Case
 from farvox.geometry import Grid
 from farvox.labels import LabelTable
 from farvox.models import create_model
-from farvox.preprocessing.cases import PreparedCase, prepare_case
-from farvox.preprocessing.config import IntensityStep, Preparation
+from farvox.preprocessing.cases import PreprocessedCase, preprocess_case
+from farvox.preprocessing.config import IntensityNormalization, Preprocessing
 from farvox.recipes import Recipe, load_recipe
-from farvox.training.fold import open_fabric
+from farvox.training.fold import setup_fabric
 from farvox.training.loop import Training
 
 SHAPE, CLASSES = (312, 230, 320), 8
-PREPARATION = Preparation(
-    spacing=(1.5, 1.5, 1.5), channels=("CT",), intensity=(IntensityStep(kind="fixed", low=-3, high=3),)
+PREPARATION = Preprocessing(
+    spacing=(1.5, 1.5, 1.5), channels=("CT",), intensity=(IntensityNormalization(kind="fixed", low=-3, high=3),)
 )
 LABELS = LabelTable(tuple(range(CLASSES)), ("background", *(f"organ {n}" for n in range(1, CLASSES))))
 
 
-def make_case(number: int, shape: tuple[int, int, int], folder: Path) -> PreparedCase:
+def make_case(number: int, shape: tuple[int, int, int], folder: Path) -> PreprocessedCase:
     """A scan of noise with seven boxes."""
     rng = np.random.default_rng(number)
     classes = np.zeros(shape, np.uint8)
@@ -43,15 +43,15 @@ def make_case(number: int, shape: tuple[int, int, int], folder: Path) -> Prepare
         classes[i : i + size[0], j : j + size[1], k : k + size[2]] = label
     image = rng.standard_normal((1, *shape), dtype=np.float32)
     case = Case(f"scan_{number}", image, classes, Grid(shape, np.diag([1.5, 1.5, 1.5, 1])))
-    return prepare_case(case, PREPARATION, CLASSES, folder)
+    return preprocess_case(case, PREPARATION, CLASSES, folder)
 
 
-def train(recipe: Recipe, cases: list[PreparedCase], folder: Path) -> float:
+def train(recipe: Recipe, cases: list[PreprocessedCase], folder: Path) -> float:
     """Seconds of a training without validation."""
     folder.mkdir(exist_ok=True)
     network = create_model(recipe.model.name, 1, CLASSES, **recipe.model.options)
     training = Training(
-        recipe, PREPARATION, LABELS, cases, [], folder, open_fabric(recipe, "cpu"), "float32",
+        recipe, PREPARATION, LABELS, cases, [], folder, setup_fabric(recipe, "cpu"), "float32",
         on_progress=lambda progress: None, stop=lambda: False,
     )  # fmt: skip
     began = time.monotonic()

@@ -54,15 +54,15 @@ def validation_cases(bundle: Path, dataset: Path, limit: int) -> list[Case]:
     """Labelled cases: of a bundle that lies in a run those of its fold's validation, else the first ones."""
     known = read_dataset(dataset)
     split = bundle.parent / "split.json"
-    ids = json.loads(split.read_text())["validation"] if split.is_file() else list(known.by_id)
-    return [load_case(known, known.by_id[name]) for name in ids[:limit]]
+    ids = json.loads(split.read_text())["validation"] if split.is_file() else list(known.cases_by_id)
+    return [load_case(known, known.cases_by_id[name]) for name in ids[:limit]]
 
 
 def latency(bundle: Path, case: Case) -> dict[str, float]:
     """Milliseconds for 1,000 points all over an open scan, median; and the largest error beside the reference."""
     predictor = Predictor.load(bundle)
     opened = predictor.open(as_scan(case))
-    points = case.grid.from_normalised(np.random.default_rng(0).uniform(-1, 1, (POINTS, 3)))
+    points = case.grid.unit_to_mm(np.random.default_rng(0).uniform(-1, 1, (POINTS, 3)))
     ours = torch.from_numpy(predictor.at(opened, points).probabilities)
     with mock.patch("farvox.models.obelisk_dense.sparse_conv", partial(sparse_conv, backend="reference")):
         error = check(ours, torch.from_numpy(predictor.at(opened, points).probabilities), 1e-4)

@@ -20,7 +20,7 @@ import psutil
 
 from farvox.bundle import LabelEntry, Manifest, ModelEntry, save_bundle
 from farvox.models import create_model
-from farvox.preprocessing.config import IntensityStep, Preparation
+from farvox.preprocessing.config import IntensityNormalization, Preprocessing
 from farvox.recipes import load_recipe
 
 SHAPE, SPACING, CLASSES = (512, 512, 400), (0.8, 0.8, 1.0), 9
@@ -44,8 +44,10 @@ def make_bundle(folder: Path, spacing: tuple[float, float, float]) -> Path:
     manifest = Manifest(
         model=ModelEntry(name="unet3d", in_channels=1, classes=CLASSES, options=OPTIONS),
         parameters=sum(p.numel() for p in network.parameters()),
-        preparation=Preparation(
-            spacing=spacing, channels=("CT",), intensity=(IntensityStep(kind="fixed", low=-200, high=300, sd=80),)
+        preprocessing=Preprocessing(
+            spacing=spacing,
+            channels=("CT",),
+            intensity=(IntensityNormalization(kind="fixed", low=-200, high=300, sd=80),),
         ),
         window=(96, 96, 64),
         labels=labels,

@@ -27,7 +27,7 @@ from farvox.data import read_dataset
 from farvox.io import read_label, read_scan
 from farvox.metrics import Overlap
 from farvox.registration import RegisterOptions, register
-from farvox.registration.jacobian import determinants, folding
+from farvox.registration.jacobian import jacobian_determinant, jacobian_statistics
 from farvox.types import Array, FloatArray
 
 TUNING_PAIRS = 8
@@ -158,7 +158,7 @@ def with_features(bundle: Path, options: RegisterOptions) -> Callable[[Case, Cas
 
 
 def measure(run: Callable[[Case, Case], tuple[Found, float]], pairs: list[tuple[Case, Case]]) -> dict[str, Any]:
-    """Mean Dice of each label, processor seconds of a pair, folding."""
+    """Mean Dice of each label, processor seconds of a pair, jacobian_statistics."""
     rows = []
     run(*pairs[0])  # compiled and warmed up
     for fixed, moving in pairs:
@@ -166,7 +166,7 @@ def measure(run: Callable[[Case, Case], tuple[Found, float]], pairs: list[tuple[
         wanted, grid = read_label(fixed[1])
         values = np.unique(wanted)[1:]
         dice = {int(value): Overlap.of(labels == value, wanted == value).dice for value in values}
-        rows.append({"dice": dice, "seconds": seconds, **folding(determinants(field, grid))})
+        rows.append({"dice": dice, "seconds": seconds, **jacobian_statistics(jacobian_determinant(field, grid))})
     values = sorted({value for row in rows for value in row["dice"]})
     return {
         "dice": {
@@ -204,7 +204,7 @@ def main() -> None:
 
     unseen = [set(json.loads((b.parent / "split.json").read_text())["validation"]) for b in given.bundle]
     cases = sorted(set.intersection(*unseen))
-    files = read_dataset(given.dataset).by_id
+    files = read_dataset(given.dataset).cases_by_id
     names = draw_pairs(cases, given.pairs, given.seed, given.tuning)
     pairs = [tuple((files[name].images[0], files[name].label) for name in pair) for pair in names]
     methods: dict[str, Any] = {

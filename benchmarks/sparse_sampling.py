@@ -23,7 +23,7 @@ from race import Row, as_json, check, race, show
 from torch import nn
 
 from farvox import create_model
-from farvox.ops import SampleGrid, few_channel_conv, sparse_conv, sparse_sample
+from farvox.ops import SampleGrid, fused_conv, sparse_conv, sparse_sample
 
 SCAN = (312, 230, 320)
 """The original OBELISK's scans, voxels."""
@@ -99,7 +99,7 @@ def network_rows(device: str, dtype: torch.dtype, slabs: int) -> Iterator[Row]:
             with on_backend(backend):
                 shape = tuple(size // 2 for size in SCAN)
                 starts = [planes * (2 * n + 1) // (2 * slabs) for n in range(slabs)]
-                return torch.cat([network._on_slab(prepared, shape, s, s + 1) for s in starts], 2)
+                return torch.cat([network._forward_slab(prepared, shape, s, s + 1) for s in starts], 2)
 
         ours, theirs = partial(some, "auto"), partial(some, "reference")
         error = check(ours(), theirs(), 1e-3 if dtype == torch.float32 else 1e-1)
@@ -110,7 +110,7 @@ def network_rows(device: str, dtype: torch.dtype, slabs: int) -> Iterator[Row]:
         unet = create_model("unet-multiscale", 1, 8).to(device, dtype).eval()
         small = torch.randn(1, 1, *(size // 2 for size in SCAN), device=device, dtype=dtype)
         limit = "≤ 2.0" if device == "cpu" else "≤ 1.0"
-        a, b = race(lambda: network.grid_logits(image), lambda: unet(small), 3, device)
+        a, b = race(lambda: network.logits_on_grid(image), lambda: unet(small), 3, device)
         yield Row(f"original network, whole scan{suffix}", "unet-multiscale, half-size scan", limit, a / b, a, b, None)
 
 
@@ -136,11 +136,11 @@ def measure_memory() -> None:
     """Print MB between the process with image and network loaded and its peak."""
     network = create_model("obelisk-dense", 1, 8, stride=2).eval()
     with torch.no_grad():
-        network.grid_logits(torch.randn(1, 1, 24, 24, 24))  # compiled code and threads belong to the idle process
+        network.logits_on_grid(torch.randn(1, 1, 24, 24, 24))  # compiled code and threads belong to the idle process
         image = torch.randn(1, 1, *SCAN)
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         idle = _status("VmRSS")
-        network.grid_logits(image)
+        network.logits_on_grid(image)
     print((_status("VmHWM") - idle) / 1024)
 
 
@@ -171,7 +171,7 @@ def hybrid_row() -> Row:
         with (
             on_backend("reference"),
             mock.patch("farvox.models.obelisk_hybrid.box_smooth", pool),
-            mock.patch("farvox.blocks.FewChannelUnit.forward", step_by_step),
+            mock.patch("farvox.blocks.FusedConvUnit.forward", step_by_step),
         ):
             return network(image)
 
@@ -209,7 +209,7 @@ def stage_row() -> Row:
         "head_weight": torch.randn(9, 9) / 3,
         "head_bias": torch.randn(9),
     }
-    ours, theirs = (partial(few_channel_conv, **tensors, slope=0.025, backend=name) for name in ("cpu", "reference"))
+    ours, theirs = (partial(fused_conv, **tensors, slope=0.025, backend=name) for name in ("cpu", "reference"))
     error = check(ours(), theirs(), 1e-4)
     a, b = race(ours, theirs, 5)
     return Row("decoder stage, 144³, 12 + 4 → 9 → 9", "the same step by step", "≥ 1", b / a, a, b, error)

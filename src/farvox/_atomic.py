@@ -35,7 +35,7 @@ def write_text(path: Path, text: str) -> None:
             raise
     except OSError as error:
         raise ResourceError(
-            f"cannot write {path}: {error.strerror}", remedy="free space or choose another place"
+            f"cannot write {path}: {error.strerror}", hint="free space or choose another place"
         ) from None
 
 
@@ -53,19 +53,19 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", remedy="write it again or restore it") from None
+        raise DataError(f"{path} cannot be read: {error}", hint="write it again or restore it") from None
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A path to write to in the block; what stands there takes its place at `path` when the block has ended well."""
     # A folder and not a file of another name: an .mhd header names the data file beside it.
-    with writing(path), whole_files(path.parent) as folder:
+    with writing(path), atomic_folder(path.parent) as folder:
         yield folder / path.name
 
 
 @contextmanager
-def whole_files(out: Path) -> Iterator[Path]:
+def atomic_folder(out: Path) -> Iterator[Path]:
     """A folder to write to in the block; its files take their places in `out` when the block has ended well."""
     beside = out if out.is_dir() else out.parent
     beside.mkdir(parents=True, exist_ok=True)
@@ -86,9 +86,7 @@ def writing(path: Path) -> Iterator[None]:
         full = (isinstance(error, OSError) and error.errno in _NO_SPACE) or "No space left" in str(error)
         raise ResourceError(
             f"cannot write {path}: {'no space left on the disk' if full else reason(error)}",
-            remedy="free disk space, or write to another folder"
-            if full
-            else "check the space and rights of the folder",
+            hint="free disk space, or write to another folder" if full else "check the space and rights of the folder",
         ) from error
 
 

@@ -8,21 +8,21 @@ from types import ModuleType
 from farvox.errors import FarvoxError
 
 
-class MissingLibrary(FarvoxError):
+class MissingDependencyError(FarvoxError):
     """A library of an extra is not installed."""
 
 
-def optional(module: str, extra: str) -> ModuleType:
+def import_optional(module: str, extra: str) -> ModuleType:
     """Import a library that comes with an extra.
 
     Raises:
-        MissingLibrary: It is not installed; the message says what to type.
+        MissingDependencyError: It is not installed; the message says what to type.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise
-        raise MissingLibrary(
-            f"{module.partition('.')[0]} is not installed", remedy=f"pip install 'farvox[{extra}]'"
+        raise MissingDependencyError(
+            f"{module.partition('.')[0]} is not installed", hint=f"pip install 'farvox[{extra}]'"
         ) from None

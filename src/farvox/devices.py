@@ -15,7 +15,7 @@ from farvox.errors import DeviceError
 Precision = Literal["float32", "bfloat16"]
 
 
-def pick_device(name: str = "auto", count: int = 1) -> torch.device:
+def resolve_device(name: str = "auto", count: int = 1) -> torch.device:
     """'auto' (a GPU when there is one), 'cpu', 'cuda', 'cuda:N' or 'mps' → device.
 
     Raises:
@@ -31,10 +31,10 @@ def pick_device(name: str = "auto", count: int = 1) -> torch.device:
         here.append("mps")
     if name in here or (name == "cuda" and torch.cuda.is_available()):
         return torch.device(name)
-    raise DeviceError(f"device '{name}' is not there", allowed=", ".join(here), remedy="choose one of these")
+    raise DeviceError(f"device '{name}' is not there", allowed=", ".join(here), hint="choose one of these")
 
 
-def pick_precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+def resolve_precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
     """The arithmetic to use: `auto` takes bfloat16 only where the processor has matrix units for it."""
     if wanted != "auto":
         return wanted
@@ -44,7 +44,7 @@ def pick_precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch
     return "bfloat16" if device.type == "cpu" and _has_amx() else "float32"
 
 
-def arithmetic(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+def autocast_context(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """Context in which a network runs in that arithmetic (weights stay float32)."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 

@@ -12,24 +12,24 @@ class FarvoxError(Exception):
     Args:
         found: What was found, as a plain statement.
         allowed: What would have been right.
-        remedy: What to do or type next.
+        hint: What to do or type next.
         case: Id of the case at fault; stands first in the message.
     """
 
     exit_code = 1
 
     def __init__(
-        self, found: str, *, allowed: str | None = None, remedy: str | None = None, case: str | None = None
+        self, found: str, *, allowed: str | None = None, hint: str | None = None, case: str | None = None
     ) -> None:
-        self.found, self.allowed, self.remedy, self.case = found, allowed, remedy, case
+        self.found, self.allowed, self.hint, self.case = found, allowed, hint, case
         super().__init__(found)
 
     def __str__(self) -> str:
         parts = [f"case {self.case}: {self.found}" if self.case else self.found]
         if self.allowed:
             parts.append(f"allowed: {self.allowed}")
-        if self.remedy:
-            parts.append(f"to mend: {self.remedy}")
+        if self.hint:
+            parts.append(f"hint: {self.hint}")
         return "; ".join(" ".join(part.split()) for part in parts)
 
 
@@ -63,7 +63,7 @@ class ModelError(UsageError):
     """An unknown network name or option."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """Phrase for a message: the closest known name, or all of them when none is close."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)

@@ -40,7 +40,7 @@ class LabelTable:
         if len(self.values) != len(self.names):
             raise DataError(f"{len(self.values)} label values but {len(self.names)} names", allowed="one name a value")
         if len(self.values) < 2:
-            raise DataError("no label beside background", remedy="add the structures to the label table")
+            raise DataError("no label beside background", hint="add the structures to the label table")
         if len(self.values) > IGNORE:
             raise DataError(f"{len(self.values) - 1} labels", allowed=f"at most {IGNORE - 1} beside background")
 
@@ -105,7 +105,7 @@ class LabelTable:
             raise DataError(
                 f"label holds fractional values such as {odd[0]:g}",
                 allowed="whole numbers",
-                remedy="save the label with nearest-neighbour interpolation, or threshold it",
+                hint="save the label with nearest-neighbour interpolation, or threshold it",
                 case=case,
             )
         codes = self._codes([int(value) for value in present], case)
@@ -135,7 +135,7 @@ class LabelTable:
             raise DataError(
                 f"label holds the value(s) {shown}",
                 allowed=f"{', '.join(map(str, known[:12]))}{', …' if len(known) > 12 else ''}",
-                remedy="add them to the label table (dataset.json) or set them to 0 in the file",
+                hint="add them to the label table (dataset.json) or set them to 0 in the file",
                 case=case,
             )
         table = {value: index for index, value in enumerate(self.values)}

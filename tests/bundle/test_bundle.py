@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from farvox import Predictor
 from farvox.bundle import load_bundle, save_bundle
 from farvox.bundle.manifest import ModelEntry
-from farvox.bundle.save_load import _exchange, _remedy
+from farvox.bundle.save_load import _exchange, _hint
 from farvox.errors import BundleError, ResourceError
 from farvox.models import create_model
 from tests.prediction.networks import identity_bundle
@@ -43,7 +43,7 @@ def test_a_bundle_returns_whole(saved: Path) -> None:
     image = torch.randn(1, 1, 9, 10, 11)
     assert torch.equal(bundle.network(image), network(image))
     assert bundle.manifest.label_table.values == (0, 200, 600)
-    assert bundle.manifest.preparation.spacing == (1, 1, 2)
+    assert bundle.manifest.preprocessing.spacing == (1, 1, 2)
     assert {path.name for path in saved.iterdir()} == {"weights.safetensors", "manifest.json", "recipe.toml"}
     assert not [p for p in saved.parent.iterdir() if p.name.startswith(".")]
 
@@ -81,7 +81,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest not JSON": (lambda f: (f / "manifest.json").write_text("{"), "damaged"),
     "manifest a list": (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json"),
     "manifest binary": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), "damaged"),
-    "newer": (_change_manifest(version=99, made_with={"farvox": "7.1"}), "bundle format 99, made with farvox 7.1"),
+    "newer": (_change_manifest(version=99, versions={"farvox": "7.1"}), "bundle format 99, made with farvox 7.1"),
     "unknown field": (_change_manifest(surprise=1), "surprise"),
     "unknown model": (
         _change_manifest(model={"name": "unet9d", "in_channels": 1, "classes": 3, "options": {}}),
@@ -178,8 +178,8 @@ def test_no_failure_loses_the_old_bundle(saved: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_the_remedy_is_that_of_the_failure(error: Exception, word: str) -> None:
-    assert word in _remedy(error)
-    assert ("disk space" in _remedy(error)) == ("disk space" in word)
+    assert word in _hint(error)
+    assert ("disk space" in _hint(error)) == ("disk space" in word)
 
 
 def test_a_file_in_the_place_of_the_bundle_is_left_alone(saved: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_bundle_of_version_1_predicts_as_it_did(tmp_path: Path) -> None:
     folder = save_bundle_of_version_1(tmp_path / "old")
     bundle = load_bundle(folder)
     assert bundle.manifest.version == 1
-    assert bundle.manifest.preparation.axes == "RAS"
+    assert bundle.manifest.preprocessing.axes == "RAS"
     torch.manual_seed(0)
     network = create_model("unet3d", classes=3, widths=[4, 8]).eval()
     scan = np.random.default_rng(0).normal(100, 60, (12, 10, 8)).astype(np.float32)
@@ -233,7 +233,7 @@ def save_bundle_of_version_1(folder: Path) -> Path:
         "version": 1,
         "model": {"name": "unet3d", "in_channels": 1, "classes": 3, "options": {"widths": [4, 8]}},
         "parameters": 8_000,
-        "preparation": {
+        "preprocessing": {
             "spacing": [1.0, 1.0, 2.0],
             "channels": ["CT"],
             "intensity": [{"kind": "fixed", "low": 0.0, "high": 300.0, "mean": 100.0, "sd": 50.0}],
@@ -246,7 +246,7 @@ def save_bundle_of_version_1(folder: Path) -> Path:
         "fold": "0",
         "training": {"reason": "budget", "epoch": 3, "step": 12},
         "metrics": None,
-        "made_with": {"farvox": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
+        "versions": {"farvox": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
         "weights_sha256": hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest(),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

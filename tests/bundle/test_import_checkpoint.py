@@ -19,10 +19,10 @@ import torch.nn.functional as F
 
 from farvox import Predictor, create_model
 from farvox.bundle import load_bundle
-from farvox.bundle.import_obelisk import import_checkpoint, read_checkpoint
+from farvox.bundle.import_obelisk import import_obelisk, read_checkpoint
 from farvox.errors import BundleError, UsageError
 from farvox.geometry import Grid
-from farvox.preprocessing.preprocess import to_network_space
+from farvox.preprocessing.preprocess import preprocess
 from tests.conftest import real_data
 
 TCIA = ["spleen", "pancreas", "left kidney", "gallbladder", "esophagus", "liver", "stomach", "duodenum"]
@@ -46,7 +46,7 @@ def golden(name: str) -> tuple[torch.Tensor, torch.Tensor, int]:
 
 
 def test_the_hybrid_answers_as_recorded(tmp_path: Path) -> None:
-    import_checkpoint(weights("obeliskhybrid_tcia_fold1"), tmp_path / "b")
+    import_obelisk(weights("obeliskhybrid_tcia_fold1"), tmp_path / "b")
     image, expected, step = golden("obeliskhybrid_tcia_fold1")
     with torch.no_grad():
         found = Predictor.load(tmp_path / "b", device="cpu").network(image)[0, :, ::step, ::step, ::step]
@@ -54,7 +54,7 @@ def test_the_hybrid_answers_as_recorded(tmp_path: Path) -> None:
 
 
 def test_the_original_network_answers_as_recorded(tmp_path: Path) -> None:
-    import_checkpoint(weights("obelisk_visceral_fold1"), tmp_path / "b")
+    import_obelisk(weights("obelisk_visceral_fold1"), tmp_path / "b")
     network = Predictor.load(tmp_path / "b", device="cpu").network
     entry = load_bundle(tmp_path / "b").manifest.model
     assert entry.options["smoothing"] == [5, 5, 3]
@@ -69,7 +69,7 @@ def test_the_original_network_answers_as_recorded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_labels_are_named_in_the_order_of_the_classes(tmp_path: Path, name: str) -> None:
-    manifest = import_checkpoint(weights(name), tmp_path / "b").manifest
+    manifest = import_obelisk(weights(name), tmp_path / "b").manifest
     assert [(label.value, label.name) for label in manifest.labels] == list(enumerate(["background", *FILES[name]]))
     assert "MIT" in manifest.licence
     assert manifest.window is None
@@ -91,10 +91,10 @@ def test_labels_are_named_in_the_order_of_the_classes(tmp_path: Path, name: str)
 def test_hounsfield_units_become_what_the_authors_fed(
     tmp_path: Path, name: str, hu: list[int], wanted: list[float]
 ) -> None:
-    preparation = import_checkpoint(weights(name), tmp_path / "b").manifest.preparation
+    preprocessing = import_obelisk(weights(name), tmp_path / "b").manifest.preprocessing
     for value, expected in zip(hu, wanted, strict=True):
         scan = np.full((1, 12, 8, 10), value, np.int16)
-        space = to_network_space(scan, Grid((12, 8, 10), np.diag([3, 3, 3, 1])), preparation)
+        space = preprocess(scan, Grid((12, 8, 10), np.diag([3, 3, 3, 1])), preprocessing)
         np.testing.assert_allclose(space.slab(0, 2), expected, rtol=1e-5, atol=1e-6)
     shape = {"tcia": (144, 144, 144), "obelisk_v": (24, 16, 20), "hybrid_v": (12, 8, 10)}
     assert space.grid.shape == next(s for key, s in shape.items() if key in name)
@@ -119,7 +119,7 @@ def test_a_labelled_ct_is_segmented_where_its_organs_are(tmp_path: Path) -> None
     turned = np.flip(np.moveaxis(scan, 2, 0), 1)
     other = affine @ np.array([[0, -1, 0, scan.shape[0] - 1], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
 
-    import_checkpoint(weights("obeliskhybrid_tcia_fold1"), tmp_path / "b")
+    import_obelisk(weights("obeliskhybrid_tcia_fold1"), tmp_path / "b")
     predictor = Predictor.load(tmp_path / "b", device="cpu")
     mask = predictor.segment(np.ascontiguousarray(turned), other)
     assert mask.shape == turned.shape
@@ -187,7 +187,7 @@ def test_a_stranger_is_named_and_nothing_of_it_runs(tmp_path: Path, stranger: st
     path = tmp_path / "weights.pth"
     make(path)
     with pytest.raises(BundleError) as error:
-        import_checkpoint(path, tmp_path / "bundle")
+        import_obelisk(path, tmp_path / "bundle")
     assert word in str(error.value)
     assert "\n" not in str(error.value)
     assert error.value.exit_code == 1
@@ -228,7 +228,7 @@ def test_unfitting_and_broken_weights_are_refused(tmp_path: Path) -> None:
         file = tmp_path / name
         torch.save({**state, **change}, file)
         with pytest.raises(BundleError, match=word) as error:
-            import_checkpoint(file, tmp_path / "bundle")
+            import_obelisk(file, tmp_path / "bundle")
         assert str(error.value).startswith(f"{file}: ")
         assert "\n" not in str(error.value)
         assert error.value.exit_code == 1
@@ -256,14 +256,14 @@ def test_other_precisions_and_large_weights_are_taken(tmp_path: Path) -> None:
     assert len(counts) > 0
     double = {key: value if key in counts else value.double() for key, value in state.items()}
     torch.save(double | {"conv0.bias": torch.tensor([1e38, 0, 0, 0])}, tmp_path / "double.pth")
-    network = import_checkpoint(tmp_path / "double.pth", tmp_path / "b").network
+    network = import_obelisk(tmp_path / "double.pth", tmp_path / "b").network
     found = network.state_dict()
     assert found["encode_full.0.bias"].tolist() == [torch.tensor(1e38).item(), 0, 0, 0]
     assert torch.equal(found["encode_full.0.weight"], state["conv0.weight"])
 
 
 def test_the_recipe_says_no_more_than_is_known(tmp_path: Path) -> None:
-    recipe = import_checkpoint(weights("obeliskhybrid_visceral_fold1"), tmp_path / "b").recipe
+    recipe = import_obelisk(weights("obeliskhybrid_visceral_fold1"), tmp_path / "b").recipe
     assert tomllib.loads((tmp_path / "b" / "recipe.toml").read_text()) == {
         "name": "published-obelisk-hybrid",
         "description": "Weights trained by the authors; how, their paper says.",
@@ -289,19 +289,19 @@ def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path) -> None:
             cwd=tmp_path,
         )
         assert done.returncode == 2
-        remedy = Path(out) / "bundle"
-        assert done.stderr == f"error: {message}, which cannot be replaced as a whole; to mend: --out {remedy}\n"
+        hint = Path(out) / "bundle"
+        assert done.stderr == f"error: {message}, which cannot be replaced as a whole; hint: --out {hint}\n"
     assert not list(tmp_path.iterdir())
 
 
 def test_only_a_bundle_is_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    import_checkpoint(weights("obeliskhybrid_tcia_fold1"), out)
-    import_checkpoint(weights("allconvunet_tcia_fold1"), out)
+    import_obelisk(weights("obeliskhybrid_tcia_fold1"), out)
+    import_obelisk(weights("allconvunet_tcia_fold1"), out)
     assert load_bundle(out).manifest.model.name == "unet-allconv"
     (out / "thesis.docx").write_text("x")
     for place in (out, tmp_path / "out" / "thesis.docx"):
         with pytest.raises(UsageError, match="not a bundle"):
-            import_checkpoint(weights("allconvunet_tcia_fold1"), place)
+            import_obelisk(weights("allconvunet_tcia_fold1"), place)
     assert (out / "thesis.docx").read_text() == "x"

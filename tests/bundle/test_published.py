@@ -64,7 +64,7 @@ def test_original_network_gives_the_recorded_answer() -> None:
     network = built(published("obelisk_visceral"), smoothing=[])
     half = torch.from_numpy(expected)[None]
     with torch.no_grad():
-        quarter = network.grid_logits(image)
+        quarter = network.logits_on_grid(image)
         found = F.interpolate(quarter, size=half.shape[2:], mode="trilinear", align_corners=False)
         torch.testing.assert_close(found, half, rtol=0, atol=1e-3)
         full = F.interpolate(half, size=image.shape[2:], mode="trilinear", align_corners=False)
@@ -88,7 +88,7 @@ def _norm(state: dict[str, torch.Tensor], x: torch.Tensor, name: str) -> torch.T
     return F.batch_norm(x, *(state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
 
 
-def _enlarge(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _upsample(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, size=like.shape[2:], mode="trilinear", align_corners=False)
 
 
@@ -101,7 +101,7 @@ def test_all_convolutional_unet_answers_as_its_published_wiring() -> None:
     x = maps.pop()
     for name in ("6dU", "6cU", "6bU", "6U", "7U"):
         beside = maps.pop()
-        x = _unit(state, torch.cat((_enlarge(x, beside), beside), 1), name, 0.1)
+        x = _unit(state, torch.cat((_upsample(x, beside), beside), 1), name, 0.1)
     expected = F.conv3d(x, state["conv77U.weight"], state["conv77U.bias"], padding=1)
     with torch.no_grad():
         found = built(state)(image)
@@ -127,9 +127,9 @@ def test_visceral_hybrid_answers_as_its_published_wiring() -> None:
     quarter = _unit(state, half, "2", 0.05, stride=2)
     near = kernel(full, 1, tuple(quarter.shape[2:]))
     far = kernel(F.avg_pool3d(image, 3, 1, 1), 2, tuple((size + 1) // 2 for size in quarter.shape[2:]))
-    x = _unit(state, torch.cat((quarter, _enlarge(far, quarter)), 1), "6bU", 0.05)
-    x = _unit(state, torch.cat((_enlarge(x, half), _enlarge(near, half), half), 1), "6U", 0.05)
-    expected = _enlarge(F.conv3d(x, state["conv8.weight"], state["conv8.bias"]), image)
+    x = _unit(state, torch.cat((quarter, _upsample(far, quarter)), 1), "6bU", 0.05)
+    x = _unit(state, torch.cat((_upsample(x, half), _upsample(near, half), half), 1), "6U", 0.05)
+    expected = _upsample(F.conv3d(x, state["conv8.weight"], state["conv8.bias"]), image)
     with torch.no_grad():
         found = built(state)(image)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)

@@ -46,7 +46,7 @@ def test_json_tells_the_bundle(tmp_path: Path) -> None:
     weights = real_data("obelisk_original_weights") / "obeliskhybrid_visceral_fold1.pth"
     document = json.loads(farvox("import", weights, "--out", tmp_path / "bundle", "--json").stdout)
     assert document["model"]["options"] == {"variant": "visceral", "compat": "published"}
-    assert document["preparation"]["spacing"] == [3, 3, 3]
+    assert document["preprocessing"]["spacing"] == [3, 3, 3]
     assert [label["name"] for label in document["labels"]][:3] == ["background", "liver", "spleen"]
 
 

@@ -20,7 +20,7 @@ from tests.localization.networks import blobs, threshold_bundle
 from tests.training.runs import farvox, make_dataset
 
 GRID = Grid((40, 36, 32), np.array([[-2.0, 0, 0, 40], [0, 2.0, 0, -30], [0, 0, 2.5, 7], [0, 0, 0, 1]]))
-APEX, BASE = (GRID.world((np.array(share) * GRID.shape)[None])[0] for share in ((0.3, 0.6, 0.4), (0.7, 0.4, 0.6)))
+APEX, BASE = (GRID.voxel_to_mm((np.array(share) * GRID.shape)[None])[0] for share in ((0.3, 0.6, 0.4), (0.7, 0.4, 0.6)))
 
 BASIS = BASE + np.array((3, 0, 0))
 """A reference three millimetres off."""

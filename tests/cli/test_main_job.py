@@ -98,7 +98,7 @@ def test_the_list_of_networks_states_true_parameter_counts() -> None:
     listed = json.loads(farvox("models", "--json").stdout)
     assert set(listed) == set(list_models())
     for name, facts in listed.items():
-        network = create_model(name, **facts["counted_with"])
+        network = create_model(name, **facts["reference_arguments"])
         assert sum(p.numel() for p in network.parameters() if p.requires_grad) == facts["parameters"]
 
 

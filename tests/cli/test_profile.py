@@ -17,7 +17,7 @@ from farvox.bundle import load_bundle, save_bundle
 from farvox.bundle.manifest import ModelEntry
 from farvox.cli.app import app
 from farvox.errors import FarvoxError, ResourceError
-from farvox.models import create_model, model_facts
+from farvox.models import create_model, model_info
 from tests.prediction.networks import identity_bundle
 from tests.training.runs import FARVOX, farvox
 
@@ -82,7 +82,7 @@ def test_what_cannot_fit_is_refused_before_it_is_built(arguments: list[str]) -> 
     error = CliRunner().invoke(app, ["profile", *arguments]).exception
     assert time.process_time() - started < 10
     assert isinstance(error, ResourceError)
-    assert "does not fit into memory; to mend: give a smaller --size, or a smaller network with --set" in str(error)
+    assert "does not fit into memory; hint: give a smaller --size, or a smaller network with --set" in str(error)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to a limit on a process's memory")
@@ -94,20 +94,20 @@ def test_memory_that_runs_out_on_the_way_is_said_with_what_helps() -> None:
     assert done.returncode == 1
     assert done.stderr == (
         "error: unet3d with an image of 192×192×192 voxels does not fit into memory; "
-        "to mend: give a smaller --size, or a smaller network with --set\n"
+        "hint: give a smaller --size, or a smaller network with --set\n"
     )
 
 
 def test_an_error_is_one_line_and_no_traceback() -> None:
     done = farvox("profile", "unet9d")
     assert done.returncode == 2
-    assert done.stderr == "error: no network is called 'unet9d'; to mend: did you mean 'unet3d'?\n"
+    assert done.stderr == "error: no network is called 'unet9d'; hint: did you mean 'unet3d'?\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["unet9d"], "no network is called 'unet9d'; to mend: did you mean"),
+        (["unet9d"], "no network is called 'unet9d'; hint: did you mean"),
         (["unet2d", "--set", "colour=red"], "has no option 'colour'"),
         (["unet2d", "--set", "colour"], "option=value"),
         (["unet2d", "--classes", "1"], "classes=1"),
@@ -131,7 +131,7 @@ def test_the_list_says_what_there_is_and_costs() -> None:
     document = json.loads(farvox("models", "--json").stdout)
     assert list(document) == list_models()
     for name, facts in document.items():
-        assert facts["multiply_adds"] == model_facts(name).multiply_adds > 0
+        assert facts["multiply_adds"] == model_info(name).multiply_adds > 0
         assert facts["paper"]
         assert len(facts["smallest"]) == 3
 
@@ -146,7 +146,7 @@ def test_the_list_fits_a_terminal_a_line_a_network(columns: int) -> None:
     assert max(map(len, lines)) <= columns
     for name in list_models():
         (line,) = (line for line in lines if line.split()[0] == name)
-        facts = model_facts(name)
+        facts = model_info(name)
         assert f"{facts.parameters:,}" in line
         assert f"{facts.multiply_adds:,}" in line
         assert facts.paper[:12] in line

@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 
 from farvox.comparison import (
-    collect,
     compare_runs,
     comparison_csv,
     make_comparison,
     paired_difference,
     render_comparison,
 )
-from farvox.comparison.collect import run_name
+from farvox.comparison.collect import collect_results, parse_run_name
 from farvox.errors import DataError, FarvoxError, UsageError
 from farvox.evaluation import bootstrap_interval
 from farvox.labels import LabelTable
@@ -136,7 +135,7 @@ def test_folds_of_one_run_may_lie_in_several_places(runs: list[Path], tmp_path: 
     assert document["cases"] == ["a", "b", "c", "d"]
     shutil.copytree(elsewhere / "fold-1", runs[0] / "fold-1")
     with pytest.raises(UsageError, match="fold 1 of small is in"):
-        collect([runs[0], elsewhere])
+        collect_results([runs[0], elsewhere])
 
 
 def test_what_is_not_finished_is_left_out_and_noted(runs: list[Path], tmp_path: Path) -> None:
@@ -161,7 +160,7 @@ def test_what_is_not_finished_is_left_out_and_noted(runs: list[Path], tmp_path: 
 def test_without_a_common_case_there_is_nothing_to_compare(runs: list[Path]) -> None:
     (runs[0] / "fold-0" / "done.json").unlink()
     (runs[1] / "fold-1" / "done.json").unlink()
-    compared, notes = collect(runs)
+    compared, notes = collect_results(runs)
     with pytest.raises(UsageError, match="no case that all of small, large have predicted"):
         make_comparison(compared, notes)
     with pytest.raises(UsageError, match="no finished fold"):
@@ -191,17 +190,17 @@ def test_other_labels_and_other_references_are_refused(
 ) -> None:
     other = write_run(tmp_path / "other", FOLDS, **change)
     with pytest.raises(error, match=word):
-        collect([runs[0], other])
+        collect_results([runs[0], other])
 
 
 def test_seeds_with_other_settings_and_strange_cases_are_refused(runs: list[Path], tmp_path: Path) -> None:
     other = write_run(tmp_path / "small-seed-1", FOLDS, options=SMALL, settings={"train.learning_rate": 0.5})
     with pytest.raises(UsageError, match=r"both named small and have other settings \(learning_rate = 0.5\)"):
-        collect([runs[0], other])
+        collect_results([runs[0], other])
     with pytest.raises(UsageError, match="holds case d, which is not in the dataset"):
-        collect(runs, known=["a", "b", "c"])
+        collect_results(runs, known=["a", "b", "c"])
     with pytest.raises(UsageError, match="holds no run"):
-        collect([tmp_path])
+        collect_results([tmp_path])
     notes = compare_runs(runs, tmp_path / "out", known=[*"abcdef"])["notes"]
     assert "4 of the dataset's 6 cases were validated so far" in notes
 
@@ -218,9 +217,9 @@ def test_lengths_and_training_cases_that_differ_are_noted(tmp_path: Path) -> Non
 
 
 def test_names_of_folders() -> None:
-    assert run_name(Path("runs/quick-seed-12")) == ("quick", 12)
-    assert run_name(Path("runs/quick")) == ("quick", None)
-    assert run_name(Path("a-seed-1-seed-2/")) == ("a-seed-1", 2)
+    assert parse_run_name(Path("runs/quick-seed-12")) == ("quick", 12)
+    assert parse_run_name(Path("runs/quick")) == ("quick", None)
+    assert parse_run_name(Path("a-seed-1-seed-2/")) == ("a-seed-1", 2)
 
 
 def test_the_terminal_shows_a_row_a_recipe_in_80_columns(runs: list[Path], tmp_path: Path) -> None:

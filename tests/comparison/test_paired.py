@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import wilcoxon
 
 from farvox.comparison import holm, paired_difference
-from farvox.comparison.paired import smallest_p
+from farvox.comparison.paired import minimum_p_value
 from farvox.evaluation import bootstrap_interval
 
 
@@ -46,7 +46,7 @@ def test_the_p_value_is_that_of_all_signs_counted() -> None:
 def test_by_hand_five_gains_of_five() -> None:
     found = paired_difference(figures([0.5] * 5), figures([0.51, 0.52, 0.53, 0.54, 0.55]))
     assert found["statistic"] == 0
-    assert found["p"] == pytest.approx(2 / 2**5) == smallest_p(5)
+    assert found["p"] == pytest.approx(2 / 2**5) == minimum_p_value(5)
 
 
 @settings(deadline=None, max_examples=15)

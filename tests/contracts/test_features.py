@@ -12,7 +12,7 @@ from torch import nn
 from farvox import create_model, list_models
 from farvox.errors import ModelError
 from farvox.models import PointNetwork
-from farvox.models.features import feature_maps, features_and_logits, last_layer
+from farvox.models.features import classification_layer, feature_maps, features_and_logits
 from tests.contracts.test_models import SMALL
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -36,7 +36,7 @@ def test_the_last_layer_turns_features_into_the_logits(name: str, options: dict[
     maps, logits = features_and_logits(network, image)
     with torch.no_grad():
         expected = network(image)
-        layer = last_layer(network)
+        layer = classification_layer(network)
         if isinstance(layer, nn.Conv1d):
             found = layer(maps.flatten(2)).unflatten(2, maps.shape[2:])
         elif isinstance(layer, nn.Conv2d):

@@ -17,7 +17,7 @@ from torch import nn
 from farvox import create_model, list_models
 from farvox.errors import ModelError
 from farvox.losses import make_loss
-from farvox.models import count_parameters, model_facts
+from farvox.models import count_parameters, model_info
 
 SMALL: dict[str, dict[str, Any]] = {
     "prostate-deeplab": {"width": 0.0625, "middle_units": 1},
@@ -78,16 +78,16 @@ def fresh_compiler() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", list_models())
 def test_parameters_are_as_the_facts_say(name: str) -> None:
-    facts = model_facts(name)
+    facts = model_info(name)
     with torch.device("meta"):  # sizes without memory: the largest network has 49 million
-        network = create_model(name, **facts.counted_with)
+        network = create_model(name, **facts.reference_arguments)
     assert count_parameters(network) == facts.parameters
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_options_of_the_wrong_type_are_refused_in_one_line(name: str) -> None:
     never: list[Any] = ["no", "", {}, {"a": 1}, [], [None], ["x"], [[1]], [0], -1, math.nan, {1}, torch.ones(2)]
-    module, function = model_facts(name).builder.split(":")
+    module, function = model_info(name).builder.split(":")
     for option in inspect.signature(getattr(import_module(module), function)).parameters.values():
         wrong: list[Any] = [value for value in never if not (value == [] and option.name == "smoothing")]
         if option.name in ("in_channels", "classes"):

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from farvox.data import CaseCheck, absent_labels, check_dataset, load_case, read_dataset
+from farvox.data import CaseCheck, check_dataset, labels_never_present, load_case, read_dataset
 from farvox.errors import DataError
 from farvox.types import Array
 from tests.conftest import real_data
@@ -53,7 +53,7 @@ def test_bad_case_is_named_and_the_good_one_described(tmp_path: Path, fault: str
     assert bad.id == "bad"
     assert bad.problem is not None
     assert bad.problem.startswith(caught.value.found)
-    assert bad.fix == caught.value.remedy
+    assert bad.fix == caught.value.hint
     assert good == CaseCheck(
         id="good",
         shape=SHAPE,
@@ -119,7 +119,7 @@ def test_notes_absent_labels_and_progress(tmp_path: Path) -> None:
     )
     assert (t.id, t.problem, t.labels, t.notes) == ("t", None, None, ("a single slice", "no label"))
     assert len(ticks) == 2
-    assert absent_labels(dataset, [a, t]) == [(2, "spleen")]
+    assert labels_never_present(dataset, [a, t]) == [(2, "spleen")]
 
 
 def test_real_labels_stored_as_floats_are_only_noted() -> None:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox.data import check_dataset, load_case, read_dataset
-from farvox.data.dataset import Balls
-from farvox.data.landmark_masks import paint_balls
+from farvox.data.dataset import LandmarkSpheres
+from farvox.data.landmark_masks import rasterise_landmarks
 from farvox.data.landmarks import default_radius_mm
-from farvox.data.load import label_file, label_grid
+from farvox.data.load import label_grid, label_path
 from farvox.errors import DataError, UsageError
 from farvox.geometry import Grid
 from farvox.io.landmarks import LandmarkRow, read_landmarks, write_landmarks
@@ -29,9 +29,9 @@ def table(path: Path, text: str) -> Path:
     return path
 
 
-def ball(radius_mm: float, *points: FloatArray) -> Balls:
+def ball(landmark_radius_mm: float, *points: FloatArray) -> LandmarkSpheres:
     centres = tuple((n, f"p{n}", (p[0], p[1], p[2])) for n, p in enumerate(points, start=1))
-    return Balls(centres, radius_mm, Path("points.csv"))
+    return LandmarkSpheres(centres, landmark_radius_mm, Path("points.csv"))
 
 
 def scans(root: Path, affine: FloatArray, count: int = 3) -> Path:
@@ -79,12 +79,12 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_one_line_that_says_what_to_do(fault: str, tmp_path: Path) -> None:
-    text, found, remedy = FAULTS[fault]
+    text, found, hint = FAULTS[fault]
     scans(tmp_path, np.eye(4))
     with pytest.raises(DataError) as error:
         read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=table(tmp_path / "p.csv", text))
     assert found in str(error.value)
-    assert remedy in str(error.value)
+    assert hint in str(error.value)
 
 
 def test_files_that_are_no_tables(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_points_outside_are_recognised_as_indices_or_lps(tmp_path: Path) -> None
     affine = np.diag([-2.0, -2.0, 3.0, 1.0])
     affine[:3, 3] = (200, 150, 900)
     scans(tmp_path, affine, 1)
-    inside = Grid(SHAPE, affine).world(np.array([[3.0, 4.0, 5.0]]))[0]
+    inside = Grid(SHAPE, affine).voxel_to_mm(np.array([[3.0, 4.0, 5.0]]))[0]
 
     def problem(x: float, y: float, z: float) -> str:
         path = table(tmp_path / "p.csv", f"{HEAD}s0,a,{x},{y},{z}\n")
@@ -122,27 +122,27 @@ def test_points_outside_are_recognised_as_indices_or_lps(tmp_path: Path) -> None
 )
 def test_a_ball_has_its_volume_and_its_centre(place: tuple[float, ...], radius: float, turned: bool) -> None:
     grid = Grid((48, 44, 40), oblique((0.5, 0.6, 0.7)) if turned else np.diag([0.5, 0.6, 0.7, 1]))
-    point = grid.world((np.array(place) * grid.shape)[None])[0]
-    label = paint_balls(ball(radius, point), grid)
+    point = grid.voxel_to_mm((np.array(place) * grid.shape)[None])[0]
+    label = rasterise_landmarks(ball(radius, point), grid)
     voxels = np.argwhere(label == 1)
     volume = len(voxels) * grid.voxel_ml * 1000
     assert volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.1)
-    assert np.linalg.norm(grid.world(voxels).mean(0) - point) < 0.2
-    away = np.linalg.norm(grid.world(np.argwhere(label == 0)) - point, axis=1)
+    assert np.linalg.norm(grid.voxel_to_mm(voxels).mean(0) - point) < 0.2
+    away = np.linalg.norm(grid.voxel_to_mm(np.argwhere(label == 0)) - point, axis=1)
     assert away.min() > radius
-    assert np.linalg.norm(grid.world(voxels) - point, axis=1).max() <= radius
+    assert np.linalg.norm(grid.voxel_to_mm(voxels) - point, axis=1).max() <= radius
 
 
 def test_balls_share_the_ground_between_them_and_never_vanish() -> None:
     grid = Grid(SHAPE, np.diag([1.0, 1.0, 4.0, 1.0]))
     a, b = np.array([8.0, 9.0, 32.0]), np.array([11.0, 9.0, 32.0])
-    label = paint_balls(ball(3.0, a, b), grid)
+    label = rasterise_landmarks(ball(3.0, a, b), grid)
     assert (label[7:10, 9, 8] == 1).all()
     assert (label[10:13, 9, 8] == 2).all()
     assert (label == 1).sum() == (label == 2).sum()
-    between = paint_balls(ball(0.5, np.array([4.4, 5.0, 33.9])), grid)
+    between = rasterise_landmarks(ball(0.5, np.array([4.4, 5.0, 33.9])), grid)
     assert np.argwhere(between == 1).tolist() == [[4, 5, 8]]
-    corner = paint_balls(ball(2.5, np.array([-0.4, -0.4, -1.9])), grid)
+    corner = rasterise_landmarks(ball(2.5, np.array([-0.4, -0.4, -1.9])), grid)
     assert corner[0, 0, 0] == 1
     assert corner.sum() == 3
 
@@ -151,7 +151,7 @@ def test_a_dataset_learns_from_landmarks_in_place_of_labels(tmp_path: Path) -> N
     affine = oblique()
     scans(tmp_path, affine)
     grid = Grid(SHAPE, affine)
-    tip, base, other = grid.world(np.array([[12.0, 10.0, 9.0], [4.0, 5.0, 6.0], [20.3, 3.2, 11.1]]))
+    tip, base, other = grid.voxel_to_mm(np.array([[12.0, 10.0, 9.0], [4.0, 5.0, 6.0], [20.3, 3.2, 11.1]]))
     rows = [LandmarkRow("s0", "tip", tuple(tip)), LandmarkRow("s0", "base", tuple(base))]
     rows += [LandmarkRow("s2", "base", tuple(other)), LandmarkRow("s2", "tip", None)]
     write_landmarks(tmp_path / "p.csv", rows)
@@ -159,7 +159,7 @@ def test_a_dataset_learns_from_landmarks_in_place_of_labels(tmp_path: Path) -> N
     assert [case.id for case in dataset.cases] == ["s0", "s2"]
     assert [case.id for case in dataset.unlabelled] == ["s1"]
     assert dataset.labels.names == ("background", "tip", "base")
-    assert dataset.radius_mm == 6.8  # 1.5 of 4.5 mm, to two figures
+    assert dataset.landmark_radius_mm == 6.8  # 1.5 of 4.5 mm, to two figures
     assert dataset.notes == (f"labels are balls of 6.8 mm around the landmarks of {tmp_path / 'p.csv'}",)
     checks = check_dataset(dataset)
     assert [check.problem for check in checks] == [None] * 3
@@ -167,27 +167,27 @@ def test_a_dataset_learns_from_landmarks_in_place_of_labels(tmp_path: Path) -> N
     case = load_case(dataset, dataset.cases[1])
     assert case.classes is not None
     assert set(np.unique(case.classes)) == {0, 2}
-    assert np.linalg.norm(grid.world(np.argwhere(case.classes == 2)).mean(0) - other) < 1.5
-    painted = label_file(dataset.cases[1], tmp_path / "painted" / "s2.nii.gz")
+    assert np.linalg.norm(grid.voxel_to_mm(np.argwhere(case.classes == 2)).mean(0) - other) < 1.5
+    painted = label_path(dataset.cases[1], tmp_path / "painted" / "s2.nii.gz")
     again = read_dataset(tmp_path, images="scans/s2*.nii.gz", labels="painted/s2*.nii.gz")
     same = load_case(again, again.cases[0])
     assert same.classes is not None
     assert np.array_equal(same.classes == 1, case.classes == 2)
-    assert label_file(again.cases[0], tmp_path / "unused") == painted
-    assert label_grid(dataset.cases[1]).mismatch(grid) is None
+    assert label_path(again.cases[0], tmp_path / "unused") == painted
+    assert label_grid(dataset.cases[1]).difference_to(grid) is None
 
 
 def test_the_radius_suits_the_scans_or_is_said_to_be_small(tmp_path: Path) -> None:
     assert default_radius_mm([Grid((512, 512, 400), np.diag([0.8, 0.8, 1.0, 1.0]))]) == 8.1
     assert default_radius_mm([Grid((35, 50, 36), np.eye(4))]) == 1.5
     scans(tmp_path, oblique(), 1)
-    centre = Grid(SHAPE, oblique()).world(np.array([[10.0, 10.0, 9.0]]))[0]
+    centre = Grid(SHAPE, oblique()).voxel_to_mm(np.array([[10.0, 10.0, 9.0]]))[0]
     write_landmarks(tmp_path / "p.csv", [LandmarkRow("s0", "a", tuple(centre))])
-    small = read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=tmp_path / "p.csv", radius_mm=2)
+    small = read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=tmp_path / "p.csv", landmark_radius_mm=2)
     assert small.notes[1] == "a radius of 2 mm is below 1.5 voxels (4.5 mm apart): balls of very few voxels"
     for radius in (0.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="above 0 mm"):
-            read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=tmp_path / "p.csv", radius_mm=radius)
+            read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=tmp_path / "p.csv", landmark_radius_mm=radius)
     with pytest.raises(UsageError, match="both labels and landmarks"):
         read_dataset(tmp_path, images="scans/*", labels="scans/*", landmarks=tmp_path / "p.csv")
 
@@ -197,11 +197,11 @@ def test_landmarks_stand_in_for_the_labels_of_a_real_folder(tmp_path: Path) -> N
     whole = read_dataset(root)
     case = load_case(whole, whole.cases[0])
     assert case.classes is not None
-    centre = case.grid.world(np.argwhere(case.classes == 1).mean(0)[None])[0]
+    centre = case.grid.voxel_to_mm(np.argwhere(case.classes == 1).mean(0)[None])[0]
     write_landmarks(tmp_path / "p.csv", [LandmarkRow(case.id, "anterior", tuple(centre))])
-    dataset = read_dataset(root, landmarks=tmp_path / "p.csv", radius_mm=4)
+    dataset = read_dataset(root, landmarks=tmp_path / "p.csv", landmark_radius_mm=4)
     assert (len(dataset.cases), len(dataset.unlabelled), dataset.channels) == (1, 233, ("MRI",))
     painted = load_case(dataset, dataset.cases[0]).classes
     assert painted is not None
     assert painted.sum() == pytest.approx(4 / 3 * np.pi * 4**3, rel=0.1)
-    assert np.linalg.norm(case.grid.world(np.argwhere(painted)).mean(0) - centre) < 0.2
+    assert np.linalg.norm(case.grid.voxel_to_mm(np.argwhere(painted)).mean(0) - centre) < 0.2

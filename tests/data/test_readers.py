@@ -266,7 +266,7 @@ def test_folders_in_no_layout() -> None:
         DataError, match=r"no known dataset layout; it holds HippoCrop, README\.md; allowed: MSD or nnU-Net"
     ):
         read_dataset(real_data("dicom_sample"))
-    with pytest.raises(DataError, match=r"it holds README\.md, mr, us; .*to mend: give .*prostate_mr_trus/mr"):
+    with pytest.raises(DataError, match=r"it holds README\.md, mr, us; .*hint: give .*prostate_mr_trus/mr"):
         read_dataset(real_data("prostate_mr_trus"))
     with pytest.raises(DataError, match="is not a folder"):
         read_dataset(Path("/no/such/folder"))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from farvox.errors import DataError, UsageError
-from farvox.evaluation import evaluate_folder, evaluate_pairs
+from farvox.evaluation import evaluate_files, evaluate_folder
 from farvox.geometry import Grid
-from farvox.io import Scan, read_label, scan_stem, write_mask
+from farvox.io import Scan, case_id_from_path, read_label, write_mask
 from farvox.labels import LabelTable
 from tests.conftest import real_data
 
@@ -36,9 +36,11 @@ def test_real_masks_in_another_format_agree_with_themselves(name, tmp_path):
     references = sorted((real_data(name) / "labelsTr").glob("*.nii.gz"))[:3]
     for path, ending in zip(references, (".mha", ".nrrd", ".nii"), strict=True):
         values, grid = read_label(path)
-        write_mask(tmp_path / (scan_stem(path) + ending), values.astype(np.uint16), Scan(values[None], grid, path))
+        write_mask(
+            tmp_path / (case_id_from_path(path) + ending), values.astype(np.uint16), Scan(values[None], grid, path)
+        )
     document = evaluate_folder(tmp_path, references[0].parent)
-    assert [case["case"] for case in document["cases"]] == [scan_stem(path) for path in references]
+    assert [case["case"] for case in document["cases"]] == [case_id_from_path(path) for path in references]
     assert document["failed"] == []
     assert any("without prediction" in note for note in document["notes"])
     for case, path in zip(document["cases"], references, strict=True):
@@ -82,7 +84,7 @@ def test_names_that_belong_together(prediction, reference, tmp_path):
     write(tmp_path / "r" / reference, nested())
     write(tmp_path / "r" / "other.nii.gz", nested(2))
     document = evaluate_folder(tmp_path / "p", tmp_path / "r", labels=LABELS, tolerance_mm=1)
-    assert [case["case"] for case in document["cases"]] == [scan_stem(tmp_path / prediction)]
+    assert [case["case"] for case in document["cases"]] == [case_id_from_path(tmp_path / prediction)]
     assert document["cases"][0]["labels"]["1"]["dice"] == pytest.approx(0.5)
     assert document["notes"] == ["1 reference(s) without prediction: other"]
 
@@ -107,7 +109,7 @@ def test_pairs_name_their_scans(tmp_path):
     prediction, reference = write(tmp_path / "x.mha", nested(1)), write(tmp_path / "y.nii.gz", nested(), (1, 1, 8))
     other = write(tmp_path / "z.nii.gz", nested(1), (1, 1, 8))
     pairs = [("one", other, reference), ("two", prediction, reference)]
-    document = evaluate_pairs(pairs, LABELS, scans={"one": tmp_path / "image.nii.gz"})
+    document = evaluate_files(pairs, LABELS, scans={"one": tmp_path / "image.nii.gz"})
     assert document["tolerance_mm"] == 2
     assert [row["case"] for row in document["failed"]] == ["two"]
     [case] = document["cases"]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from farvox.evaluation import ABSENT_RULE, METRICS, bootstrap_interval, make_document, summarise
+from farvox.evaluation import ABSENT_RULE, METRICS, bootstrap_interval, build_metrics, summarise
 from farvox.labels import LabelTable
 
 LABELS = LabelTable.from_mapping({1: "left", 2: "right"})
-RATED = METRICS[:5]
+QUALITY_METRICS = METRICS[:5]
 
 
 def case(name: str, first: float | None, second: float | None):
     defined = [figure for figure in (first, second) if figure is not None]
     mean = sum(defined) / len(defined) if defined else None
     rows = {value: dict.fromkeys(METRICS, figure) for value, figure in (("1", first), ("2", second))}
-    return {"case": name, "labels": rows, "mean": dict.fromkeys(RATED, mean)}
+    return {"case": name, "labels": rows, "mean": dict.fromkeys(QUALITY_METRICS, mean)}
 
 
 def test_bootstrap_of_two_cases_reaches_both():
@@ -56,7 +56,7 @@ def test_summary_of_three_cases_with_one_undefined_figure():
     assert summary["labels"]["2"]["hd95_mm"]["mean"] == pytest.approx(0.6)
     assert summary["labels"]["2"]["hd95_mm"]["cases"] == 2
     assert summary["foreground"]["dice"]["mean"] == pytest.approx((0.3 + 0.6 + 0.75) / 3)
-    assert set(summary["foreground"]) == set(RATED)
+    assert set(summary["foreground"]) == set(QUALITY_METRICS)
 
 
 def test_summary_of_one_case_and_of_none():
@@ -67,7 +67,7 @@ def test_summary_of_one_case_and_of_none():
 
 
 def test_document_states_rule_tolerance_and_labels():
-    document = make_document([case("a", 0.2, 0.4)], LABELS, 1.5, failed=[{"case": "b", "error": "broken"}])
+    document = build_metrics([case("a", 0.2, 0.4)], LABELS, 1.5, failed=[{"case": "b", "error": "broken"}])
     assert document["format"] == "farvox-metrics/1"
     assert document["rule"] == ABSENT_RULE
     assert document["tolerance_mm"] == 1.5

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from farvox.errors import ResourceError, UsageError
-from farvox.evaluation import METRICS, evaluate_case, make_document, render_table, write_metrics
+from farvox.evaluation import METRICS, build_metrics, evaluate_case, render_table, write_metrics
 from farvox.geometry import Grid
 from farvox.labels import LabelTable
 
@@ -28,7 +28,7 @@ def document():
         reference[1:3, 1:3, 1:3] = 1
         row = evaluate_case(np.roll(reference, shift, 0), reference, grid, LABELS, 0.5)
         cases.append({"case": f"p{shift}", "prediction": "a", "reference": "b", "scan": None, **row})
-    return make_document(cases, LABELS, 0.5)
+    return build_metrics(cases, LABELS, 0.5)
 
 
 def test_json_round_trip(document, tmp_path):

@@ -34,12 +34,12 @@ def test_orient_returns_and_keeps_places(order: tuple[int, ...], signs: tuple[in
     grid = Grid((5, 7, 4), oblique(order, signs))
     step = Orient.to_canonical(grid)
     assert step.target.axcodes == "RAS"
-    array = np.arange(2 * grid.voxels).reshape(2, *grid.shape)
+    array = np.arange(2 * grid.n_voxels).reshape(2, *grid.shape)
     turned = step.apply(array)
     assert turned.shape[1:] == step.target.shape
     np.testing.assert_array_equal(step.invert(turned), array)
     for voxel in ((0, 0, 0), (4, 6, 3), (1, 5, 2)):
-        (i, j, k) = np.round(step.target.voxel(grid.world(np.array([voxel], float)))[0]).astype(int)
+        (i, j, k) = np.round(step.target.mm_to_voxel(grid.voxel_to_mm(np.array([voxel], float)))[0]).astype(int)
         assert turned[1, i, j, k] == array[(1, *voxel)]
 
 
@@ -54,11 +54,11 @@ def test_spacing_and_codes_of_an_oblique_grid() -> None:
 def test_mismatch_names_what_differs() -> None:
     affine = oblique((0, 1, 2), (1, 1, 1))
     grid = Grid((8, 8, 8), affine)
-    assert grid.mismatch(Grid((8, 8, 8), affine + 1e-5)) is None
-    assert "shape 8×8×9" in str(grid.mismatch(Grid((8, 8, 9), affine)))
+    assert grid.difference_to(Grid((8, 8, 8), affine + 1e-5)) is None
+    assert "shape 8×8×9" in str(grid.difference_to(Grid((8, 8, 9), affine)))
     moved = affine.copy()
     moved[0, 3] += 1.0
-    assert "1 mm" in str(grid.mismatch(Grid((8, 8, 8), moved)))
+    assert "1 mm" in str(grid.difference_to(Grid((8, 8, 8), moved)))
 
 
 @given(st.integers(1, 40), st.integers(1, 40))
@@ -82,13 +82,13 @@ def test_resample_slabs_equal_the_whole_and_field_of_view_is_kept() -> None:
     step = Resample.to_spacing(grid, (1.1, 1.0, 5.0))
     np.testing.assert_allclose(np.array(step.target.shape) * step.target.spacing, np.array(grid.shape) * grid.spacing)
     low, high = np.full((1, 3), -0.5), np.array([grid.shape], float) - 0.5
-    np.testing.assert_allclose(step.target.world(low), grid.world(low))
-    np.testing.assert_allclose(step.target.world(np.array([step.target.shape]) - 0.5), grid.world(high))
+    np.testing.assert_allclose(step.target.voxel_to_mm(low), grid.voxel_to_mm(low))
+    np.testing.assert_allclose(step.target.voxel_to_mm(np.array([step.target.shape]) - 0.5), grid.voxel_to_mm(high))
     image = np.random.default_rng(0).normal(size=(2, *grid.shape)).astype(np.float32)
     whole = step.apply(image)
     assert whole.shape == (2, *step.target.shape)
     for start in range(step.target.shape[2]):
-        first, last = step.needs(start, start + 1)
+        first, last = step.source_range(start, start + 1)
         part = step.apply(image[..., first:last], start, start + 1, offset=first)
         torch.testing.assert_close(part[..., 0], whole[..., start])
 

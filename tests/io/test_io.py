@@ -15,7 +15,17 @@ import SimpleITK as sitk
 
 from farvox.errors import DataError, ResourceError
 from farvox.geometry import Grid
-from farvox.io import Scan, count_channels, is_scan, mask_name, read_grid, read_label, read_scan, scan_stem, write_mask
+from farvox.io import (
+    Scan,
+    case_id_from_path,
+    count_channels,
+    is_scan,
+    mask_name,
+    read_grid,
+    read_label,
+    read_scan,
+    write_mask,
+)
 from farvox.io.nifti import form_conflict
 from tests.conftest import real_data
 from tests.data.files import blob, noise, oblique, save
@@ -47,7 +57,7 @@ def test_every_format_reads_the_same_voxels_at_the_same_place(tmp_path: Path, en
     assert scan.image.dtype == np.int16
     np.testing.assert_array_equal(scan.image, image[None])
     np.testing.assert_allclose(scan.grid.affine, oblique(), atol=1e-5)
-    assert read_grid(path).mismatch(scan.grid) is None
+    assert read_grid(path).difference_to(scan.grid) is None
     assert count_channels(path) == 1
 
 
@@ -73,7 +83,7 @@ def test_mask_of_a_scan_without_header_lies_on_its_grid_for_other_readers(tmp_pa
     write_mask(target, blob(SHAPE, 1, 2), scan)
     image = sitk.ReadImage(str(target))
     lps = np.array(image.TransformIndexToPhysicalPoint((6, 1, 2)))
-    np.testing.assert_allclose(lps * [-1, -1, 1], scan.grid.world(np.array([[6.0, 1.0, 2.0]]))[0], atol=1e-4)
+    np.testing.assert_allclose(lps * [-1, -1, 1], scan.grid.voxel_to_mm(np.array([[6.0, 1.0, 2.0]]))[0], atol=1e-4)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), blob(SHAPE, 1, 2).transpose(2, 1, 0))
 
 
@@ -180,8 +190,8 @@ def test_dicom_slices_are_in_order_of_position() -> None:
     np.testing.assert_array_equal(scan.image[0], expected)
     for k in (0, 9, 31):
         x, y, z = map(float, slices[k].ImagePositionPatient)
-        np.testing.assert_allclose(scan.grid.world(np.array([[0.0, 0.0, k]]))[0], (-x, -y, z), atol=1e-6)
-    assert read_grid(folder).mismatch(scan.grid) is None
+        np.testing.assert_allclose(scan.grid.voxel_to_mm(np.array([[0.0, 0.0, k]]))[0], (-x, -y, z), atol=1e-6)
+    assert read_grid(folder).difference_to(scan.grid) is None
     assert mask_name(folder) == "HippoCrop.nii.gz"
     assert is_scan(folder)
     assert not is_scan(folder.parent)
@@ -278,7 +288,7 @@ def test_damaged_files_are_one_line_with_the_case(tmp_path: Path, how: str, word
     with pytest.raises(DataError, match=rf"^case p7: {path.name}: .*({words})") as caught:
         read_scan(path, case="p7")
     assert "\n" not in str(caught.value)
-    assert caught.value.remedy
+    assert caught.value.hint
 
 
 def test_images_that_are_not_3d_or_have_no_place(tmp_path: Path) -> None:
@@ -307,8 +317,8 @@ def test_qform_and_sform_that_disagree_are_found() -> None:
 
 
 def test_names() -> None:
-    assert scan_stem(Path("a/liver.1.nii.gz")) == "liver.1"
-    assert scan_stem(Path("a/Case07.MHD")) == "Case07"
+    assert case_id_from_path(Path("a/liver.1.nii.gz")) == "liver.1"
+    assert case_id_from_path(Path("a/Case07.MHD")) == "Case07"
     assert mask_name(Path("a/scan.mha")) == "scan.mha"
     assert not is_scan(Path("a/._scan.nii.gz"))
 
@@ -341,7 +351,7 @@ def test_full_disk_leaves_the_old_mask_and_nothing_half_written(tmp_path: Path) 
     )
     lines = run.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [f"cannot write {target}" for target in targets], run.stderr
-    assert all("to mend:" in line for line in lines)
+    assert all("hint:" in line for line in lines)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -361,4 +371,6 @@ def test_real_scan_agrees_with_simpleitk(name: str) -> None:
     np.testing.assert_array_equal(scan.image, (other if other.ndim == 4 else other[None]).transpose(0, 3, 2, 1))
     corner = [n - 1 for n in image.GetSize()]
     lps = np.array(image.TransformIndexToPhysicalPoint(corner))[:3]
-    np.testing.assert_allclose(scan.grid.world(np.array([corner[:3]], dtype=float))[0], lps * [-1, -1, 1], atol=1e-2)
+    np.testing.assert_allclose(
+        scan.grid.voxel_to_mm(np.array([corner[:3]], dtype=float))[0], lps * [-1, -1, 1], atol=1e-2
+    )

@@ -11,7 +11,7 @@ from farvox.bundle import Bundle, LabelEntry, Manifest, ModelEntry
 from farvox.geometry import Grid
 from farvox.models import create_model
 from farvox.models.obelisk_dense import ObeliskPoints
-from farvox.preprocessing.config import IntensityStep, Preparation
+from farvox.preprocessing.config import IntensityNormalization, Preprocessing
 from farvox.recipes import load_recipe
 from farvox.types import Array, FloatArray
 
@@ -40,13 +40,13 @@ def threshold_network(sharpness: float = 20.0) -> ObeliskPoints:
 
 
 def threshold_bundle(spacing: tuple[float, float, float], window: tuple[int, int, int] | None = None) -> Bundle:
-    """The network above with a preparation that leaves intensities from 0 to 1 as they are."""
+    """The network above with a preprocessing that leaves intensities from 0 to 1 as they are."""
     labels = tuple(LabelEntry(value=v, name=n) for v, n in enumerate(("background", *NAMES)))
     manifest = Manifest(
         model=ModelEntry(name="obelisk-unary", in_channels=2, classes=3, options=OPTIONS),
         parameters=1,
-        preparation=Preparation(
-            spacing=spacing, channels=("a", "b"), intensity=(IntensityStep(kind="fixed", low=0, high=1),) * 2
+        preprocessing=Preprocessing(
+            spacing=spacing, channels=("a", "b"), intensity=(IntensityNormalization(kind="fixed", low=0, high=1),) * 2
         ),
         window=window,
         labels=labels,
@@ -56,7 +56,7 @@ def threshold_bundle(spacing: tuple[float, float, float], window: tuple[int, int
 
 def blobs(grid: Grid, *centres: FloatArray | None, half_mm: float = 8.0) -> Array:
     """(len(centres), I, J, K) float32: a smooth blob in each channel, ½ at `half_mm` from its centre; None for none."""
-    world = grid.world(np.indices(grid.shape).reshape(3, -1).T)
+    world = grid.voxel_to_mm(np.indices(grid.shape).reshape(3, -1).T)
     channels = [
         np.zeros(len(world)) if c is None else np.exp(-np.log(2) * ((world - c) ** 2).sum(1) / half_mm**2)
         for c in centres

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from farvox.errors import UsageError
 from farvox.geometry import Grid
-from farvox.localization import Settings, locate
-from farvox.localization.estimate import estimate_mass
-from farvox.localization.search import even_places, refine
+from farvox.localization import LocateOptions, locate
+from farvox.localization.estimate import estimate_centroid
+from farvox.localization.search import quasi_random_points, sample_progressively
 from farvox.prediction import Predictor
 from farvox.types import FloatArray
 from tests.data.files import oblique
@@ -25,7 +25,7 @@ GRIDS = {
 
 
 def places(grid: Grid, *shares: tuple[float, float, float]) -> list[FloatArray]:
-    return [grid.world((np.array(share) * grid.shape)[None])[0] for share in shares]
+    return [grid.voxel_to_mm((np.array(share) * grid.shape)[None])[0] for share in shares]
 
 
 def spacing(grid: Grid) -> tuple[float, float, float]:
@@ -41,18 +41,18 @@ def test_centres_are_found_to_a_fraction_of_a_voxel_with_few_samples(name: str) 
     wanted = places(grid, (0.31, 0.64, 0.42), (0.7, 0.3, 0.55))
     scan = blobs(grid, *wanted)
     few, again, other, dense = (
-        locate(predictor, scan, Settings(samples=2400, seed=seed, dense=dense), affine=grid.affine)
+        locate(predictor, scan, LocateOptions(samples=2400, seed=seed, dense=dense), affine=grid.affine)
         for seed, dense in ((0, False), (0, False), (1, False), (0, True))
     )
     assert few == again
     assert few != other
-    assert (dense.samples, dense.voxels, dense.share) == (grid.voxels, grid.voxels, 1.0)
+    assert (dense.samples, dense.voxels, dense.share) == (grid.n_voxels, grid.n_voxels, 1.0)
     assert 1800 < few.samples <= 2400
-    assert few.share == few.samples / grid.voxels < 0.013
+    assert few.share == few.samples / grid.n_voxels < 0.013
     assert [place.name for place in few.places] == ["apex", "base"]
     for found in (few, other, dense):
         for place, centre in zip(found.places, wanted, strict=True):
-            away = grid.voxel(np.array([place.point])) - grid.voxel(centre[None])
+            away = grid.mm_to_voxel(np.array([place.point])) - grid.mm_to_voxel(centre[None])
             assert np.linalg.norm(away) < (0.1 if found is dense else 0.5)
             assert 0.9 < place.confidence <= 1
 
@@ -62,12 +62,14 @@ def test_what_is_not_there_is_not_found() -> None:
     predictor = Predictor([threshold_bundle(spacing(grid))], "cpu")
     (centre,) = places(grid, (0.4, 0.4, 0.4))
     for dense in (False, True):
-        found = locate(predictor, blobs(grid, centre, None), Settings(dense=dense, samples=1200), affine=grid.affine)
+        found = locate(
+            predictor, blobs(grid, centre, None), LocateOptions(dense=dense, samples=1200), affine=grid.affine
+        )
         apex, base = found.places
         assert apex.point == pytest.approx(tuple(centre), abs=1.0)
         assert base.point is None
         assert base.confidence < 1e-3
-    sure = Settings(samples=1200, least=1.0)
+    sure = LocateOptions(samples=1200, min_confidence=1.0)
     assert [place.point for place in locate(predictor, blobs(grid, centre, None), sure).places] == [None, None]
 
 
@@ -77,7 +79,7 @@ def test_bundles_vote_and_progress_is_told() -> None:
     shares: list[float] = []
     one, two = threshold_bundle((2, 2, 2)), threshold_bundle((4, 4, 4))
     found = locate(Predictor([one, two], "cpu"), blobs(grid, *wanted), affine=grid.affine, progress=shares.append)
-    assert found.voxels == grid.voxels
+    assert found.voxels == grid.n_voxels
     assert found.share < 0.04
     assert shares == sorted(shares)
     assert 0.9 < shares[-1] <= 1
@@ -94,33 +96,40 @@ def test_networks_that_answer_no_points_are_named_and_still_asked_densely() -> N
     assert "holds unet3d, which cannot be asked at single points" in str(error.value)
     assert "obelisk-dense, obelisk-mlp" in str(error.value)
     assert "add --dense" in str(error.value)
-    (place,) = locate(predictor, scan, Settings(dense=True)).places
+    (place,) = locate(predictor, scan, LocateOptions(dense=True)).places
     assert place.point == pytest.approx((6, 6, 5), abs=1e-3)
     with pytest.raises(UsageError, match="holds obelisk-unary trained on patches"):
         locate(Predictor([threshold_bundle((1, 1, 1), (12, 12, 12))], "cpu"), np.stack((scan, scan)))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"samples": 299}, {"samples": 120, "steps": 3}, {"least": 1.5}, {"least": float("nan")}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"samples": 299},
+        {"samples": 120, "steps": 3},
+        {"min_confidence": 1.5},
+        {"min_confidence": float("nan")},
+    ],
 )
 def test_settings_that_cannot_work(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="allowed"):
-        Settings(**wrong)  # type: ignore[arg-type]
+        LocateOptions(**wrong)  # type: ignore[arg-type]
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.2, 2.0))
 def test_the_centroid_does_not_depend_on_where_points_were_drawn_densely(seed: int, slope: float) -> None:
     # Density exp(slope·x) along x in a cube of 20 mm; a ball of 8 mm about the origin.
-    cube = even_places(8000, np.random.default_rng(seed))
+    cube = quasi_random_points(8000, np.random.default_rng(seed))
     ends = np.exp(slope * np.array([-10, 10]) / 10)
     x = 10 * np.log(ends[0] + cube[:, 0] * (ends[1] - ends[0])) / slope
     points = np.column_stack((x, 20 * cube[:, 1:] - 10))
     ball = (np.linalg.norm(points, axis=1) < 8).astype(np.float32)
-    mass = estimate_mass(points, ball, np.exp(-slope * x / 10))
+    mass = estimate_centroid(points, ball, np.exp(-slope * x / 10))
     assert mass.centre == pytest.approx(0, abs=0.4)
     assert np.diag(mass.covariance) == pytest.approx(8**2 / 5, rel=0.15)
-    assert mass.certainty == pytest.approx(1)
+    assert mass.mean_probability == pytest.approx(1)
 
 
 def test_a_long_structure_is_followed_and_an_island_left_out() -> None:
@@ -129,15 +138,15 @@ def test_a_long_structure_is_followed_and_an_island_left_out() -> None:
     island = np.linalg.norm(points - (0, 48, 48), axis=1) < 11
     probabilities = 0.05 + 0.9 * (rod | island)
     volumes = np.full(len(points), 27.0)
-    assert estimate_mass(points, probabilities, volumes).centre == pytest.approx([3, 0, 0], abs=0.1)
-    both = estimate_mass(points, probabilities, volumes, whole=True).centre
+    assert estimate_centroid(points, probabilities, volumes).centre == pytest.approx([3, 0, 0], abs=0.1)
+    both = estimate_centroid(points, probabilities, volumes, whole=True).centre
     assert both == pytest.approx(points[rod | island].mean(0), abs=1e-6)
-    assert estimate_mass(points, np.zeros(len(points), np.float32), volumes).certainty < 1e-20
+    assert estimate_centroid(points, np.zeros(len(points), np.float32), volumes).mean_probability < 1e-20
 
 
 def test_points_are_even_and_volumes_add_up_to_the_scan() -> None:
     rng = np.random.default_rng(0)
-    counts, _ = np.histogramdd(even_places(1000, rng), bins=5, range=[(0, 1)] * 3)
+    counts, _ = np.histogramdd(quasi_random_points(1000, rng), bins=5, range=[(0, 1)] * 3)
     assert counts.std() < 1.7  # 2.8 at random
     assert counts.min() >= 4
     grid = GRIDS["oblique, thick slices"]
@@ -147,8 +156,8 @@ def test_points_are_even_and_volumes_add_up_to_the_scan() -> None:
         ball = np.exp(-((points - centre) ** 2).sum(1) / 200)
         return np.stack((1 - ball, ball), -1)
 
-    drawn = refine(ask, grid, 2.0, steps=4, samples=2000, seed=3)
-    assert drawn.volumes.sum() == pytest.approx(grid.voxels * grid.voxel_ml * 1000, rel=0.05)
-    assert (np.abs(grid.normalised(drawn.points_mm)) <= 1 + 1e-9).all()
+    drawn = sample_progressively(ask, grid, 2.0, steps=4, samples=2000, seed=3)
+    assert drawn.volumes.sum() == pytest.approx(grid.n_voxels * grid.voxel_ml * 1000, rel=0.05)
+    assert (np.abs(grid.mm_to_unit(drawn.points_mm)) <= 1 + 1e-9).all()
     near = np.linalg.norm(drawn.points_mm - centre, axis=1) < 20
     assert near.mean() > 0.4

@@ -18,19 +18,21 @@ def _random() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_sum_of_all_terms() -> None:
     logits, target = _random()
-    expected = sum(cross_entropy(logits, target, WEIGHTS, keep) for keep in (1.0, 0.5, 0.25)) + soft_dice(
-        logits, target
-    )
+    expected = sum(
+        cross_entropy(logits, target, WEIGHTS, keep_fraction) for keep_fraction in (1.0, 0.5, 0.25)
+    ) + soft_dice(logits, target)
     torch.testing.assert_close(make_loss(TERMS, WEIGHTS)(logits, target), expected)
 
 
 @pytest.mark.parametrize(
-    ("term", "keep"),
+    ("term", "keep_fraction"),
     [("cross_entropy", 1.0), ("hard_cross_entropy_half", 0.5), ("hard_cross_entropy_quarter", 0.25)],
 )
-def test_term_keeps_its_fraction(term: str, keep: float) -> None:
+def test_term_keeps_its_fraction(term: str, keep_fraction: float) -> None:
     logits, target = _random()
-    torch.testing.assert_close(make_loss([term])(logits, target), cross_entropy(logits, target, keep=keep))
+    torch.testing.assert_close(
+        make_loss([term])(logits, target), cross_entropy(logits, target, keep_fraction=keep_fraction)
+    )
 
 
 def test_float32_under_autocast() -> None:

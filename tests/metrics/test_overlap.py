@@ -18,7 +18,7 @@ def test_hand_counted_masks():
     prediction[0:4, 0:2, 0] = True
     reference[2:5, 0:2, 0] = True
     count = Overlap.of(prediction, reference)
-    assert (count.both, count.prediction_only, count.reference_only, count.neither) == (4, 4, 2, 990)
+    assert (count.true_positives, count.false_positives, count.false_negatives, count.true_negatives) == (4, 4, 2, 990)
     assert count.dice == pytest.approx(8 / 14)
     assert count.sensitivity == pytest.approx(4 / 6)
     assert count.specificity == pytest.approx(990 / 994)

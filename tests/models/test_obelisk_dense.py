@@ -72,8 +72,8 @@ def test_random_offsets_stay_while_the_rest_learns() -> None:
 def test_grid_and_points_are_one_computation(name: str, stride: int, grid: tuple[int, int, int]) -> None:
     network, image = made(name, stride=stride), noise(2, 1, 9, 6, 7)
     with torch.no_grad():
-        on_grid = network.grid_logits(image)
-        at_points = network.at(network.prepare(image), centres(*grid).expand(2, -1, -1))
+        on_grid = network.logits_on_grid(image)
+        at_points = network.forward_points(network.prepare(image), centres(*grid).expand(2, -1, -1))
         assert on_grid.shape[2:] == grid
         torch.testing.assert_close(at_points.unflatten(2, grid), on_grid, rtol=0, atol=1e-5)
         if stride == 1:
@@ -85,15 +85,15 @@ def test_a_point_is_answered_the_same_alone_and_in_a_batch() -> None:
     points = 2 * torch.rand(2, 50, 3, generator=torch.Generator().manual_seed(1)) - 1
     with torch.no_grad():
         prepared = network.prepare(image)
-        together = network.at(prepared, points)
-        alone = network.at(prepared[1:], points[1:, 17:18])
+        together = network.forward_points(prepared, points)
+        alone = network.forward_points(prepared[1:], points[1:, 17:18])
     torch.testing.assert_close(alone[0, :, 0], together[1, :, 17], rtol=0, atol=1e-5)
     assert together.std(2).min() > 0.1
 
 
 def test_gradients_reach_the_kernel_from_points() -> None:
     network, image = made("obelisk-dense").train(), noise(1, 1, 8, 9, 10)
-    network.at(network.prepare(image), centres(4, 4, 4)).square().sum().backward()
+    network.forward_points(network.prepare(image), centres(4, 4, 4)).square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
 
@@ -110,7 +110,7 @@ def test_inference_without_gradients_answers_as_with_them(monkeypatch: pytest.Mo
 def test_a_coarse_grid_is_enlarged_by_two_and_two() -> None:
     network, image = made("obelisk-dense", stride=4), noise(1, 1, 13, 10, 7)
     with torch.no_grad():
-        half = F.interpolate(network.grid_logits(image), size=(7, 5, 4), mode="trilinear")
+        half = F.interpolate(network.logits_on_grid(image), size=(7, 5, 4), mode="trilinear")
         torch.testing.assert_close(network(image), F.interpolate(half, size=(13, 10, 7), mode="trilinear"))
 
 
@@ -163,7 +163,7 @@ def test_one_voxel_is_answered_too() -> None:
     for stride in (1, 2, 4):
         network = made("obelisk-dense", stride=stride).train()
         assert torch.isfinite(network(noise(1, 1, 1, 1, 1))).all()
-        assert network.grid_logits(noise(1, 1, 1, 1, 1)).shape == (1, 3, 2, 1, 1)
+        assert network.logits_on_grid(noise(1, 1, 1, 1, 1)).shape == (1, 3, 2, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from farvox.errors import ModelError
-from farvox.models import create_model, list_models, model_facts
+from farvox.models import create_model, list_models, model_info
 
 
 def test_listing_imports_no_torch() -> None:
     code = (
-        "import sys, farvox; names = farvox.list_models(); from farvox.models import model_facts;"
-        "[model_facts(name) for name in names]; sys.exit('torch' in sys.modules or 'unet3d' not in names)"
+        "import sys, farvox; names = farvox.list_models(); from farvox.models import model_info;"
+        "[model_info(name) for name in names]; sys.exit('torch' in sys.modules or 'unet3d' not in names)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -23,9 +23,9 @@ def test_listing_imports_no_torch() -> None:
 def test_names_are_sorted_and_every_fact_is_stated() -> None:
     assert list_models() == sorted(list_models())
     for name in list_models():
-        facts = model_facts(name)
+        facts = model_info(name)
         assert facts.paper
-        assert facts.input_rule
+        assert facts.input_requirements
         assert facts.licence == "Apache-2.0"
         assert facts.dims in (2, 3)
 

@@ -38,7 +38,7 @@ def test_fusion_counts_by_hand() -> None:
 
 def test_each_view_sees_one_slice_across_its_axis() -> None:
     network = _network().train()
-    network.at_progress(0.0)
+    network.set_training_progress(0.0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()  # statistics of a batch reach across slices
@@ -56,7 +56,7 @@ def test_first_stage_gives_what_2d_networks_alone_give() -> None:
     network = _network()
     alone = create_model("unet2d", classes=3)
     alone.load_state_dict(network.views[1].state_dict())
-    network.train().at_progress(0.2)
+    network.train().set_training_progress(0.2)
     image = torch.randn(2, 1, 16, 12, 20)
     expected = alone.train()(image.transpose(3, 4)).transpose(3, 4)
     torch.testing.assert_close(network(image)[1], expected)
@@ -74,7 +74,7 @@ def test_each_stage_moves_its_own_weights_alone(done: float, learns: set[str]) -
     for at in steps:
         if at == done:
             before = {key: value.clone() for key, value in network.state_dict().items()}
-        network.at_progress(at)
+        network.set_training_progress(at)
         found = network(torch.randn(1, 1, 16, 16, 8))
         answers = found if isinstance(found, tuple) else (found,)
         value = torch.stack([loss(answer, torch.randint(0, 3, (1, 16, 16, 8))) for answer in answers]).mean()

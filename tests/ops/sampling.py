@@ -8,7 +8,7 @@ import torch
 
 from farvox.ops import sparse_conv
 
-Places = dict[str, Any]
+SamplePoints = dict[str, Any]
 
 
 def random_tensor(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -31,7 +31,7 @@ def conv_case(
 
 
 def run_conv(
-    backend: str, dtype: torch.dtype, tensors: tuple[torch.Tensor, ...], places: Places, groups: int
+    backend: str, dtype: torch.dtype, tensors: tuple[torch.Tensor, ...], places: SamplePoints, groups: int
 ) -> list[torch.Tensor]:
     """Answer of `sparse_conv` and gradients of image, offsets and weight; in float64 for the reference."""
     leaves = [tensor.detach().clone().to(dtype).requires_grad_() for tensor in tensors]

@@ -16,12 +16,12 @@ from farvox.errors import UsageError
 from farvox.ops import SampleGrid, sparse_conv, sparse_sample
 from farvox.ops.sparse_sample import _cpu_grid, _cpu_plan
 from farvox.ops.sparse_sample.library import sparse_conv_op
-from tests.ops.sampling import Places, conv_case, random_tensor, run_conv
+from tests.ops.sampling import SamplePoints, conv_case, random_tensor, run_conv
 
 POINTS = random_tensor(2, 20, 3)
 
 
-def _compare(tensors: tuple[torch.Tensor, ...], places: Places, groups: int = 2) -> None:
+def _compare(tensors: tuple[torch.Tensor, ...], places: SamplePoints, groups: int = 2) -> None:
     expected = run_conv("reference", torch.float64, tensors, places, groups)
     for found, wanted in zip(run_conv("cpu", torch.float32, tensors, places, groups), expected, strict=True):
         assert found.shape == wanted.shape
@@ -61,9 +61,10 @@ def test_points(shape: tuple[int, ...], pairs: bool, channels: int, count: int) 
 @pytest.mark.parametrize(("channels", "count"), [(1, 23), (3, 150)])
 def test_points_whose_offsets_are_turned(shape: tuple[int, ...], pairs: bool, channels: int, count: int) -> None:
     dims = len(shape)
-    matrices = torch.eye(dims) + 0.5 * random_tensor(2, count, dims, dims, seed=5)
+    offset_transforms = torch.eye(dims) + 0.5 * random_tensor(2, count, dims, dims, seed=5)
     _compare(
-        conv_case(shape, channels, pairs), {"points": 0.8 * random_tensor(2, count, dims, seed=4), "matrices": matrices}
+        conv_case(shape, channels, pairs),
+        {"points": 0.8 * random_tensor(2, count, dims, seed=4), "offset_transforms": offset_transforms},
     )
 
 
@@ -72,7 +73,7 @@ def test_one_matrix_for_all_points_is_another_kernel(backend: str) -> None:
     image, offsets, weight = conv_case((7, 9, 5), 2, True)
     matrix = torch.eye(3) + 0.3 * random_tensor(3, 3, seed=6)
     found = sparse_conv(
-        image, offsets, weight, points=POINTS, matrices=matrix.expand(2, 20, 3, 3), groups=2, backend=backend
+        image, offsets, weight, points=POINTS, offset_transforms=matrix.expand(2, 20, 3, 3), groups=2, backend=backend
     )
     wanted = sparse_conv(image, offsets @ matrix.T, weight, points=POINTS, groups=2, backend=backend)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
@@ -80,25 +81,25 @@ def test_one_matrix_for_all_points_is_another_kernel(backend: str) -> None:
 
 def test_gradients_of_matrices_come_from_the_reference() -> None:
     image, offsets, weight = conv_case((7, 9, 5), 1, False)
-    matrices = torch.eye(3).repeat(2, 20, 1, 1).requires_grad_()
-    sparse_conv(image, offsets, weight, points=POINTS, matrices=matrices, groups=2).sum().backward()
-    assert matrices.grad is not None
-    assert matrices.grad.abs().sum() > 0
-    with pytest.raises(UsageError, match="gradients of points and matrices"):
-        sparse_conv(image, offsets, weight, points=POINTS, matrices=matrices, groups=2, backend="cpu")
+    offset_transforms = torch.eye(3).repeat(2, 20, 1, 1).requires_grad_()
+    sparse_conv(image, offsets, weight, points=POINTS, offset_transforms=offset_transforms, groups=2).sum().backward()
+    assert offset_transforms.grad is not None
+    assert offset_transforms.grad.abs().sum() > 0
+    with pytest.raises(UsageError, match="gradients of points and offset_transforms"):
+        sparse_conv(image, offsets, weight, points=POINTS, offset_transforms=offset_transforms, groups=2, backend="cpu")
 
 
 def test_matrices_that_do_not_fit() -> None:
     image, offsets, weight = conv_case((7, 9, 5), 1, False)
-    with pytest.raises(UsageError, match="matrices beside a grid"):
-        sparse_sample(image, offsets, grid=(2, 2, 2), matrices=torch.eye(3).expand(2, 8, 3, 3))
+    with pytest.raises(UsageError, match="offset_transforms beside a grid"):
+        sparse_sample(image, offsets, grid=(2, 2, 2), offset_transforms=torch.eye(3).expand(2, 8, 3, 3))
     with pytest.raises(UsageError, match="one a point"):
-        sparse_conv(image, offsets, weight, points=POINTS, matrices=torch.eye(3), groups=2)
+        sparse_conv(image, offsets, weight, points=POINTS, offset_transforms=torch.eye(3), groups=2)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 @pytest.mark.parametrize("places", [{"grid": (3, 4, 4)}, {"points": random_tensor(2, 40, 3)}], ids=["grid", "points"])
-def test_groups_that_cut_through_channels(groups: int, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_that_cut_through_channels(groups: int, places: SamplePoints, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cpu_grid, "_LEAST_ROWS", 6)  # one channel at a time
     _compare(conv_case((12, 8, 8), 3, False, outputs=6, groups=groups), places, groups)
 
@@ -126,7 +127,7 @@ def test_slab_of_a_grid() -> None:
 
 
 @pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": random_tensor(2, 20, 3)}])
-def test_only_the_wanted_gradients(places: Places) -> None:
+def test_only_the_wanted_gradients(places: SamplePoints) -> None:
     tensors = conv_case((6, 8, 4), 2, False)
     every = run_conv("cpu", torch.float32, tensors, places, 2)[1:]
     for wanted in range(3):
@@ -139,7 +140,7 @@ def test_only_the_wanted_gradients(places: Places) -> None:
 
 @pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": random_tensor(2, 20, 3)}])
 @pytest.mark.parametrize("pairs", [False, True])
-def test_samples_and_their_gradients(places: Places, pairs: bool) -> None:
+def test_samples_and_their_gradients(places: SamplePoints, pairs: bool) -> None:
     found = {}
     for backend in ("reference", "cpu"):
         image, offsets, _ = (tensor.requires_grad_() for tensor in conv_case((6, 8, 4), 3, pairs))
@@ -150,7 +151,7 @@ def test_samples_and_their_gradients(places: Places, pairs: bool) -> None:
 
 
 @pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": random_tensor(2, 20, 3)}])
-def test_strides_do_not_matter(places: Places) -> None:
+def test_strides_do_not_matter(places: SamplePoints) -> None:
     image, offsets, weight = conv_case((6, 8, 4), 3, True)
     expected = run_conv("cpu", torch.float32, (image, offsets, weight), places, 2)
     image = image.to(memory_format=torch.channels_last_3d)
@@ -173,7 +174,7 @@ def test_nothing_to_answer(batch: int) -> None:
 
 
 @pytest.mark.parametrize("places", [{"grid": (3, 4, 2)}, {"grid": (5, 4, 3)}, {"points": random_tensor(2, 20, 3)}])
-def test_bfloat16_is_computed_in_float32(places: Places) -> None:
+def test_bfloat16_is_computed_in_float32(places: SamplePoints) -> None:
     tensors = tuple(tensor.bfloat16() for tensor in conv_case((6, 8, 4), 3, False))
     places = {key: value.bfloat16() if key == "points" else value for key, value in places.items()}
     found = run_conv("cpu", torch.bfloat16, tensors, places, 2)
@@ -295,9 +296,9 @@ def test_works_in_inference_mode() -> None:
 @pytest.mark.parametrize("on_grid", [False, True])
 def test_operator_keeps_torchs_rules(weighed: bool, on_grid: bool) -> None:
     image, offsets, weight = (tensor.requires_grad_() for tensor in conv_case((6, 8, 4), 2, True))
-    points, matrices = (None, None) if on_grid else (random_tensor(2, 9, 3), random_tensor(2, 9, 3, 3))
+    points, offset_transforms = (None, None) if on_grid else (random_tensor(2, 9, 3), random_tensor(2, 9, 3, 3))
     grid, stop = ([3, 4, 2], 3) if on_grid else ([], 0)
-    where = (points, matrices, grid, False, 0, stop)
+    where = (points, offset_transforms, grid, False, 0, stop)
     arguments = (image, offsets, weight if weighed else None, *where, 2 if weighed else 1, "cpu")
     torch.library.opcheck(sparse_conv_op, arguments)
 

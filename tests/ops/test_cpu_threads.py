@@ -13,7 +13,7 @@ import torch
 
 from farvox.ops import sparse_conv
 from farvox.ops.sparse_sample import _cpu_product
-from farvox.ops.threads import share_out
+from farvox.ops.threads import parallel_for
 from tests.ops.sampling import conv_case, run_conv
 
 
@@ -68,7 +68,7 @@ def test_an_error_in_a_thread_reaches_the_caller_when_all_have_stopped() -> None
     torch.set_num_threads(2)
     try:
         with pytest.raises(ValueError, match="first"):
-            share_out(work, range(4))
+            parallel_for(work, range(4))
     finally:
         torch.set_num_threads(before)
     assert sorted(finished) == [1, 2, 3]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from farvox.blocks import FewChannelUnit
+from farvox.blocks import FusedConvUnit
 from farvox.errors import UsageError
-from farvox.ops import few_channel_conv
+from farvox.ops import fused_conv
 from farvox.ops.fused_conv import cpu
 
 
@@ -48,22 +48,22 @@ def test_against_the_steps_in_float64(
         "head_bias": _random(head, seed=5) if head else None,
     }
     exact = {key: None if tensor is None else tensor.double() for key, tensor in tensors.items()}
-    expected = few_channel_conv(**exact, slope=0.1, backend="reference")
-    found = few_channel_conv(**tensors, slope=0.1, backend="cpu")
+    expected = fused_conv(**exact, slope=0.1, backend="reference")
+    found = fused_conv(**tensors, slope=0.1, backend="cpu")
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
 
 
 def test_a_constant_stays_constant_inside() -> None:
     weight = torch.full((1, 2, 3, 3, 3), 1 / 54)
     arguments = {"weight": weight, "bias": torch.zeros(1), "coarse": torch.ones(1, 1, 4, 3, 2)}
-    found = few_channel_conv(torch.ones(1, 1, 8, 6, 4), **arguments, slope=1.0, backend="cpu")
+    found = fused_conv(torch.ones(1, 1, 8, 6, 4), **arguments, slope=1.0, backend="cpu")
     torch.testing.assert_close(found[0, 0, 1:-1, 1:-1, 1:-1], torch.ones(6, 4, 2))
     assert found[0, 0, 0, 0, 0].item() == pytest.approx(8 / 27)  # zeros around
 
 
 def test_unit_answers_what_it_learned() -> None:
     torch.manual_seed(0)
-    unit, head = FewChannelUnit(5, 3, 0.05), torch.nn.Conv3d(3, 2, 1)
+    unit, head = FusedConvUnit(5, 3, 0.05), torch.nn.Conv3d(3, 2, 1)
     image, coarse = _random(2, 2, 9, 7, 5), _random(2, 3, 5, 4, 3, seed=1)
     for _ in range(5):
         unit(image * 2 + 1, coarse)  # statistics move away from where they start
@@ -76,7 +76,7 @@ def test_unit_answers_what_it_learned() -> None:
 @pytest.mark.parametrize("change", ["training norm", "no statistics", "hook", "other activation", "other norm"])
 def test_a_unit_that_was_changed_answers_as_changed(change: str) -> None:
     torch.manual_seed(0)
-    unit = FewChannelUnit(2, 3, 0.05)
+    unit = FusedConvUnit(2, 3, 0.05)
     image, calls = _random(2, 2, 6, 5, 4), []
     unit(image * 3 + 1)
     unit.eval()
@@ -115,4 +115,4 @@ def test_a_unit_that_was_changed_answers_as_changed(change: str) -> None:
 def test_wrong_arguments(change: dict, message: str) -> None:
     call = {"image": torch.zeros(1, 1, 4, 4, 4), "weight": torch.zeros(3, 1, 3, 3, 3), "bias": torch.zeros(3)}
     with pytest.raises(UsageError, match=message):
-        few_channel_conv(**{**call, "backend": "cpu", **change})
+        fused_conv(**{**call, "backend": "cpu", **change})

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from farvox.blocks import PointwiseDense
-from farvox.ops import Step, pointwise_chain
+from farvox.ops import PointwiseLayer, pointwise_chain
 from farvox.ops.pointwise import cpu, reference
 
 
@@ -14,16 +14,18 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _steps(layout: str) -> list[Step]:
+def _steps(layout: str) -> list[PointwiseLayer]:
     """One letter a layer from 6 channels on: f a factor a channel, r replaces by 5, b puts 3 behind."""
     steps, width = [], 6
     for n, letter in enumerate(layout):
         if letter == "f":
-            steps.append(Step(_random(width, seed=n), _random(width, seed=n + 9), slope=0.0))
+            steps.append(PointwiseLayer(_random(width, seed=n), _random(width, seed=n + 9), slope=0.0))
             continue
         count = {"r": 5, "b": 3}[letter]
         slope = (1.0, 0.1, 0.0)[n % 3]
-        steps.append(Step(_random(count, width, seed=n), _random(count, seed=n + 9), slope, behind=letter == "b"))
+        steps.append(
+            PointwiseLayer(_random(count, width, seed=n), _random(count, seed=n + 9), slope, concatenate=letter == "b")
+        )
         width = count + (width if letter == "b" else 0)
     return steps
 
@@ -34,7 +36,9 @@ def test_pieces_against_plain_torch(layout: str, piece: int, monkeypatch: pytest
     monkeypatch.setattr(cpu, "_PIECE", piece)
     x, steps = _random(2, 6, 10), _steps(layout)
     before = x.clone()
-    exact = tuple(Step(step.weight.double(), step.bias.double(), step.slope, step.behind) for step in steps)
+    exact = tuple(
+        PointwiseLayer(step.weight.double(), step.bias.double(), step.slope, step.concatenate) for step in steps
+    )
     expected = reference.chain(x.double(), exact)
     found = pointwise_chain(x, steps)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
@@ -43,8 +47,8 @@ def test_pieces_against_plain_torch(layout: str, piece: int, monkeypatch: pytest
 
 def test_a_chain_by_hand() -> None:
     x = torch.tensor([[[2.0, -1.0]]])
-    double = Step(torch.tensor([[2.0]]), torch.tensor([1.0]), slope=0.0, behind=True)
-    total = Step(torch.tensor([[1.0, 10.0]]), torch.tensor([0.5]))
+    double = PointwiseLayer(torch.tensor([[2.0]]), torch.tensor([1.0]), slope=0.0, concatenate=True)
+    total = PointwiseLayer(torch.tensor([[1.0, 10.0]]), torch.tensor([0.5]))
     assert pointwise_chain(x, [double, total]).tolist() == [[[52.5, -0.5]]]
 
 
@@ -56,7 +60,7 @@ def test_learning_goes_through_the_reference() -> None:
 
 def test_a_bias_alone_is_learned_too() -> None:
     bias = torch.zeros(5, requires_grad=True)
-    pointwise_chain(_random(1, 6, 4), [Step(_random(5, 6), bias)]).sum().backward()
+    pointwise_chain(_random(1, 6, 4), [PointwiseLayer(_random(5, 6), bias)]).sum().backward()
     assert bias.grad.tolist() == [4] * 5
 
 

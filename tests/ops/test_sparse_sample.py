@@ -202,7 +202,7 @@ IMAGE, OFFSETS = torch.zeros(2, 3, 4, 4, 4), torch.zeros(5, 3)
         ),
         (
             {"backend": "cpu", "grid": None, "points": torch.zeros(2, 6, 3, requires_grad=True)},
-            "backend 'cpu' cannot run: gradients of points and matrices are for the reference",
+            "backend 'cpu' cannot run: gradients of points and offset_transforms are for the reference",
         ),
     ],
 )

@@ -286,16 +286,16 @@ def test_only_what_is_needed(needs: tuple[bool, bool, bool]) -> None:
 @pytest.mark.skipif(INTERPRETED, reason="asks about this process without the interpreter")
 def test_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.zeros(1, 1, 2, 2)
-    assert kernels.why_not(image) == "the image is on cpu"
-    assert kernels.why_not(image.double()) == "float64 is for the reference"
+    assert kernels.unavailable_reason(image) == "the image is on cpu"
+    assert kernels.unavailable_reason(image.double()) == "float64 is for the reference"
     monkeypatch.setitem(sys.modules, "triton", None)
-    assert kernels.why_not(image) == "triton is not installed"
+    assert kernels.unavailable_reason(image) == "triton is not installed"
 
 
 @computes
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_no_reason_not_to(dtype: torch.dtype) -> None:
-    assert kernels.why_not(torch.zeros(1, 1, 2, 2, device=DEVICE, dtype=dtype)) is None
+    assert kernels.unavailable_reason(torch.zeros(1, 1, 2, 2, device=DEVICE, dtype=dtype)) is None
 
 
 def test_tf32_only_where_torch_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:

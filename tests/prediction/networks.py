@@ -9,7 +9,7 @@ from torch import nn
 
 from farvox import create_model
 from farvox.bundle import Bundle, LabelEntry, Manifest, ModelEntry
-from farvox.preprocessing.config import IntensityStep, Preparation
+from farvox.preprocessing.config import IntensityNormalization, Preprocessing
 from farvox.recipes import load_recipe
 
 
@@ -31,17 +31,17 @@ class PointSteps(Steps):
     def prepare(self, image: torch.Tensor) -> torch.Tensor:
         return image
 
-    def at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    def forward_points(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         places = points.flip(-1)[:, :, None, None]
         read = nn.functional.grid_sample(prepared, places, padding_mode="border", align_corners=False)
         return self(read)[..., 0, 0]
 
-    def at_several(self, prepared, points, matrices=None) -> torch.Tensor:  # type: ignore[no-untyped-def]
-        return torch.cat([self.at(image, some) for image, some in zip(prepared, points, strict=True)], 2)
+    def forward_points_batch(self, prepared, points, matrices=None) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        return torch.cat([self.forward_points(image, some) for image, some in zip(prepared, points, strict=True)], 2)
 
-    features_at = at
+    point_features = forward_points
 
-    def grid_logits(self, image: torch.Tensor) -> torch.Tensor:
+    def logits_on_grid(self, image: torch.Tensor) -> torch.Tensor:
         return self(image)
 
     def with_stride(self, stride: int) -> PointSteps:
@@ -78,10 +78,10 @@ def identity_bundle(
     manifest = Manifest(
         model=ModelEntry(name="unet3d", in_channels=len(channels), classes=len(labels)),
         parameters=1,
-        preparation=Preparation(
+        preprocessing=Preprocessing(
             spacing=spacing,
             channels=channels,
-            intensity=tuple(IntensityStep(kind="fixed", low=0, high=len(labels)) for _ in channels),
+            intensity=tuple(IntensityNormalization(kind="fixed", low=0, high=len(labels)) for _ in channels),
         ),
         window=window,
         labels=labels,

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from farvox import create_model
 from farvox.errors import ResourceError, UsageError
 from farvox.geometry import Grid
-from farvox.prediction import Predictor, Samples, parse_sampling
-from farvox.prediction.coarse_to_fine import block_sizes, refine_scores
+from farvox.prediction import Predictor, Samples, parse_point_stride
+from farvox.prediction.coarse_to_fine import block_sizes, coarse_to_fine_inference
 from farvox.prediction.memory import plan_refinement, resident_bytes
 from farvox.types import Shape
 from tests.geometry.test_steps import ORDERS, oblique
@@ -40,7 +40,7 @@ def test_with_no_trust_every_voxel_is_asked(shape: Shape, levels: list[Shape], p
         return torch.stack((first, 1 - first))
 
     samples = Samples()
-    found = torch.cat(list(refine_scores(ask, shape, levels, planes, 2.0, 2.0, samples)), -1)
+    found = torch.cat(list(coarse_to_fine_inference(ask, shape, levels, planes, 2.0, 2.0, samples)), -1)
     torch.testing.assert_close(found, everywhere(ask, shape), rtol=0, atol=1e-6)
     blocks = [np.prod([-(-n // s) for n, s in zip(shape, size, strict=True)]) for size in levels]
     assert samples.asked == sum(blocks)
@@ -50,7 +50,7 @@ def test_with_no_trust_every_voxel_is_asked(shape: Shape, levels: list[Shape], p
 @settings(deadline=None, max_examples=60)
 @given(st.tuples(sizes, sizes, sizes), st.sampled_from(LEVELS), st.integers(1, 40), st.floats(0, 1))
 def test_how_many_planes_are_worked_on_together_changes_nothing(
-    shape: Shape, levels: list[Shape], planes: int, sure: float
+    shape: Shape, levels: list[Shape], planes: int, confidence: float
 ) -> None:
     table = torch.rand(3, *(n + 1 for n in shape), generator=torch.Generator().manual_seed(0)).softmax(0)
 
@@ -59,8 +59,8 @@ def test_how_many_planes_are_worked_on_together_changes_nothing(
         return table[:, i, j, k]
 
     some, all_at_once = (Samples(), Samples())
-    parts = list(refine_scores(ask, shape, levels, planes, sure, sure / 2, some))
-    whole = list(refine_scores(ask, shape, levels, 1000, sure, sure / 2, all_at_once))
+    parts = list(coarse_to_fine_inference(ask, shape, levels, planes, confidence, confidence / 2, some))
+    whole = list(coarse_to_fine_inference(ask, shape, levels, 1000, confidence, confidence / 2, all_at_once))
     assert len(whole) == 1
     torch.testing.assert_close(torch.cat(parts, -1), whole[0], rtol=0, atol=1e-6)
     assert some == all_at_once
@@ -73,7 +73,7 @@ def test_parts_come_as_soon_as_they_are_known() -> None:
         asked.append(float(places[:, 2].max()))
         return torch.ones(1, len(places))
 
-    parts = refine_scores(ask, (8, 8, 400), LEVELS[0], 16, 2.0, 2.0)
+    parts = coarse_to_fine_inference(ask, (8, 8, 400), LEVELS[0], 16, 2.0, 2.0)
     assert next(parts).shape == (1, 8, 8, 16)
     assert asked[0] == 397.5  # the largest blocks
     assert max(asked[1:]) < 16 * 3  # a margin on each level, no more
@@ -87,7 +87,7 @@ def test_a_ball_is_found_to_the_voxel_with_a_fraction_of_the_samples() -> None:
         return torch.stack((1 - inside, inside))
 
     samples = Samples()
-    found = torch.cat(list(refine_scores(ask, shape, LEVELS[0], samples=samples)), -1)
+    found = torch.cat(list(coarse_to_fine_inference(ask, shape, LEVELS[0], samples=samples)), -1)
     truth = everywhere(ask, shape)
     torch.testing.assert_close(found.argmax(0), truth.argmax(0), rtol=0, atol=0)
     assert samples.share < 0.15
@@ -103,7 +103,7 @@ def test_a_vessel_thinner_than_a_block_is_followed() -> None:
         return torch.stack((1 - inside, inside))
 
     samples = Samples()
-    found = torch.cat(list(refine_scores(ask, shape, LEVELS[0], samples=samples)), -1).argmax(0)
+    found = torch.cat(list(coarse_to_fine_inference(ask, shape, LEVELS[0], samples=samples)), -1).argmax(0)
     truth = everywhere(ask, shape).argmax(0)
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.97
     assert samples.share < 0.08
@@ -111,7 +111,9 @@ def test_a_vessel_thinner_than_a_block_is_followed() -> None:
 
 def test_constant_answers_are_asked_for_once_a_block() -> None:
     samples = Samples()
-    parts = refine_scores(lambda p: torch.full((2, len(p)), 0.5), (16, 16, 16), LEVELS[0], 32, 0.4, 0.4, samples)
+    parts = coarse_to_fine_inference(
+        lambda p: torch.full((2, len(p)), 0.5), (16, 16, 16), LEVELS[0], 32, 0.4, 0.4, samples
+    )
     assert (torch.cat(list(parts), -1) == 0.5).all()
     assert samples.share == 1 / 64
 
@@ -160,7 +162,7 @@ def test_a_stride_chosen_at_prediction_is_a_stride_built_in(stride: int) -> None
     built = Predictor([replace(made, network=network)], "cpu")
     np.testing.assert_array_equal(chosen.segment(scan, affine), built.segment(scan, affine))
     assert chosen.network.config.stride == stride
-    points = Grid(SHAPE, affine).world(np.array([[3, 4, 5]]))
+    points = Grid(SHAPE, affine).voxel_to_mm(np.array([[3, 4, 5]]))
     np.testing.assert_allclose(
         chosen.at(scan, points, affine).probabilities, built.at(scan, points, affine).probabilities, atol=1e-6
     )
@@ -183,8 +185,8 @@ def test_samplings_that_cannot_be_are_refused() -> None:
     with pytest.raises(UsageError, match="trained on whole scans"):
         Predictor([patches], "cpu", sampling="adaptive")
     with pytest.raises(UsageError, match="allowed: network, adaptive, 1, 2, 4"):
-        parse_sampling("3")
-    assert [parse_sampling(text) for text in ("network", "2", "adaptive")] == ["network", 2, "adaptive"]
+        parse_point_stride("3")
+    assert [parse_point_stride(text) for text in ("network", "2", "adaptive")] == ["network", 2, "adaptive"]
 
 
 def test_memory_of_refining_is_planned() -> None:

@@ -14,8 +14,8 @@ from farvox.bundle import Bundle
 from farvox.errors import DataError, UsageError
 from farvox.geometry import Grid
 from farvox.prediction import Predictor
-from farvox.preprocessing.config import IntensityStep, Preparation
-from farvox.preprocessing.preprocess import to_network_space
+from farvox.preprocessing.config import IntensityNormalization, Preprocessing
+from farvox.preprocessing.preprocess import preprocess
 from tests.geometry.test_steps import oblique
 from tests.prediction.networks import identity_bundle, point_network
 
@@ -34,12 +34,12 @@ def bundle(affine: np.ndarray, seed: int = 0, factor: float = 1.0, **options: ob
     order, _ = Grid(SHAPE, affine).nearest_axes
     i, j, k = (factor * Grid(SHAPE, affine).spacing[axis] for axis in order)
     made = identity_bundle(VALUES, (i, j, k), None, network=point_network(4, seed, **({"stride": 1} | options)))
-    fixed = (IntensityStep(kind="fixed", low=-3, high=3),)
-    return replace(made, manifest=made.manifest.model_copy(update={"preparation": _with(made, fixed)}))
+    fixed = (IntensityNormalization(kind="fixed", low=-3, high=3),)
+    return replace(made, manifest=made.manifest.model_copy(update={"preprocessing": _with(made, fixed)}))
 
 
-def _with(made: Bundle, steps: tuple[IntensityStep, ...]) -> Preparation:
-    return made.manifest.preparation.model_copy(update={"intensity": steps})
+def _with(made: Bundle, steps: tuple[IntensityNormalization, ...]) -> Preprocessing:
+    return made.manifest.preprocessing.model_copy(update={"intensity": steps})
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -48,10 +48,10 @@ def noise(*shape: int) -> np.ndarray:
 
 def dense(made: Bundle, scan: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Network-space voxel centres in mm, (N, 3), and what the network's own forward pass says there, (N, classes)."""
-    space = to_network_space(scan[None], Grid(scan.shape, affine), made.manifest.preparation)
+    space = preprocess(scan[None], Grid(scan.shape, affine), made.manifest.preprocessing)
     with torch.inference_mode():
         scores = made.network(space.slab(0, space.grid.shape[2])[None])[0].softmax(0).flatten(1).T.numpy()
-    return space.grid.world(np.indices(space.grid.shape).reshape(3, -1).T), scores
+    return space.grid.voxel_to_mm(np.indices(space.grid.shape).reshape(3, -1).T), scores
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -77,7 +77,7 @@ def test_voxel_centres_get_the_labels_of_segment(name: str) -> None:
     scan, affine = noise(*SHAPE), GRIDS[name]
     predictor = Predictor([bundle(affine), bundle(affine, seed=1)], "cpu")
     voxels = np.indices(SHAPE).reshape(3, -1).T
-    answer = predictor.at(scan, Grid(SHAPE, affine).world(voxels), affine)
+    answer = predictor.at(scan, Grid(SHAPE, affine).voxel_to_mm(voxels), affine)
     mask = predictor.segment(scan, affine)
     assert len(np.unique(mask)) > 2
     assert answer.labels.dtype == mask.dtype
@@ -88,7 +88,7 @@ def test_voxel_centres_get_the_labels_of_segment(name: str) -> None:
 def test_the_mean_is_taken_over_bundles_of_different_network_spaces() -> None:
     scan, affine = noise(*SHAPE), GRIDS["oblique"]
     made = [bundle(affine), bundle(affine, seed=1, factor=1.7), bundle(affine, seed=2, factor=0.6, stride=2)]
-    points = Grid(SHAPE, affine).from_normalised(np.random.default_rng(0).uniform(-1, 1, (50, 3)))
+    points = Grid(SHAPE, affine).unit_to_mm(np.random.default_rng(0).uniform(-1, 1, (50, 3)))
     single = [Predictor([one], "cpu").at(scan, points, affine).probabilities for one in made]
     np.testing.assert_allclose(
         Predictor(made, "cpu").at(scan, points, affine).probabilities, np.mean(single, 0), atol=1e-6
@@ -102,8 +102,8 @@ def test_outside_the_field_of_view_is_background(window: tuple[int, int, int] | 
     made = bundle(affine)
     made = replace(made, manifest=made.manifest.model_copy(update={"window": window}))
     edge = np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, 1], [-1, -1, -1]])
-    points = np.concatenate([grid.from_normalised(0.999 * edge), grid.from_normalised(edge), [[1e4, 0, 0]]])
-    points = np.concatenate([points, grid.from_normalised(1.001 * edge)])
+    points = np.concatenate([grid.unit_to_mm(0.999 * edge), grid.unit_to_mm(edge), [[1e4, 0, 0]]])
+    points = np.concatenate([points, grid.unit_to_mm(1.001 * edge)])
     answer = Predictor([made], "cpu").at(noise(*SHAPE), points, affine)
     assert answer.inside.tolist() == [True] * 8 + [False] * 5
     np.testing.assert_array_equal(answer.probabilities[8:], [[1, 0, 0, 0]] * 5)
@@ -133,10 +133,10 @@ def test_scores_of_other_networks_are_interpolated_between_voxels(
     order, _ = grid.nearest_axes
     x, y, z = (grid.spacing[axis] for axis in order)
     made = identity_bundle({7: "a"}, (x, y, z), window, network=Ramp())
-    steps = (IntensityStep(kind="fixed", low=-100, high=100),)
-    made = replace(made, manifest=made.manifest.model_copy(update={"preparation": _with(made, steps)}))
+    steps = (IntensityNormalization(kind="fixed", low=-100, high=100),)
+    made = replace(made, manifest=made.manifest.model_copy(update={"preprocessing": _with(made, steps)}))
     voxels = np.random.default_rng(0).uniform(0, np.array(SHAPE) - 1, (200, 3))
-    answer = Predictor([made], "cpu").at(scan, grid.world(voxels), affine)
+    answer = Predictor([made], "cpu").at(scan, grid.voxel_to_mm(voxels), affine)
     np.testing.assert_allclose(answer.probabilities[:, 1], 0.1 + 1e-2 * (voxels @ [1, 2, 3]) / 12, atol=1e-5)
 
 
@@ -144,7 +144,7 @@ def test_scans_are_taken_as_segment_takes_them(tmp_path: Path) -> None:
     affine = GRIDS["oblique"]
     nib.save(nib.Nifti1Image(noise(*SHAPE), affine), tmp_path / "scan.nii.gz")
     predictor = Predictor([bundle(affine)], "cpu")
-    points = Grid(SHAPE, affine).world(np.array([[3.3, 4.4, 5.5], [0, 0, 0]]))
+    points = Grid(SHAPE, affine).voxel_to_mm(np.array([[3.3, 4.4, 5.5], [0, 0, 0]]))
     from_file = predictor.at(tmp_path / "scan.nii.gz", points.tolist())
     np.testing.assert_allclose(
         predictor.at(noise(*SHAPE), points, affine).probabilities, from_file.probabilities, atol=1e-4

@@ -113,7 +113,7 @@ def test_formats_and_names_are_the_scans(tmp_path: Path) -> None:
     assert [p.mask.name for p in found if p.mask] == ["a.mha", "b.mhd", "c.nrrd", "d.nii"]
     for prediction in found:
         mask = read_scan(prediction.mask)
-        assert scan.grid.mismatch(mask.grid) is None
+        assert scan.grid.difference_to(mask.grid) is None
         np.testing.assert_array_equal(mask.image[0], np.array([0, *VALUES])[classes])
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.prediction.sliding_window import blend_weights, stream_scores, window_starts
+from farvox.prediction.sliding_window import sliding_window_inference, window_starts, window_weights
 
 sizes = st.integers(1, 21)
 
@@ -36,21 +36,21 @@ def test_an_identity_network_returns_its_input(
     shape: tuple[int, int, int], window: tuple[int, int, int], overlap: float, batch: int
 ) -> None:
     volume = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    parts = stream_scores(lambda w: w, lambda a, b: volume[..., a:b], shape, window, overlap, batch)
+    parts = sliding_window_inference(lambda w: w, lambda a, b: volume[..., a:b], shape, window, overlap, batch)
     torch.testing.assert_close(torch.cat(list(parts), -1), volume)
 
 
 def test_where_windows_disagree_the_blend_is_their_weighted_mean() -> None:
     calls = iter(range(100))
     shape, window = (4, 4, 6), (4, 4, 4)
-    parts = stream_scores(
+    parts = sliding_window_inference(
         lambda w: torch.full((1, 1, *window), float(next(calls))),
         lambda a, b: torch.zeros(1, 4, 4, b - a),
         shape,
         window,
     )
     found = torch.cat(list(parts), -1)[0, 0, 0]
-    weights = blend_weights(window)[0, 0]
+    weights = window_weights(window)[0, 0]
     middle = weights[:2] / (weights[:2] + weights[2:])
     torch.testing.assert_close(found, torch.cat((torch.zeros(2), middle, torch.ones(2))))
 
@@ -58,7 +58,7 @@ def test_where_windows_disagree_the_blend_is_their_weighted_mean() -> None:
 def test_a_plain_mean_weighs_overlapping_windows_alike() -> None:
     calls = iter(range(100))
     shape, window = (2, 2, 8), (2, 2, 4)
-    parts = stream_scores(
+    parts = sliding_window_inference(
         lambda w: torch.full((1, 1, *window), float(next(calls))),
         lambda a, b: torch.zeros(1, 2, 2, b - a),
         shape,
@@ -77,7 +77,7 @@ def test_a_slab_is_handed_on_before_the_rest_is_read() -> None:
         read.append(stop)
         return torch.zeros(1, 8, 8, stop - start)
 
-    parts = stream_scores(lambda w: w, slab, (8, 8, 64), (8, 8, 8), overlap=0.5)
+    parts = sliding_window_inference(lambda w: w, slab, (8, 8, 64), (8, 8, 8), overlap=0.5)
     first = next(parts)
     assert first.shape[-1] == 4
     assert max(read) == 8
@@ -86,7 +86,7 @@ def test_a_slab_is_handed_on_before_the_rest_is_read() -> None:
 
 @pytest.mark.parametrize("window", [(3, 5, 7), (8, 8, 8)])
 def test_weights_peak_in_the_middle_and_never_vanish(window: tuple[int, int, int]) -> None:
-    weights = blend_weights(window)
+    weights = window_weights(window)
     assert weights.min() >= 0.01
     middle = weights[tuple(slice((n - 1) // 2, n // 2 + 1) for n in window)]
     assert (middle == weights.max()).all()

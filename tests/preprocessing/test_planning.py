@@ -11,23 +11,28 @@ from farvox.preprocessing.planning import Fingerprint, fingerprint, resolve
 from farvox.recipes import load_recipe
 
 
-def prints(shape: tuple[int, int, int], spacing: tuple[float, float, float], dark: float = 0.0) -> list[Fingerprint]:
-    inside = np.random.default_rng(0).normal(80, 20, (1, 5000))
+def prints(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], low_percentile: float = 0.0
+) -> list[Fingerprint]:
+    foreground_values = np.random.default_rng(0).normal(80, 20, (1, 5000))
     extent = np.array(shape) * spacing
-    return [Fingerprint(extent * f, np.array(spacing), np.array([dark]), inside) for f in (0.9, 1.0, 1.2)]
+    return [
+        Fingerprint(extent * f, np.array(spacing), np.array([low_percentile]), foreground_values)
+        for f in (0.9, 1.0, 1.2)
+    ]
 
 
 def test_scans_of_modest_size_keep_their_spacing_and_fit_one_patch() -> None:
-    recipe, preparation = resolve(load_recipe("default"), prints((35, 50, 36), (1, 1, 1)), ("MRI",))
-    assert preparation.spacing == (1, 1, 1)
+    recipe, preprocessing = resolve(load_recipe("default"), prints((35, 50, 36), (1, 1, 1)), ("MRI",))
+    assert preprocessing.spacing == (1, 1, 1)
     assert recipe.patch.size == (40, 56, 40)
     assert recipe.model.options["strides"] == ((2, 2, 2),) * 3
-    assert preparation.intensity[0].kind == "per-scan"
+    assert preprocessing.intensity[0].kind == "per-scan"
 
 
 def test_thick_slices_are_neither_coarsened_nor_pooled_before_the_plane() -> None:
-    recipe, preparation = resolve(load_recipe("default"), prints((256, 256, 36), (1.25, 1.25, 7.7)), ("MRI",))
-    i, j, k = preparation.spacing
+    recipe, preprocessing = resolve(load_recipe("default"), prints((256, 256, 36), (1.25, 1.25, 7.7)), ("MRI",))
+    i, j, k = preprocessing.spacing
     assert i == j > 2
     assert k == 7.7
     assert 320 / i * 320 / j * 36 <= recipe.grid.max_voxels * 1.001
@@ -39,13 +44,13 @@ def test_thick_slices_are_neither_coarsened_nor_pooled_before_the_plane() -> Non
 
 
 def test_coarsening_makes_large_scans_isotropic() -> None:
-    _, preparation = resolve(load_recipe("default"), prints((512, 512, 400), (0.8, 0.8, 1.0)), ("CT",))
-    assert len(set(preparation.spacing)) == 1
-    assert preparation.spacing[0] > 4
+    _, preprocessing = resolve(load_recipe("default"), prints((512, 512, 400), (0.8, 0.8, 1.0)), ("CT",))
+    assert len(set(preprocessing.spacing)) == 1
+    assert preprocessing.spacing[0] > 4
 
 
 @pytest.mark.parametrize(
-    ("channel", "dark", "kind"),
+    ("channel", "low_percentile", "kind"),
     [
         ("CT", 0, "fixed"),
         ("abdomen_ct", 0, "fixed"),
@@ -54,12 +59,12 @@ def test_coarsening_makes_large_scans_isotropic() -> None:
         ("image", 0, "per-scan"),
     ],
 )
-def test_hounsfield_units_are_recognised(channel: str, dark: float, kind: str) -> None:
-    recipe, preparation = resolve(load_recipe("default"), prints((40, 40, 40), (1, 1, 1), dark), (channel,))
-    assert preparation.intensity[0].kind == kind == recipe.intensity.kind
+def test_hounsfield_units_are_recognised(channel: str, low_percentile: float, kind: str) -> None:
+    recipe, preprocessing = resolve(load_recipe("default"), prints((40, 40, 40), (1, 1, 1), low_percentile), (channel,))
+    assert preprocessing.intensity[0].kind == kind == recipe.intensity.kind
     if kind == "fixed":
-        assert preparation.intensity[0].mean == pytest.approx(80, abs=1)
-        assert preparation.intensity[0].sd == pytest.approx(20, abs=1)
+        assert preprocessing.intensity[0].mean == pytest.approx(80, abs=1)
+        assert preprocessing.intensity[0].sd == pytest.approx(20, abs=1)
 
 
 def test_given_figures_are_kept() -> None:
@@ -69,26 +74,26 @@ def test_given_figures_are_kept() -> None:
         "intensity.kind=fixed",
         "model.options={widths=[4, 8]}",
     ]
-    recipe, preparation = resolve(load_recipe("default", chosen), prints((90, 90, 90), (1, 1, 1)), ("MRI",))
-    assert preparation.spacing == (2, 2, 3)
+    recipe, preprocessing = resolve(load_recipe("default", chosen), prints((90, 90, 90), (1, 1, 1)), ("MRI",))
+    assert preprocessing.spacing == (2, 2, 3)
     assert recipe.patch.size == (24, 16, 8)
-    assert preparation.intensity[0].kind == "fixed"
+    assert preprocessing.intensity[0].kind == "fixed"
     assert recipe.model.options["widths"] == [4, 8]
     assert len(recipe.model.options["strides"]) == 1
 
 
 def test_a_z_score_is_asked_for_by_name() -> None:
-    recipe, preparation = resolve(
-        load_recipe("prostate-unet3d"), prints((90, 90, 20), (0.6, 0.6, 3.6), dark=-1000), ("CT",)
+    recipe, preprocessing = resolve(
+        load_recipe("prostate-unet3d"), prints((90, 90, 20), (0.6, 0.6, 3.6), low_percentile=-1000), ("CT",)
     )
-    assert preparation.intensity[0].kind == recipe.intensity.kind == "z-score"
-    assert preparation.spacing == (0.6, 0.6, 3.6)
+    assert preprocessing.intensity[0].kind == recipe.intensity.kind == "z-score"
+    assert preprocessing.spacing == (0.6, 0.6, 3.6)
 
 
 def test_a_plan_stays_as_it_is_when_resolved_again() -> None:
     scans = prints((256, 256, 36), (1.25, 1.25, 7.7))
-    recipe, preparation = resolve(load_recipe("default"), scans, ("MRI",))
-    assert resolve(recipe, scans, ("MRI",)) == (recipe, preparation)
+    recipe, preprocessing = resolve(load_recipe("default"), scans, ("MRI",))
+    assert resolve(recipe, scans, ("MRI",)) == (recipe, preprocessing)
 
 
 def test_fingerprints_are_taken_in_canonical_order() -> None:
@@ -98,4 +103,4 @@ def test_fingerprints_are_taken_in_canonical_order() -> None:
     found = fingerprint(Case("a", np.arange(6000.0).reshape(1, 10, 20, 30), classes, Grid(classes.shape, affine)))
     np.testing.assert_allclose(found.spacing, (3, 1, 2))
     np.testing.assert_allclose(found.extent, (90, 10, 40))
-    assert found.inside.min() == 1200
+    assert found.foreground_values.min() == 1200

@@ -10,8 +10,14 @@ from torch import nn
 from farvox import create_model, list_models
 from farvox.blocks import Obelisk
 from farvox.errors import FarvoxError
-from farvox.models import count_parameters, model_facts
-from farvox.profiling.cost import least_bytes, measure_reach, measure_speed, multiply_adds, training_bytes
+from farvox.models import count_parameters, model_info
+from farvox.profiling.cost import (
+    activation_bytes,
+    measure_receptive_field,
+    measure_time_and_memory,
+    minimum_bytes,
+    multiply_adds,
+)
 
 
 class OneKernel(nn.Module):
@@ -28,25 +34,25 @@ class OneKernel(nn.Module):
 
 @pytest.mark.parametrize("name", list_models())
 def test_facts_hold_what_is_counted(name: str) -> None:
-    facts = model_facts(name)
-    i, j, k = facts.counted_at
+    facts = model_info(name)
+    i, j, k = facts.reference_size
 
     def make() -> nn.Module:
-        return create_model(name, **facts.counted_with)
+        return create_model(name, **facts.reference_arguments)
 
-    found = multiply_adds(make, facts.counted_with["in_channels"], facts.counted_at) / (i * j * k)
+    found = multiply_adds(make, facts.reference_arguments["in_channels"], facts.reference_size) / (i * j * k)
     assert round(found) == facts.multiply_adds
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_the_smallest_input_is_taken_and_no_smaller(name: str) -> None:
-    facts = model_facts(name)
-    channels, classes = facts.counted_with["in_channels"], facts.counted_with["classes"]
+    facts = model_info(name)
+    channels, classes = facts.reference_arguments["in_channels"], facts.reference_arguments["classes"]
     with torch.device("meta"):
-        network = create_model(name, **facts.counted_with).eval()
-        assert network(torch.zeros(1, channels, *facts.smallest)).shape == (1, classes, *facts.smallest)
-        for axis in (axis for axis in range(3) if facts.smallest[axis] > 1):
-            smaller = [n - (a == axis) for a, n in enumerate(facts.smallest)]
+        network = create_model(name, **facts.reference_arguments).eval()
+        assert network(torch.zeros(1, channels, *facts.min_size)).shape == (1, classes, *facts.min_size)
+        for axis in (axis for axis in range(3) if facts.min_size[axis] > 1):
+            smaller = [n - (a == axis) for a, n in enumerate(facts.min_size)]
             with pytest.raises(FarvoxError):
                 network(torch.zeros(1, channels, *smaller))
 
@@ -84,7 +90,7 @@ def test_a_pass_with_gradients_is_estimated_from_its_maps() -> None:
     def make() -> nn.Module:
         return nn.Sequential(nn.Conv3d(1, 3, 1), nn.ReLU(), nn.Conv3d(3, 2, 1))
 
-    assert training_bytes(make, 1, (10, 10, 10)) == (3 + 3 + 2) * 1000 * 4
+    assert activation_bytes(make, 1, (10, 10, 10)) == (3 + 3 + 2) * 1000 * 4
 
 
 def test_the_least_a_pass_holds_is_weights_image_and_answer() -> None:
@@ -93,7 +99,7 @@ def test_the_least_a_pass_holds_is_weights_image_and_answer() -> None:
 
     weights = 8 * 2 * 27 + 8 + 4 * 8 + 5 * 8 + 5
     # The count of batches is the only whole number, of 8 bytes.
-    assert least_bytes(make, 2, (10, 9, 8)) == 4 * (weights + (2 + 5) * 720) + 8
+    assert minimum_bytes(make, 2, (10, 9, 8)) == 4 * (weights + (2 + 5) * 720) + 8
 
 
 def test_receptive_field_of_convolutions() -> None:
@@ -103,7 +109,7 @@ def test_receptive_field_of_convolutions() -> None:
         nn.BatchNorm3d(4),
         nn.Conv3d(4, 3, 3, padding=1),
     ]
-    reach = measure_reach(nn.Sequential(*layers), 2, (15, 15, 15))
+    reach = measure_receptive_field(nn.Sequential(*layers), 2, (15, 15, 15))
     assert reach.voxels == (5, 7, 3)
     assert reach.cut == (False, False, False)
     assert reach.offsets is None
@@ -111,14 +117,14 @@ def test_receptive_field_of_convolutions() -> None:
 
 
 def test_receptive_field_that_fills_the_image_is_said_to_be_cut() -> None:
-    reach = measure_reach(nn.Conv3d(1, 2, 7, padding=3), 1, (5, 9, 1))
+    reach = measure_receptive_field(nn.Conv3d(1, 2, 7, padding=3), 1, (5, 9, 1))
     assert reach.voxels == (5, 7, 1)
     assert reach.cut == (True, False, False)
 
 
 def test_normalisation_over_the_image_is_left_out_and_said() -> None:
     layers = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.LeakyReLU(), nn.Conv3d(4, 2, 1))
-    reach = measure_reach(layers, 1, (9, 9, 9))
+    reach = measure_receptive_field(layers, 1, (9, 9, 9))
     assert reach.voxels == (3, 3, 3)
     assert reach.statistics
 
@@ -126,7 +132,7 @@ def test_normalisation_over_the_image_is_left_out_and_said() -> None:
 def test_a_slice_network_sees_one_slice() -> None:
     torch.manual_seed(0)
     network = create_model("unet2d", in_channels=1, classes=2)
-    reach = measure_reach(network, 1, (32, 32, 5))
+    reach = measure_receptive_field(network, 1, (32, 32, 5))
     assert reach.voxels == (32, 32, 1)
     assert reach.cut == (True, True, False)
 
@@ -138,7 +144,7 @@ def test_offsets_reach_as_far_as_they_point() -> None:
         network.kernel.offsets.zero_()
         network.kernel.offsets[3] = torch.tensor([0.5, 0.0, -0.25])
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    reach = measure_reach(network, 1, (16, 16, 16))
+    reach = measure_receptive_field(network, 1, (16, 16, 16))
     # The central voxel 8 takes output 4, which lies at voxel 8.5: it reads voxels 8 and 9, the offset adds 4 and -2.
     assert reach.offsets == (4.0, 0.0, 2.0)
     assert reach.voxels == (6, 2, 4)
@@ -155,7 +161,7 @@ def test_seconds_and_memory_are_those_of_the_pass() -> None:
             held = image * self.factor
             return torch.stack([held * n for n in range(16)]).sum(0)
 
-    speed = measure_speed(Holder(), 1, (128, 128, 128), repeats=3)
+    speed = measure_time_and_memory(Holder(), 1, (128, 128, 128), repeats=3)
     # 16 maps of 8 MiB, then all of them stacked: 256 MiB, and what the allocator has not given back.
     assert 240 < speed.peak_bytes / 2**20 < 352
     assert 0 < speed.seconds < 10

@@ -12,7 +12,7 @@ from torch import nn
 from farvox.bundle import Bundle
 from farvox.geometry import Grid
 from farvox.io.scan import Scan
-from farvox.preprocessing.config import IntensityStep, Preparation
+from farvox.preprocessing.config import IntensityNormalization, Preprocessing
 from tests.prediction.networks import identity_bundle
 
 Displace = Callable[[np.ndarray], np.ndarray]
@@ -38,10 +38,10 @@ def look_bundle(
 ) -> Bundle:
     """A bundle whose features are intensities in multiples of `unit`."""
     bundle = identity_bundle({1: "blob"}, (spacing,) * 3, window, channels, Look(len(channels)))
-    steps = tuple(IntensityStep(kind="fixed", low=-10 * unit, high=10 * unit, sd=unit) for _ in channels)
-    preparation = Preparation(spacing=(spacing,) * 3, channels=channels, intensity=steps)
+    steps = tuple(IntensityNormalization(kind="fixed", low=-10 * unit, high=10 * unit, sd=unit) for _ in channels)
+    preprocessing = Preprocessing(spacing=(spacing,) * 3, channels=channels, intensity=steps)
     return Bundle(
-        bundle.network, bundle.manifest.model_copy(update={"preparation": preparation}), bundle.recipe, Path()
+        bundle.network, bundle.manifest.model_copy(update={"preprocessing": preprocessing}), bundle.recipe, Path()
     )
 
 
@@ -58,7 +58,7 @@ def anatomy(points_mm: np.ndarray) -> np.ndarray:
 def scan_on(grid: Grid, displace: Displace | None = None, name: str = "scan.nii.gz") -> Scan:
     """The anatomy, or where `displace` is given what lies at x + displace(x) at every x, on a grid."""
     voxels = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).reshape(-1, 3)
-    places = grid.world(voxels)
+    places = grid.voxel_to_mm(voxels)
     if displace is not None:
         places = places + displace(places)
     return Scan(anatomy(places).reshape(1, *grid.shape).astype(np.float32), grid, Path(name))

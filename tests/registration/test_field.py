@@ -1,4 +1,4 @@
-"""Splines, the penalty on rough fields, determinants: each against what a formula says."""
+"""Splines, the penalty on rough fields, jacobian_determinant: each against what a formula says."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox.geometry import Grid
-from farvox.registration.field import Displacement, Spline, lines_of, roughness
-from farvox.registration.jacobian import determinants, folding
+from farvox.registration.field import Displacement, Spline, axis_coordinates, bending_penalty
+from farvox.registration.jacobian import jacobian_determinant, jacobian_statistics
 from tests.registration.made import grid_about_origin, turned
 
 
@@ -31,9 +31,9 @@ def test_a_spline_holds_what_varies_linearly_up_to_the_faces(
     i, j, k = np.meshgrid(*[s * line for s, line in zip(used, knots, strict=True)], indexing="ij")
     plane = torch.from_numpy(1 + i + j + k).float().expand(3, -1, -1, -1)
     held = Spline(plane, control)
-    x, y, z = np.meshgrid(*[s * line for s, line in zip(used, lines_of(grid), strict=True)], indexing="ij")
-    np.testing.assert_allclose(held.at(lines_of(grid)), np.broadcast_to(1 + x + y + z, (3, *shape)), atol=1e-4)
-    assert roughness(plane, control).item() < 1e-8
+    x, y, z = np.meshgrid(*[s * line for s, line in zip(used, axis_coordinates(grid), strict=True)], indexing="ij")
+    np.testing.assert_allclose(held.at(axis_coordinates(grid)), np.broadcast_to(1 + x + y + z, (3, *shape)), atol=1e-4)
+    assert bending_penalty(plane, control).item() < 1e-8
 
 
 def test_roughness_is_the_squared_distance_to_the_filtered_field() -> None:
@@ -43,8 +43,8 @@ def test_roughness_is_the_squared_distance_to_the_filtered_field() -> None:
     left = (1 - (4 / 6) ** 3) ** 2 + sum(
         count * ((4 / 6) ** (3 - n) * (1 / 6) ** n) ** 2 for n, count in ((1, 6), (2, 12), (3, 8))
     )
-    assert roughness(bump, 1.0).item() == pytest.approx(left / bump.numel(), rel=1e-5)
-    assert roughness(5 * bump, 5.0).item() == pytest.approx(left / bump.numel(), rel=1e-5)
+    assert bending_penalty(bump, 1.0).item() == pytest.approx(left / bump.numel(), rel=1e-5)
+    assert bending_penalty(5 * bump, 5.0).item() == pytest.approx(left / bump.numel(), rel=1e-5)
 
 
 def test_a_displacement_turns_from_its_axes_to_the_patient() -> None:
@@ -64,19 +64,19 @@ def test_determinants_of_a_linear_field_on_an_oblique_grid(depth: int) -> None:
     if depth == 1:  # nothing is known across the slice
         across = grid.affine[:3, 2] / grid.spacing[2]
         stretch = stretch @ (np.eye(3) - np.outer(across, across))
-    field = (grid.world(voxels) @ stretch.T).T.reshape(3, *grid.shape).astype(np.float32)
-    np.testing.assert_allclose(determinants(field, grid), np.linalg.det(np.eye(3) + stretch), atol=1e-4)
+    field = (grid.voxel_to_mm(voxels) @ stretch.T).T.reshape(3, *grid.shape).astype(np.float32)
+    np.testing.assert_allclose(jacobian_determinant(field, grid), np.linalg.det(np.eye(3) + stretch), atol=1e-4)
 
 
 def test_determinants_of_a_curved_field() -> None:
     n, size = 41, 0.5
     grid = grid_about_origin((n, n, 3), (size, size, size))
-    x, y, _ = np.meshgrid(*lines_of(grid), indexing="ij")
+    x, y, _ = np.meshgrid(*axis_coordinates(grid), indexing="ij")
     field = np.stack((2 * np.sin(x / 4), 0.05 * x * y, 0 * x)).astype(np.float32)
     exact = (1 + np.cos(x / 4) / 2) * (1 + 0.05 * x)
     inner = (slice(1, -1),) * 3
-    np.testing.assert_allclose(determinants(field, grid)[inner], exact[inner], atol=2e-3)
-    figures = folding(determinants(field, grid))
+    np.testing.assert_allclose(jacobian_determinant(field, grid)[inner], exact[inner], atol=2e-3)
+    figures = jacobian_statistics(jacobian_determinant(field, grid))
     assert figures["folded"] == 0
     assert figures["log_sd"] == pytest.approx(float(np.log(exact).std()), rel=0.02)
 
@@ -85,8 +85,8 @@ def test_a_fold_is_counted() -> None:
     grid = Grid((20, 2, 2), np.eye(4))
     field = np.zeros((3, 20, 2, 2), dtype=np.float32)
     field[0] = np.where(np.arange(20) < 10, 0, -2 * (np.arange(20) - 9))[:, None, None]  # x turns back behind 9
-    found = determinants(field, grid)
+    found = jacobian_determinant(field, grid)
     np.testing.assert_allclose(found[:9], 1)
     np.testing.assert_allclose(found[10:], -1)
     np.testing.assert_allclose(found[9], 0, atol=1e-6)
-    assert folding(found) == {"folded": 11 / 20, "log_sd": 0.0, "least": -1.0, "most": 1.0}
+    assert jacobian_statistics(found) == {"folded": 11 / 20, "log_sd": 0.0, "least": -1.0, "most": 1.0}

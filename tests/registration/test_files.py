@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from farvox.errors import DataError, UsageError
 from farvox.geometry import Grid
 from farvox.io import read_label, read_scan
-from farvox.io.images_2d import read_any
+from farvox.io.images_2d import read_image_2d_or_3d
 from farvox.registration import RegisterOptions
 from farvox.registration.files import Pair, read_pair, register_to_folder
 from tests.conftest import real_data
@@ -78,7 +78,7 @@ def test_itk_makes_the_same_scan_from_the_field(tmp_path: Path, fixed_name: str,
         sitk.Resample(sitk.ReadImage(str(labels)), still, transform, sitk.sitkNearestNeighbor, 0)
     )
     written, grid = read_label(outcome.files["labels"])
-    assert grid.mismatch(read_scan(fixed).grid) is None
+    assert grid.difference_to(read_scan(fixed).grid) is None
     assert (written.transpose(2, 1, 0) == carried).mean() > 0.999
     assert set(np.unique(written)) == {0, 4, 9}
 
@@ -116,7 +116,7 @@ def test_flat_image_files_stay_flat(tmp_path: Path) -> None:
         image.SetSpacing((2.0, 2.0))
         image.SetOrigin((-29.0, -25.0))
         sitk.WriteImage(image, str(tmp_path / name))
-    scan = read_any(tmp_path / "fixed.mha")
+    scan = read_image_2d_or_3d(tmp_path / "fixed.mha")
     assert scan.grid.shape == (30, 26, 1)
     np.testing.assert_allclose(scan.grid.affine @ [0, 0, 0, 1], [29, 25, 0, 1])
     bundle = look_bundle(2.0)

@@ -20,7 +20,7 @@ INNER = (slice(5, -5),) * 3
 
 def places(grid: Grid) -> np.ndarray:
     """(N, 3) mm of all voxels."""
-    return grid.world(np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).reshape(-1, 3))
+    return grid.voxel_to_mm(np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).reshape(-1, 3))
 
 
 def error_mm(field: np.ndarray, grid: Grid, displace: np.ndarray) -> float:

@@ -148,8 +148,8 @@ def _write_fold(
         json.dumps(
             {
                 "format": "farvox-bundle/1",
-                "preparation": {"spacing": [1.25, 1.25, 7.7]},
-                "made_with": {"torch": "2.7.1"},
+                "preprocessing": {"spacing": [1.25, 1.25, 7.7]},
+                "versions": {"torch": "2.7.1"},
             }
         )
     )

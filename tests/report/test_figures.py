@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from farvox.report.boxes import box_plot
 from farvox.report.colours import label_colours
 from farvox.report.curves import learning_curves
-from farvox.report.overlays import crop_box, focus, overlay_figure, scale_length
+from farvox.report.overlays import foreground_box, most_foreground_slices, overlay_figure, scale_length
 from farvox.runs.run import Fold
 from tests.report.runs import phantom
 
@@ -86,7 +86,7 @@ def test_labels_without_colour_and_empty_masks_draw_nothing() -> None:
     figure = overlay_figure(image, empty, empty, np.ones(3), {"1": "#ff0000"})
     drawn = pixels(figure)
     assert np.all(np.ptp(drawn, axis=-1) < 20)  # nothing but greys
-    assert focus(empty, empty) == (4, 4, 4)
+    assert most_foreground_slices(empty, empty) == (4, 4, 4)
 
 
 def test_focus_is_the_fullest_slice_of_the_reference() -> None:
@@ -94,8 +94,8 @@ def test_focus_is_the_fullest_slice_of_the_reference() -> None:
     reference[2:5, 3, 1:3] = 2
     reference[3, 2:7, 5] = 1
     prediction[8, 7, 6] = 1
-    assert focus(reference, prediction) == (3, 3, 5)
-    assert focus(np.zeros_like(reference), prediction) == (8, 7, 6)
+    assert most_foreground_slices(reference, prediction) == (3, 3, 5)
+    assert most_foreground_slices(np.zeros_like(reference), prediction) == (8, 7, 6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -103,7 +103,7 @@ def test_focus_is_the_fullest_slice_of_the_reference() -> None:
 def test_crop_holds_all_foreground_within_the_scan(points: list[tuple[int, int, int]], thick: float) -> None:
     mask = np.zeros((20, 20, 20), bool)
     mask[tuple(np.array(points).T)] = True
-    box = crop_box(mask, np.array([1.0, 1.0, thick]))
+    box = foreground_box(mask, np.array([1.0, 1.0, thick]))
     assert mask[box].sum() == mask.sum()
     assert all(0 <= side.start < side.stop <= 20 for side in box)
 

@@ -24,7 +24,7 @@ def write_offsets(path: Path, **changes: np.ndarray) -> LearnedOffsets:
     pairs = np.zeros((3, 1, 2, 3), np.float32)
     pairs[:, 0, 0, 0], pairs[:, 0, 1, 0] = [0.1, 0.3, 0.5], [-0.1, -0.3, -0.5]
     single = np.tile(np.array([[0.0, 0.2, 0.0], [0.0, 0.2, 0.0], [0.0, 0.0, -0.25]], np.float32), (3, 1, 1))
-    arrays = {"step": np.array([0, 40, 80]), "minutes": np.array([0.0, 1.0, 2.0]), "extent_mm": EXTENT}
+    arrays = {"step": np.array([0, 40, 80]), "minutes": np.array([0.0, 1.0, 2.0]), "field_of_view_mm": EXTENT}
     arrays |= {"offsets/sparse": pairs, "offsets/deep.layer": single, **changes}
     np.savez(path, **arrays)
     return LearnedOffsets.read(path)
@@ -105,7 +105,7 @@ def test_the_report_tells_reach_before_and_after(tmp_path: Path) -> None:
 def test_axes_are_named_as_the_network_sees_them_and_epochs_as_the_log_counts(tmp_path: Path) -> None:
     write_offsets(tmp_path / "offsets.npz")
     log = ({"event": "epoch", "epoch": 1, "step": 20}, {"event": "epoch", "epoch": 4, "step": 80})
-    fold = Fold("0", tmp_path, log, manifest={"preparation": {"axes": "LPS"}})
+    fold = Fold("0", tmp_path, log, manifest={"preprocessing": {"axes": "LPS"}})
     section = "".join(offsets_section([fold]))
     for words in ("right to left (mm)", "front to back (mm)", "foot to head (mm)", ">epoch<"):
         assert words in section, words
@@ -113,7 +113,7 @@ def test_axes_are_named_as_the_network_sees_them_and_epochs_as_the_log_counts(tm
 
 
 def test_without_a_field_of_view_in_mm_offsets_are_shares(tmp_path: Path) -> None:
-    learned = write_offsets(tmp_path / "offsets.npz", extent_mm=np.full(3, np.nan))
+    learned = write_offsets(tmp_path / "offsets.npz", field_of_view_mm=np.full(3, np.nan))
     assert learned.reach("sparse")[-1] == pytest.approx([0.5, 0.5])
     section = "".join(offsets_section([Fold("0", tmp_path)]))
     assert "left to right (half views)" in section
@@ -123,7 +123,7 @@ def test_without_a_field_of_view_in_mm_offsets_are_shares(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "changes",
     [
-        {"extent_mm": np.ones(2)},
+        {"field_of_view_mm": np.ones(2)},
         {"offsets/sparse": np.zeros((2, 5, 3))},
         {"offsets/sparse": np.zeros((3, 5, 2))},
         {"offsets/sparse": np.zeros((3, 0, 3))},

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from farvox.errors import DataError, ResourceError
-from farvox.runs.subprocess import run_alone
+from farvox.runs.subprocess import run_in_subprocess
 from farvox.training.interrupt import graceful_interrupt
 
 
@@ -22,7 +22,7 @@ def pair(first: int, second: str) -> tuple[int, str, int]:
 
 
 def fail(case: str) -> None:
-    raise DataError("no such scan", allowed="scans", remedy="look", case=case)
+    raise DataError("no such scan", allowed="scans", hint="look", case=case)
 
 
 def die() -> None:
@@ -37,27 +37,27 @@ def wait_politely(started: str) -> str:
 
 
 def test_the_answer_comes_from_another_process() -> None:
-    first, second, process = run_alone(pair, 3, "c")
+    first, second, process = run_in_subprocess(pair, 3, "c")
     assert (first, second) == (3, "c")
     assert process != os.getpid()
 
 
 def test_errors_come_back_whole_and_a_killed_process_is_one() -> None:
     with pytest.raises(DataError) as caught:
-        run_alone(fail, "a7")
-    assert str(caught.value) == "case a7: no such scan; allowed: scans; to mend: look"
+        run_in_subprocess(fail, "a7")
+    assert str(caught.value) == "case a7: no such scan; allowed: scans; hint: look"
     with pytest.raises(ResourceError, match="by signal 9"):
-        run_alone(die)
+        run_in_subprocess(die)
 
 
 @pytest.mark.parametrize("how", ["interrupt", "kill"])
 def test_the_work_ends_when_the_first_process_is_asked_to_or_is_gone(tmp_path: Path, how: str) -> None:
     started = tmp_path / "started"
     script = textwrap.dedent(f"""
-        from farvox.runs.subprocess import run_alone
+        from farvox.runs.subprocess import run_in_subprocess
         from tests.cli.test_alone import wait_politely
         if __name__ == "__main__":
-            print(run_alone(wait_politely, {str(started)!r}))
+            print(run_in_subprocess(wait_politely, {str(started)!r}))
     """)
     (tmp_path / "script.py").write_text(script)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -24,7 +24,7 @@ case = cache(phantom_case)
 
 
 def centre_mm(label: Array, grid: Grid, name: str) -> Array:
-    return grid.world(np.argwhere(label == VALUE[name])).mean(0)
+    return grid.voxel_to_mm(np.argwhere(label == VALUE[name])).mean(0)
 
 
 def canonical(label: Array, grid: Grid) -> Array:
@@ -37,7 +37,7 @@ def test_same_seed_same_bytes_and_other_seed_other_patient() -> None:
     assert image.tobytes() == again.tobytes()
     assert label.tobytes() == label_again.tobytes()
     assert grid.affine.tobytes() == grid_again.affine.tobytes()
-    assert grid.mismatch(phantom_case(4)[2]) is not None
+    assert grid.difference_to(phantom_case(4)[2]) is not None
 
 
 def test_negative_seed_is_the_users_mistake() -> None:
@@ -107,7 +107,7 @@ def longest_run(mask: Array, axis: int) -> int:
 
 def test_the_aorta_bends() -> None:
     _, label, grid = case(0)
-    points = grid.world(np.argwhere(label == VALUE["aorta"]))
+    points = grid.voxel_to_mm(np.argwhere(label == VALUE["aorta"]))
     straight = [np.polynomial.Polynomial.fit(points[:, 2], points[:, axis], 1)(points[:, 2]) for axis in (0, 1)]
     assert max(np.abs(points[:, axis] - line).max() for axis, line in enumerate(straight)) > 1.5 * grid.spacing.min()
 
@@ -162,7 +162,7 @@ def test_borders_hold_partial_volume() -> None:
 
 
 def test_grids_exercise_geometry() -> None:
-    assert case(0)[2].mismatch(draw_grid(np.random.default_rng(0))[0]) is None
+    assert case(0)[2].difference_to(draw_grid(np.random.default_rng(0))[0]) is None
     grids = [draw_grid(np.random.default_rng(seed))[0] for seed in range(60)]
     codes = {grid.axcodes for grid in grids}
     assert len(codes) >= 16
@@ -175,7 +175,7 @@ def test_grids_exercise_geometry() -> None:
     assert spacing[:, 2].min() >= 4.4
     assert spacing[:, 2].max() <= 6
     assert np.all(spacing.std(0) > 0.1)
-    assert all(150_000 < grid.voxels < 300_000 for grid in grids)
+    assert all(150_000 < grid.n_voxels < 300_000 for grid in grids)
 
 
 def test_written_folder_is_a_decathlon_dataset(tmp_path) -> None:

@@ -10,10 +10,10 @@ import torch
 from farvox.data import Case
 from farvox.geometry import Grid
 from farvox.labels import LabelTable
-from farvox.preprocessing.cases import prepare_case
-from farvox.preprocessing.config import IntensityStep, Preparation
+from farvox.preprocessing.cases import preprocess_case
+from farvox.preprocessing.config import IntensityNormalization, Preprocessing
 from farvox.recipes import load_recipe
-from farvox.training.fold import open_fabric
+from farvox.training.fold import setup_fabric
 from farvox.training.loop import Training
 
 
@@ -22,18 +22,20 @@ def test_patches_of_the_prostate_recipes_are_z_scored_one_by_one(tmp_path: Path)
     classes = np.zeros((20, 16, 12), np.uint8)
     classes[4:9, 4:9, 4:9] = 1
     image = np.linspace(10, 500, 20)[:, None, None] + rng.normal(0, 3, (1, *classes.shape))
-    preparation = Preparation(spacing=(1, 1, 1), channels=("MR",), intensity=(IntensityStep(kind="z-score"),))
-    case = prepare_case(Case("a", image, classes, Grid(classes.shape, np.eye(4))), preparation, 2, tmp_path)
+    preprocessing = Preprocessing(
+        spacing=(1, 1, 1), channels=("MR",), intensity=(IntensityNormalization(kind="z-score"),)
+    )
+    case = preprocess_case(Case("a", image, classes, Grid(classes.shape, np.eye(4))), preprocessing, 2, tmp_path)
     assert abs(float(case.image.mean())) < 1e-3
     recipe = load_recipe("tiramisu-p3b", ["patch.size=[8, 8, 4]", "train.batch=3"])
     training = Training(
         recipe,
-        preparation,
+        preprocessing,
         LabelTable((0, 1), ("background", "prostate")),
         [case],
         [],
         tmp_path,
-        open_fabric(recipe, "cpu"),
+        setup_fabric(recipe, "cpu"),
         "float32",
         on_progress=lambda progress: None,
         stop=lambda: False,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.data.folds import all_cases, check_coverage, fewer_cases, make_folds
+from farvox.data.folds import all_cases_fold, check_coverage, make_folds, subsample_training_cases
 from farvox.errors import DataError, UsageError
 from farvox.recipes import load_recipe
-from farvox.training.schedule import Pace, learning_rate
+from farvox.training.schedule import TrainingClock, learning_rate
 
 
 @settings(deadline=None)
@@ -61,21 +61,21 @@ def test_fewer_cases_are_a_part_of_more_and_validation_stays(cases: int, seed: i
     fold = make_folds([f"case_{n}" for n in range(cases)], 3)[0]
     more = data.draw(st.integers(1, len(fold.training)))
     fewer = data.draw(st.integers(1, more))
-    large, small = fewer_cases(fold, more, seed), fewer_cases(fold, fewer, seed)
+    large, small = subsample_training_cases(fold, more, seed), subsample_training_cases(fold, fewer, seed)
     assert (len(large.training), len(small.training)) == (more, fewer)
     assert set(small.training) <= set(large.training) <= set(fold.training)
     assert list(small.training) == sorted(small.training)
     assert large.validation == fold.validation
-    assert fewer_cases(fold, len(fold.training), seed) == fold
+    assert subsample_training_cases(fold, len(fold.training), seed) == fold
 
 
 def test_the_cases_drawn_depend_on_the_seed() -> None:
-    fold = all_cases([f"c{n}" for n in range(20)])
-    assert fewer_cases(fold, 5, seed=1) == fewer_cases(fold, 5, seed=1)
-    assert len({fewer_cases(fold, 5, seed).training for seed in range(5)}) == 5
+    fold = all_cases_fold([f"c{n}" for n in range(20)])
+    assert subsample_training_cases(fold, 5, seed=1) == subsample_training_cases(fold, 5, seed=1)
+    assert len({subsample_training_cases(fold, 5, seed).training for seed in range(5)}) == 5
     for count in (0, 21):
         with pytest.raises(UsageError, match=f"--train-cases {count}; allowed: 1 to 20"):
-            fewer_cases(fold, count)
+            subsample_training_cases(fold, count)
 
 
 def test_a_class_missing_from_a_training_part_is_named() -> None:
@@ -84,7 +84,7 @@ def test_a_class_missing_from_a_training_part_is_named() -> None:
     values = {case: {1} for case in "abc"} | {held: {1, 5}}
     with pytest.raises(DataError, match=r"label 5 \(spleen\)"):
         check_coverage(fold, values, {1: "liver", 5: "spleen"})
-    check_coverage(all_cases(["a", "b", "c"]), values, {1: "liver", 5: "spleen"})
+    check_coverage(all_cases_fold(["a", "b", "c"]), values, {1: "liver", 5: "spleen"})
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "polynomial", "exponential", "constant"])
@@ -109,14 +109,14 @@ def test_halving_schedule_halves_every_50_of_1000_epochs() -> None:
 
 
 def test_inverse_schedule_divides_by_the_steps_so_far() -> None:
-    assert learning_rate(0.001, 0.9, "inverse", 0.0, slowed=1e-4 * 2500) == pytest.approx(0.0008)
+    assert learning_rate(0.001, 0.9, "inverse", 0.0, decay_steps=1e-4 * 2500) == pytest.approx(0.0008)
     assert learning_rate(0.001, 0.9, "inverse", 0.0) == 0.001
 
 
 def test_pace_by_epochs_counts_steps_and_by_budget_seconds() -> None:
-    epochs = Pace.of(load_recipe("default", ["train.epochs=4"]), steps_per_epoch=5)
+    epochs = TrainingClock.of(load_recipe("default", ["train.epochs=4"]), steps_per_epoch=5)
     assert [epochs.progress(step) for step in (0, 10, 20, 21)] == [0, 0.5, 1, 1]
-    budget = Pace.of(load_recipe("default", ['train.budget="10m"']), steps_per_epoch=5, before=300)
+    budget = TrainingClock.of(load_recipe("default", ['train.budget="10m"']), steps_per_epoch=5, before=300)
     assert budget.progress(99999) == pytest.approx(0.5, abs=0.01)
     left = budget.seconds_left(1)
     assert left == pytest.approx(300, abs=3)

@@ -15,21 +15,21 @@ from farvox.errors import RecipeError
 from farvox.geometry import Grid
 from farvox.labels import LabelTable
 from farvox.models import PointNetwork, create_model
-from farvox.preprocessing.cases import PreparedCase, prepare_case
-from farvox.preprocessing.config import IntensityStep, Preparation
-from farvox.preprocessing.planning import require_fit
+from farvox.preprocessing.cases import PreprocessedCase, preprocess_case
+from farvox.preprocessing.config import IntensityNormalization, Preprocessing
+from farvox.preprocessing.planning import validate_recipe
 from farvox.recipes import list_recipes, load_recipe
-from farvox.sampling.samplers import Place, PointFeed
-from farvox.training.offsets import OffsetTrack, mean_extent
+from farvox.sampling.samplers import PointSampler, Rank
+from farvox.training.offsets import OffsetLog, mean_field_of_view_mm
 from tests.training.runs import farvox, make_dataset
 
-PREPARATION = Preparation(spacing=(1, 1, 2), channels=("MR",), intensity=(IntensityStep(kind="z-score"),))
+PREPARATION = Preprocessing(spacing=(1, 1, 2), channels=("MR",), intensity=(IntensityNormalization(kind="z-score"),))
 LABELS = LabelTable((0, 1, 2), ("background", "left", "right"))
-PLACE = Place(0, 1, torch.device("cpu"))
+PLACE = Rank(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture
-def cases(tmp_path: Path) -> list[PreparedCase]:
+def cases(tmp_path: Path) -> list[PreprocessedCase]:
     """Five scans of different sizes."""
     found = []
     for number in range(5):
@@ -37,19 +37,19 @@ def cases(tmp_path: Path) -> list[PreparedCase]:
         shape = (10 + number, 9, 8)
         classes = rng.integers(0, 3, shape).astype(np.uint8)
         case = Case(str(number), rng.normal(0, 1, (1, *shape)), classes, Grid(shape, np.diag([1, 1, 2, 1])))
-        found.append(prepare_case(case, PREPARATION, 3, tmp_path))
+        found.append(preprocess_case(case, PREPARATION, 3, tmp_path))
     return found
 
 
-def _feed(cases: list[PreparedCase], folder: Path, *settings: str) -> tuple[PointFeed, torch.nn.Module]:
+def _feed(cases: list[PreprocessedCase], folder: Path, *settings: str) -> tuple[PointSampler, torch.nn.Module]:
     recipe = load_recipe("obelisk-midl2018-augmented", ["points.count=50", "model.options.offsets=16", *settings])
     network = create_model("obelisk-dense", 1, 3, **recipe.model.options)
     assert isinstance(network, PointNetwork)
-    return PointFeed(recipe, PREPARATION, LABELS, cases, PLACE, network, folder / "store"), network
+    return PointSampler(recipe, PREPARATION, LABELS, cases, PLACE, network, folder / "store"), network
 
 
 def test_a_step_takes_points_of_several_scans_and_is_the_same_for_the_same_draw(
-    cases: list[PreparedCase], tmp_path: Path
+    cases: list[PreprocessedCase], tmp_path: Path
 ) -> None:
     feed, network = _feed(cases, tmp_path, "points.scans=3")
     batch = feed.batch(7, np.random.default_rng(1))
@@ -62,14 +62,16 @@ def test_a_step_takes_points_of_several_scans_and_is_the_same_for_the_same_draw(
     assert feed.steps_per_epoch == 64
 
 
-def test_points_are_answered_in_the_scan_they_were_drawn_from(cases: list[PreparedCase], tmp_path: Path) -> None:
+def test_points_are_answered_in_the_scan_they_were_drawn_from(cases: list[PreprocessedCase], tmp_path: Path) -> None:
     feed, network = _feed(cases, tmp_path, "augment.affine=0.0")
     network.eval()
     batch = feed.batch(0, np.random.default_rng(1))
     assert batch.matrices is None
     with torch.no_grad():
         together = feed.ask(network, batch)[0]
-        alone = [network.at(image, points) for image, points in zip(batch.images, batch.points, strict=True)]
+        alone = [
+            network.forward_points(image, points) for image, points in zip(batch.images, batch.points, strict=True)
+        ]
     torch.testing.assert_close(together, torch.cat(alone, 2), rtol=1e-5, atol=1e-5)
     for image, case in zip(sorted(batch.images, key=lambda i: i.shape[2]), cases, strict=True):
         smooth = network.prepare(torch.from_numpy(np.array(case.image))[None])
@@ -89,9 +91,11 @@ def test_turning_the_offsets_is_turning_the_scan() -> None:
     images = [torch.from_numpy(s.astype(np.float32))[None, None] for s in (turned, scan)]
     point = torch.zeros(1, 1, 3)
     with torch.no_grad():
-        wanted = network.at_several([images[0]], [point])
-        found = network.at_several([images[1]], [point], [torch.from_numpy(matrix.astype(np.float32))[None, None]])
-        plain = network.at_several([images[1]], [point])
+        wanted = network.forward_points_batch([images[0]], [point])
+        found = network.forward_points_batch(
+            [images[1]], [point], [torch.from_numpy(matrix.astype(np.float32))[None, None]]
+        )
+        plain = network.forward_points_batch([images[1]], [point])
     assert (found - wanted).abs().max() < 0.05 * (plain - wanted).abs().max()
 
 
@@ -106,12 +110,12 @@ def test_turning_the_offsets_is_turning_the_scan() -> None:
 )
 def test_settings_that_contradict_each_other(settings: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        require_fit(load_recipe("obelisk-dense", settings))
+        validate_recipe(load_recipe("obelisk-dense", settings))
 
 
 def test_every_recipe_fits_itself() -> None:
     for name in list_recipes():
-        require_fit(load_recipe(name))
+        validate_recipe(load_recipe(name))
 
 
 def test_the_rows_of_table_1() -> None:
@@ -133,24 +137,24 @@ def test_the_rows_of_table_1() -> None:
 
 def test_offsets_are_followed_and_cut_back_to_the_step_that_goes_on(tmp_path: Path) -> None:
     network = create_model("obelisk-hybrid", 1, 3)
-    extent = mean_extent([(10, 10, 10), (20, 10, 10)], (1.0, 2.0, 3.0))
+    extent = mean_field_of_view_mm([(10, 10, 10), (20, 10, 10)], (1.0, 2.0, 3.0))
     assert extent.tolist() == [15, 20, 30]
-    track = OffsetTrack(tmp_path, network, extent, 0)
+    track = OffsetLog(tmp_path, network, extent, 0)
     first = network.near.offsets.detach().clone()
     for step in (0, 5, 5, 10):
         track.note(step, step * 6.0)
         with torch.no_grad():
             network.near.offsets += 1
     with np.load(tmp_path / "offsets.npz") as found:
-        assert set(found.files) == {"step", "minutes", "extent_mm", "offsets/near", "offsets/far"}
+        assert set(found.files) == {"step", "minutes", "field_of_view_mm", "offsets/near", "offsets/far"}
         assert found["step"].tolist() == [0, 5, 10]
         assert found["minutes"].tolist() == [0, 0.5, 1]
         assert np.allclose(found["offsets/near"][:, 0], first[0].numpy() + np.array([[0], [1], [3]]), atol=1e-5)
-    OffsetTrack(tmp_path, network, extent, 7).note(8, 48.0)
+    OffsetLog(tmp_path, network, extent, 7).note(8, 48.0)
     with np.load(tmp_path / "offsets.npz") as found:
         assert found["step"].tolist() == [0, 5, 8]
         assert found["offsets/far"].shape == (3, 512, 3)
-    OffsetTrack(tmp_path, create_model("obelisk-random", 1, 2, offsets=8), extent, 0).note(0, 0.0)
+    OffsetLog(tmp_path, create_model("obelisk-random", 1, 2, offsets=8), extent, 0).note(0, 0.0)
     assert not (tmp_path / "offsets.npz").exists()
 
 

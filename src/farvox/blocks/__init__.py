@@ -1,10 +1,15 @@
 """Parts networks are built from, a family a file."""
 
-from farvox.blocks.batch_norm_fusion import fold_norm_before, fold_norm_behind, may_fold, norm_as_affine
+from farvox.blocks.batch_norm_fusion import (
+    batch_norm_scale_shift,
+    can_fuse,
+    fuse_norm_into_next,
+    fuse_norm_into_previous,
+)
 from farvox.blocks.conv import ConvNormAct, conv_batch_norm, double_conv
 from farvox.blocks.dense import DenseBlock, PreActivationConv
 from farvox.blocks.depth_shift import DepthShifted, DistillShift, ResidualShift, insert_depth_shift
-from farvox.blocks.fused_conv import FewChannelUnit
+from farvox.blocks.fused_conv import FusedConvUnit
 from farvox.blocks.obelisk import Obelisk, PointwiseDense
 from farvox.blocks.pad import crop_to, pad_beyond, pad_to_multiple
 from farvox.blocks.smooth import box_smooth
@@ -16,7 +21,7 @@ __all__ = [
     "DenseBlock",
     "DepthShifted",
     "DistillShift",
-    "FewChannelUnit",
+    "FusedConvUnit",
     "Obelisk",
     "PointwiseDense",
     "PreActivationConv",
@@ -28,11 +33,11 @@ __all__ = [
     "conv_batch_norm",
     "crop_to",
     "double_conv",
-    "fold_norm_before",
-    "fold_norm_behind",
+    "fuse_norm_into_next",
+    "fuse_norm_into_previous",
     "insert_depth_shift",
-    "may_fold",
-    "norm_as_affine",
+    "can_fuse",
+    "batch_norm_scale_shift",
     "pad_beyond",
     "pad_to_multiple",
 ]

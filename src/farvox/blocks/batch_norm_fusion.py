@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from farvox.ops.fast_path import why_no_shortcut
+from farvox.ops.fast_path import fast_path_unavailable_reason
 
 Layer = tuple[torch.Tensor, torch.Tensor]
 """Weight and bias."""
 
 
-def may_fold(x: torch.Tensor, *modules: nn.Module) -> bool:
+def can_fuse(x: torch.Tensor, *modules: nn.Module) -> bool:
     """Whether modules may be answered for by folded weights: nothing is learned, traced or listened to.
 
     True in evaluation without gradients, for a plain float32 tensor on a CPU outside autocast, when every batch norm
@@ -23,7 +23,7 @@ def may_fold(x: torch.Tensor, *modules: nn.Module) -> bool:
         x: Input.
         modules: All that the shortcut leaves out.
     """
-    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or why_no_shortcut([x]):
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or fast_path_unavailable_reason([x]):
         return False
     return all(_is_plain(part) for module in modules for part in module.modules())
 
@@ -38,21 +38,21 @@ def _is_plain(module: nn.Module) -> bool:
     return type(module) in known or any(True for _ in module.children())
 
 
-def norm_as_affine(norm: Any) -> Layer:
+def batch_norm_scale_shift(norm: Any) -> Layer:
     """Factor and shift (C,) that a batch norm applies to each channel in evaluation."""
     factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     return factor, norm.bias - norm.running_mean * factor
 
 
-def fold_norm_before(norm: Any, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Layer:
+def fuse_norm_into_next(norm: Any, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Layer:
     """Weight (O, C) and bias (O,) of a layer that takes in a batch norm over its C inputs."""
-    factor, shift = norm_as_affine(norm)
+    factor, shift = batch_norm_scale_shift(norm)
     moved = weight @ shift
     return weight * factor, moved if bias is None else bias + moved
 
 
-def fold_norm_behind(norm: Any, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Layer:
+def fuse_norm_into_previous(norm: Any, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Layer:
     """Weight (O, ...) and bias (O,) of a layer that takes in a batch norm over its O outputs."""
-    factor, shift = norm_as_affine(norm)
+    factor, shift = batch_norm_scale_shift(norm)
     folded = weight * factor.view(-1, *[1] * (weight.ndim - 1))
     return folded, shift if bias is None else bias * factor + shift

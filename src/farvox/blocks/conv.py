@@ -19,7 +19,7 @@ class ConvNormAct(nn.Sequential):
         in_channels: Input channels.
         out_channels: Output channels.
         kernel: Odd kernel size along each axis, voxels.
-        stride: Step along each axis, voxels; an even size is divided by it exactly.
+        stride: PointwiseLayer along each axis, voxels; an even size is divided by it exactly.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ def conv_batch_norm(
         in_channels: Input channels.
         out_channels: Output channels.
         slope: Of the leaky ReLU below zero.
-        stride: Step along each axis, voxels; sizes are divided by it and rounded up.
+        stride: PointwiseLayer along each axis, voxels; sizes are divided by it and rounded up.
         groups: Groups of the convolution.
     """
     return nn.Sequential(

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from farvox.errors import ModelError, nearest
+from farvox.errors import ModelError, suggest
 from farvox.ops import depth_shift
 
 
@@ -174,9 +174,7 @@ def insert_depth_shift(
     if not isinstance(network_2d, nn.Module):
         raise ModelError(f"a depth shift in {type(network_2d).__name__}", allowed="a torch.nn.Module")
     if kind not in KINDS:
-        raise ModelError(
-            f"kind={kind!r} of a depth shift", allowed=" or ".join(KINDS), remedy=nearest(str(kind), KINDS)
-        )
+        raise ModelError(f"kind={kind!r} of a depth shift", allowed=" or ".join(KINDS), hint=suggest(str(kind), KINDS))
     if type(every) is not int or every < 1:
         raise ModelError(f"every={every!r}", allowed="a whole number of at least 1")
     _check_share(alpha)
@@ -206,7 +204,7 @@ def insert_depth_shift(
                 else ResidualShift(conv.out_channels, alpha)
             )
         except ModelError as error:
-            raise ModelError(f"{name}: {error.found}", allowed=error.allowed, remedy=error.remedy) from None
+            raise ModelError(f"{name}: {error.found}", allowed=error.allowed, hint=error.hint) from None
         shifts[name] = shift.to(conv.weight.device, conv.weight.dtype)
     return DepthShifted(network, shifts).train(network_2d.training)
 
@@ -227,7 +225,7 @@ class _Site(nn.Module):
                 raise ModelError(
                     f"'{self.name}' computes {len(maps)} slices again, in volumes of which depth is unknown",
                     allowed="one depth for each number of slices in a batch, where layers are checkpointed",
-                    remedy="call with one depth, or checkpoint the network as a whole",
+                    hint="call with one depth, or checkpoint the network as a whole",
                 )
             sizes = len(maps) // slices, slices
         batch, slices = sizes
@@ -235,7 +233,7 @@ class _Site(nn.Module):
             raise ModelError(
                 f"'{self.name}' gives maps of shape {tuple(maps.shape)} for {batch * slices} slices",
                 allowed="slices as the first of four axes at every convolution followed by a depth shift",
-                remedy="leave it out with where=",
+                hint="leave it out with where=",
             )
         return self.shift(maps, slices)
 

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks.batch_norm_fusion import fold_norm_behind, may_fold
+from farvox.blocks.batch_norm_fusion import can_fuse, fuse_norm_into_previous
 from farvox.blocks.conv import conv_batch_norm
-from farvox.ops import few_channel_conv
+from farvox.ops import fused_conv
 
 _FEW = 16
 """Outputs up to which one pass is faster than a library's convolution, which pads to this many."""
 
 
-class FewChannelUnit(nn.Sequential):
+class FusedConvUnit(nn.Sequential):
     """3×3×3 convolution, batch norm, leaky ReLU.
 
     In evaluation without gradients, up to 16 outputs, batch norm is folded into the convolution, and all is one pass
@@ -36,15 +36,15 @@ class FewChannelUnit(nn.Sequential):
         self, image: torch.Tensor, coarse: torch.Tensor | None = None, head: nn.Conv3d | None = None
     ) -> torch.Tensor:
         """(B, C, I, J, K), and coarser maps (B, D, i, j, k) put before it → (B, out_channels or head's, I, J, K)."""
-        if self._outputs > _FEW or not may_fold(image, *self, *([] if head is None else [head])):
+        if self._outputs > _FEW or not can_fuse(image, *self, *([] if head is None else [head])):
             if coarse is not None:
                 coarse = F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=False)
                 image = torch.cat((coarse, image), 1)
             y = super().forward(image)
             return y if head is None else head(y)
         conv: Any = self[0]
-        weight, bias = fold_norm_behind(self[1], conv.weight, conv.bias)
-        return few_channel_conv(
+        weight, bias = fuse_norm_into_previous(self[1], conv.weight, conv.bias)
+        return fused_conv(
             image,
             weight,
             bias,

@@ -1,4 +1,4 @@
-"""OBELISK: a large sparse kernel whose offsets and weights are both learned, and the 1×1 network behind it.
+"""OBELISK: a large sparse kernel whose offsets and weights are both learned, and the 1×1 network concatenate it.
 
 Heinrich, Oktay and Bouteldja, "OBELISK-Net: Fewer Layers to Solve 3D Multi-Organ Segmentation with Sparse Deformable
 Convolutions", Medical Image Analysis 2019, doi:10.1016/j.media.2019.02.006.
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from farvox.blocks.batch_norm_fusion import fold_norm_before, may_fold
+from farvox.blocks.batch_norm_fusion import can_fuse, fuse_norm_into_next
 from farvox.errors import ModelError
-from farvox.ops import SampleGrid, Step, pointwise_chain, sparse_conv
+from farvox.ops import PointwiseLayer, SampleGrid, pointwise_chain, sparse_conv
 
 
 class Obelisk(nn.Module):
@@ -88,17 +88,17 @@ class PointwiseDense(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Every position on its own."""
-        if may_fold(x, *self.layers, self.gather):
-            steps = [self._step(layer, behind=True) for layer in self.layers]
-            steps.append(self._step(self.gather, behind=False))
+        if can_fuse(x, *self.layers, self.gather):
+            steps = [self._step(layer, concatenate=True) for layer in self.layers]
+            steps.append(self._step(self.gather, concatenate=False))
             return pointwise_chain(x.flatten(2), steps).unflatten(2, x.shape[2:])
         for layer in self.layers:
             x = torch.cat((x, layer(x)), 1)
         return self.gather(x)
 
-    def _step(self, layer: Any, behind: bool) -> Step:
-        weight, bias = fold_norm_before(layer[0], layer[1].weight.flatten(1))
-        return Step(weight, bias, self._slope, behind)
+    def _step(self, layer: Any, concatenate: bool) -> PointwiseLayer:
+        weight, bias = fuse_norm_into_next(layer[0], layer[1].weight.flatten(1))
+        return PointwiseLayer(weight, bias, self._slope, concatenate)
 
 
 def _pointwise(in_channels: int, out_channels: int, slope: float) -> nn.Sequential:

@@ -20,7 +20,7 @@ class SeparableConv2d(nn.Module):
     Args:
         in_channels: Input channels.
         out_channels: Output channels.
-        stride: Step in both axes; n pixels become ⌈n / stride⌉.
+        stride: PointwiseLayer in both axes; n pixels become ⌈n / stride⌉.
         rate: Distance between the taps of the 3×3 kernel, pixels.
         activate: "before" puts one ReLU before both (inside residual units); "after" one behind each batch norm.
     """
@@ -57,7 +57,7 @@ class XceptionUnit(nn.Module):
     Args:
         in_channels: Input channels.
         widths: Output channels of the three.
-        stride: Step of the third.
+        stride: PointwiseLayer of the third.
         rate: Distance between taps, pixels.
         shortcut: "conv" is a 1×1 convolution with batch norm, "identity" the input, None no shortcut at all.
         activate: As in `SeparableConv2d`.

@@ -17,7 +17,7 @@ from farvox.bundle.manifest import LabelEntry, Manifest, ModelEntry
 from farvox.bundle.save_load import MANIFEST, RECIPE, WEIGHTS, Bundle, load_bundle, save_bundle
 from farvox.errors import BundleError, ModelError, UsageError
 from farvox.models import count_parameters, create_model
-from farvox.preprocessing.config import IntensityStep, Preparation
+from farvox.preprocessing.config import IntensityNormalization, Preprocessing
 from farvox.recipes import Recipe
 from farvox.recipes.schema import ModelSettings, PatchSettings, TrainSettings
 
@@ -43,21 +43,21 @@ class _Published:
         dataset: Scans it was trained on.
         source: Paper that describes it.
         labels: Names of classes 1, 2, ... in the order of the network's answers.
-        preparation: From HU to the network's input.
+        preprocessing: From HU to the network's input.
         note: What to know before use.
     """
 
     dataset: str
     source: str
     labels: tuple[str, ...]
-    preparation: Preparation
+    preprocessing: Preprocessing
     note: str
 
 
-def _ct(zero: float, one: float, **space: Any) -> Preparation:
+def _ct(zero: float, one: float, **space: Any) -> Preprocessing:
     """Input (HU - zero) / (one - zero); the limits are those of 16 bits, so nothing is clipped."""
-    step = IntensityStep(kind="fixed", low=-32768, high=32767, mean=zero, sd=one - zero)
-    return Preparation(channels=("CT",), intensity=(step,), **space)
+    step = IntensityNormalization(kind="fixed", low=-32768, high=32767, mean=zero, sd=one - zero)
+    return Preprocessing(channels=("CT",), intensity=(step,), **space)
 
 
 _MEDIA = "Heinrich, Oktay, Bouteldja: OBELISK-Net, Medical Image Analysis 54 (2019)"
@@ -73,7 +73,7 @@ _KNOWN: dict[tuple[str, str | None], _Published] = {
         _VISCERAL_SET,
         _MEDIA,
         _VISCERAL,
-        _ct(0, 1000, spacing=(3, 3, 3), pooled=True),
+        _ct(0, 1000, spacing=(3, 3, 3), antialias_pooling=True),
         f"{_SAME_VIEW}; {_RAS}; {_SIDES}",
     ),
     ("obelisk-dense", None): _Published(
@@ -86,7 +86,7 @@ _KNOWN: dict[tuple[str, str | None], _Published] = {
 }
 
 
-def import_checkpoint(checkpoint: Path, out: Path) -> Bundle:
+def import_obelisk(checkpoint: Path, out: Path) -> Bundle:
     """Write a bundle with the network of a published checkpoint.
 
     Args:
@@ -107,7 +107,7 @@ def import_checkpoint(checkpoint: Path, out: Path) -> Bundle:
     try:
         name, arguments, translated = translate(state)
     except (BundleError, ModelError) as error:
-        raise BundleError(f"{checkpoint}: {error.found}", allowed=error.allowed, remedy=error.remedy) from None
+        raise BundleError(f"{checkpoint}: {error.found}", allowed=error.allowed, hint=error.hint) from None
     known = _KNOWN.get((name, arguments.get("variant")))
     classes, channels = arguments["classes"], arguments["in_channels"]
     if known is None or classes != len(known.labels) + 1 or channels != 1:
@@ -117,9 +117,9 @@ def import_checkpoint(checkpoint: Path, out: Path) -> Bundle:
         )
     for key, value in translated.items():
         if not torch.isfinite(value.float()).all():
-            raise BundleError(f"{checkpoint}: {key} holds NaN or infinite weights", remedy="download it again")
+            raise BundleError(f"{checkpoint}: {key} holds NaN or infinite weights", hint="download it again")
         if key.endswith(".running_var") and (value < 0).any():
-            raise BundleError(f"{checkpoint}: {key} holds a negative variance", remedy="download it again")
+            raise BundleError(f"{checkpoint}: {key} holds a negative variance", hint="download it again")
     network = create_model(name, **arguments)
     network.load_state_dict(translated)
     options = {key: value for key, value in arguments.items() if key not in ("in_channels", "classes")}
@@ -127,7 +127,7 @@ def import_checkpoint(checkpoint: Path, out: Path) -> Bundle:
     manifest = Manifest(
         model=ModelEntry(name=name, in_channels=channels, classes=classes, options=options),
         parameters=count_parameters(network),
-        preparation=known.preparation,
+        preprocessing=known.preprocessing,
         window=None,
         labels=tuple(LabelEntry(value=value, name=label) for value, label in enumerate(names)),
         dataset=known.dataset,
@@ -146,7 +146,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         BundleError: The file is missing, damaged, holds code, or something else than named, plain tensors.
     """
     if not path.is_file():
-        raise BundleError(f"no checkpoint file {path}", remedy="check the path")
+        raise BundleError(f"no checkpoint file {path}", hint="check the path")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch notes on the way to its error, the error says
@@ -162,17 +162,17 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             ) from None
         raise BundleError(
             f"{path} is damaged, or not a checkpoint of tensors alone; nothing in it was run",
-            remedy="download it again; the known ones are those of github.com/mattiaspaul/OBELISK",
+            hint="download it again; the known ones are those of github.com/mattiaspaul/OBELISK",
         ) from None
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BundleError(f"{path} holds something else than named tensors", allowed="a published OBELISK checkpoint")
     for key, value in state.items():
-        if odd := _oddity(str(key), value):
+        if odd := _unsupported_reason(str(key), value):
             raise BundleError(f"{path}: '{key}' is {odd}", allowed="plain tensors of real numbers")
     return {str(key): value for key, value in state.items()}
 
 
-def _oddity(key: str, value: torch.Tensor) -> str:
+def _unsupported_reason(key: str, value: torch.Tensor) -> str:
     """What keeps a tensor from being a plain array of real numbers (or a count of batches); "" where nothing does."""
     if value.is_nested:
         return "a nested tensor"
@@ -198,7 +198,7 @@ def _require_free(out: Path) -> None:
     here = Path.cwd().is_relative_to(os.path.realpath(out))
     if here or os.path.ismount(out):
         what = "the folder you are in" if here else "a mount point"
-        raise UsageError(f"{out} is {what}, which cannot be replaced as a whole", remedy=f"--out {out / 'bundle'}")
+        raise UsageError(f"{out} is {what}, which cannot be replaced as a whole", hint=f"--out {out / 'bundle'}")
     inside = {entry.name for entry in out.iterdir()} if out.is_dir() else {"file"}
     if inside - {WEIGHTS, MANIFEST, RECIPE}:
         raise UsageError(f"{out} exists and is not a bundle", allowed="a new folder, or a bundle to replace")

@@ -1,4 +1,4 @@
-"""What a bundle says about its weights: network, preparation, labels, origin; enough to use them years later."""
+"""What a bundle says about its weights: network, preprocessing, labels, origin; enough to use them years later."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from farvox.labels import LabelTable
-from farvox.preprocessing.config import Preparation
+from farvox.preprocessing.config import Preprocessing
 
 FORMAT_VERSION = 2
 
@@ -39,7 +39,7 @@ class Manifest(_Part):
     version: int = FORMAT_VERSION
     model: ModelEntry
     parameters: int
-    preparation: Preparation
+    preprocessing: Preprocessing
     window: tuple[int, int, int] | None
     """Voxels the network was trained on at once; None for whole scans."""
     labels: tuple[LabelEntry, ...]
@@ -55,7 +55,7 @@ class Manifest(_Part):
     """How long, how many steps, why it ended."""
     metrics: dict[str, Any] | None = None
     """Summary over the fold's validation scans, as in metrics.json; None when there were none."""
-    made_with: dict[str, str] = {}
+    versions: dict[str, str] = {}
     weights_sha256: str = ""
 
     @property

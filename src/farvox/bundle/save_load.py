@@ -66,7 +66,7 @@ def save_bundle(
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         kept = f"; the one before is in {scratch / 'old'}" if scratch and _holds_the_only_copy(scratch, place) else ""
-        raise ResourceError(f"cannot write bundle {folder}: {reason}{kept}", remedy=_remedy(error)) from None
+        raise ResourceError(f"cannot write bundle {folder}: {reason}{kept}", hint=_hint(error)) from None
     finally:
         if scratch and not _holds_the_only_copy(scratch, place):
             shutil.rmtree(scratch, ignore_errors=True)
@@ -85,21 +85,21 @@ def load_bundle(folder: str | Path) -> Bundle:
     folder = Path(folder)
     if not folder.is_dir():
         raise BundleError(
-            f"no bundle folder {folder}", remedy="give the bundle folder of a fold, such as RUN/fold-0/bundle"
+            f"no bundle folder {folder}", hint="give the bundle folder of a fold, such as RUN/fold-0/bundle"
         )
     missing = [name for name in (WEIGHTS, MANIFEST, RECIPE) if not (folder / name).is_file()]
     if missing:
         inner = sorted(str(found.parent) for found in folder.glob("**/bundle/manifest.json"))
-        remedy = f"did you mean {inner[0]}?" if inner else "train again or copy the whole folder"
-        raise BundleError(f"{folder} lacks {', '.join(missing)}", allowed="a complete bundle", remedy=remedy)
+        hint = f"did you mean {inner[0]}?" if inner else "train again or copy the whole folder"
+        raise BundleError(f"{folder} lacks {', '.join(missing)}", allowed="a complete bundle", hint=hint)
     manifest = _read_manifest(folder / MANIFEST)
     try:
         recipe = parse_recipe((folder / RECIPE).read_text(encoding="utf-8"), str(folder / RECIPE))
     except (FarvoxError, UnicodeDecodeError, OSError) as error:
-        raise BundleError(f"{folder / RECIPE} is damaged: {error}", remedy="copy the bundle again") from None
+        raise BundleError(f"{folder / RECIPE} is damaged: {error}", hint="copy the bundle again") from None
     if manifest.weights_sha256 and manifest.weights_sha256 != _sha256(folder / WEIGHTS):
         raise BundleError(
-            f"{folder / WEIGHTS} is not the file that was saved (its SHA-256 differs)", remedy="copy the bundle again"
+            f"{folder / WEIGHTS} is not the file that was saved (its SHA-256 differs)", hint="copy the bundle again"
         )
     entry = manifest.model
     try:
@@ -107,9 +107,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (FarvoxError, SafetensorError, RuntimeError, OSError) as error:
         first = str(error).strip().splitlines()[0]
-        raise BundleError(
-            f"{folder}: weights and manifest do not fit: {first}", remedy="copy the bundle again"
-        ) from None
+        raise BundleError(f"{folder}: weights and manifest do not fit: {first}", hint="copy the bundle again") from None
     return Bundle(network.eval(), manifest, recipe, folder)
 
 
@@ -121,7 +119,7 @@ def _write(folder: Path, network: torch.nn.Module, manifest: Manifest, recipe: R
     complete = manifest.model_copy(
         update={
             "weights_sha256": _sha256(folder / WEIGHTS),
-            "made_with": {
+            "versions": {
                 "farvox": farvox.__version__,
                 "torch": str(torch.__version__),
                 "python": platform.python_version(),
@@ -151,7 +149,7 @@ def _holds_the_only_copy(scratch: Path, place: Path) -> bool:
     return (scratch / "old").exists() and not place.exists()
 
 
-def _remedy(error: Exception) -> str:
+def _hint(error: Exception) -> str:
     number = getattr(error, "errno", None)
     # safetensors gives the number in words alone.
     if number is None and (said := re.search(r"os error (\d+)", str(error))):
@@ -169,21 +167,21 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise BundleError(f"{path} is damaged: {error}", remedy="copy the bundle again") from None
+        raise BundleError(f"{path} is damaged: {error}", hint="copy the bundle again") from None
     version = content.get("version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
-        made = content.get("made_with", {}).get("farvox", "a newer farvox")
+        made = content.get("versions", {}).get("farvox", "a newer farvox")
         raise BundleError(
             f"{path.parent} has bundle format {version}, made with farvox {made}",
             allowed=f"up to {FORMAT_VERSION}",
-            remedy="update farvox",
+            hint="update farvox",
         )
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise BundleError(f"{path}: {key}: {first['msg']}", remedy="copy the bundle again") from None
+        raise BundleError(f"{path}: {key}: {first['msg']}", hint="copy the bundle again") from None
 
 
 def _sha256(path: Path) -> str:

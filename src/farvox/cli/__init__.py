@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_NO_MEMORY = (
-    "out of memory; to mend: smaller patches (--set patch.max_voxels=…), or predict with a smaller --max-memory"
-)
+_NO_MEMORY = "out of memory; hint: smaller patches (--set patch.max_voxels=…), or predict with a smaller --max-memory"
 
 
 def main() -> None:
@@ -21,7 +19,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _end("interrupted", 1)
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory_error(error):
             raise
         _end(_NO_MEMORY, 1)
     except BrokenPipeError:
@@ -31,7 +29,7 @@ def main() -> None:
         _end(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory_error(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice; torch has no class of its own for that on a CPU."""
     told = ("out of memory", "can't allocate memory")
     return isinstance(error, MemoryError) or any(words in str(error) for words in told)

@@ -25,12 +25,12 @@ def run(
 ) -> None:
     """Look at every case of a dataset: what it is, what is wrong with it, how to mend it."""
     from farvox.cli.common import check_cases, open_dataset, print_json, stdout
-    from farvox.data import absent_labels
+    from farvox.data import labels_never_present
 
     found = open_dataset(dataset, images, labels, landmarks, radius)
     checks = check_cases(found)
     bad = [check for check in checks if check.problem]
-    absent = absent_labels(found, checks)
+    absent = labels_never_present(found, checks)
     if as_json:
         print_json(
             {

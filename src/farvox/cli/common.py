@@ -64,7 +64,7 @@ def open_dataset(
     images: str | None,
     labels: str | None,
     landmarks: Path | None = None,
-    radius_mm: float | None = None,
+    landmark_radius_mm: float | None = None,
 ) -> Dataset:
     """The dataset a user named by a folder or by patterns, with its labels or with landmarks in their place.
 
@@ -80,20 +80,22 @@ def open_dataset(
         )
     if labels is not None and landmarks is not None:
         raise UsageError("both --labels and --landmarks given", allowed="one of them")
-    if radius_mm is not None and landmarks is None:
-        raise UsageError("--radius without --landmarks", remedy="give the landmarks' CSV file, too")
-    return read_dataset(folder, images=images, labels=labels, landmarks=landmarks, radius_mm=radius_mm)
+    if landmark_radius_mm is not None and landmarks is None:
+        raise UsageError("--radius without --landmarks", hint="give the landmarks' CSV file, too")
+    return read_dataset(
+        folder, images=images, labels=labels, landmarks=landmarks, landmark_radius_mm=landmark_radius_mm
+    )
 
 
-def bundles_and_scans(paths: list[Path], usage: str) -> tuple[list[Path], list[Path]]:
+def split_bundles_and_scans(paths: list[Path], usage: str) -> tuple[list[Path], list[Path]]:
     """Tell bundle folders, which come first, from the scans behind them.
 
     Raises:
         UsageError: A bundle behind a scan, or no scan; `usage` says what is due.
     """
-    count = next((n for n, path in enumerate(paths) if n and not _like_a_bundle(path)), len(paths))
+    count = next((n for n, path in enumerate(paths) if n and not is_bundle_folder(path)), len(paths))
     bundles, scans = paths[:count], paths[count:]
-    late = [path for path in scans if _like_a_bundle(path)]
+    late = [path for path in scans if is_bundle_folder(path)]
     if late:
         raise UsageError(f"bundle {late[0]} stands after a scan", allowed="bundles first, then scans")
     if not scans:
@@ -101,7 +103,7 @@ def bundles_and_scans(paths: list[Path], usage: str) -> tuple[list[Path], list[P
     return bundles, scans
 
 
-def _like_a_bundle(path: Path) -> bool:
+def is_bundle_folder(path: Path) -> bool:
     """Whether any of a bundle's files is there; a damaged bundle is one, too."""
     return any((path / name).is_file() for name in ("manifest.json", "weights.safetensors", "recipe.toml"))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from farvox.cli import is_out_of_memory_error
 from farvox.cli.common import (
     DatasetArgument,
     DeviceOption,
@@ -22,6 +23,7 @@ from farvox.cli.common import (
     SkipBadOption,
     TrainCasesOption,
 )
+from farvox.comparison.collect import collect_results
 
 if TYPE_CHECKING:
     from farvox.data import CaseCheck, Dataset
@@ -122,28 +124,29 @@ def run(
     if not recipes:
         raise UsageError("no recipe given", allowed="farvox compare DATASET --recipes A B ... --out DIR, or --runs")
     from farvox.cli.common import open_dataset, stderr
-    from farvox.cli.train import length_settings, sound_cases
-    from farvox.comparison import collect
-    from farvox.devices import pick_device
+    from farvox.cli.train import duration_settings, validated_cases
+    from farvox.devices import resolve_device
     from farvox.models import create_model
-    from farvox.preprocessing.planning import require_fit
+    from farvox.preprocessing.planning import validate_recipe
     from farvox.recipes import load_recipe
 
-    changes = [*(settings or []), *length_settings(budget, epochs)]
+    changes = [*(settings or []), *duration_settings(budget, epochs)]
     chosen = {_folder_name(name): load_recipe(name, changes) for name in recipes}
     if len(chosen) < len(recipes):
         raise UsageError(f"--recipes {' '.join(recipes)}", allowed="each recipe once, and files of different names")
-    pick_device(device)
+    resolve_device(device)
     found = open_dataset(dataset, images, labels, landmarks, radius)
     for recipe in chosen.values():
-        require_fit(recipe)
+        validate_recipe(recipe)
         create_model(recipe.model.name, len(found.channels), found.labels.classes, **recipe.model.options)
-    found, checks = sound_cases(found, skip_bad)
+    found, checks = validated_cases(found, skip_bad)
     split = {"folds": folds, "fold": fold, "leave_one_out": leave_one_out, "group": group, "train_cases": train_cases}
     planned = _plan(out, found, checks, chosen, seeds, split)
     _require_fresh(planned, found, resume)
     ids = [case.id for case in found.cases]
-    collect(_folders(out, planned), ids)  # what does not belong there is better said now than after the training
+    collect_results(
+        _folders(out, planned), ids
+    )  # what does not belong there is better said now than after the training
     failed: list[str] = []
     # Fold by fold through all recipes, so that what is there can be compared at any time.
     work = [(one, number) for number in range(len(planned[0].picked)) for one in planned]
@@ -194,40 +197,39 @@ def _plan(
 def _require_fresh(planned: Sequence[_Planned], dataset: Dataset, resume: bool) -> None:
     """Before anything is trained: no run with other settings in the way, nothing begun unless it is gone on with."""
     from farvox.errors import UsageError
-    from farvox.runs.identity import require_one_run
+    from farvox.runs.identity import require_same_run
 
     for one in planned:
-        require_one_run(one.folder, dataset, one.split, one.recipe)
+        require_same_run(one.folder, dataset, one.split, one.recipe)
         begun = [fold for fold in one.picked if (one.folder / f"fold-{fold.name}" / "split.json").exists()]
         if begun and not resume:
             raise UsageError(
                 f"{one.folder / f'fold-{begun[0].name}'} is there already",
-                remedy="add --resume to keep what is finished and go on, or choose another --out",
+                hint="add --resume to keep what is finished and go on, or choose another --out",
             )
 
 
 def _train(planned: _Planned, number: int, dataset: Dataset, device: str, resume: bool) -> str | None:
     """Train one fold unless it is done, in a process of its own. None, "interrupted", or why it failed."""
-    from farvox.cli import out_of_memory
     from farvox.cli.common import stderr
     from farvox.errors import FarvoxError
-    from farvox.runs.subprocess import run_alone
-    from farvox.runs.summary import is_done
+    from farvox.runs.subprocess import run_in_subprocess
+    from farvox.runs.summary import is_complete
 
     fold = planned.picked[number]
     title = f"{planned.folder.name}, fold {fold.name}"
     stderr().print(f"{title} ({number + 1} of {len(planned.picked)})", markup=False)
-    if is_done(planned.folder, fold):
+    if is_complete(planned.folder, fold):
         stderr().print("is done")
         return None
     try:
-        reason = run_alone(_train_fold, dataset, fold, planned.recipe, planned.folder, device, resume)
+        reason = run_in_subprocess(_train_fold, dataset, fold, planned.recipe, planned.folder, device, resume)
     except KeyboardInterrupt:
         return "interrupted"
     except FarvoxError as error:
         return f"{title}: {error}"
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory_error(error):
             raise
         return f"{title}: out of memory"
     return "interrupted" if reason == "interrupted" else None
@@ -267,10 +269,10 @@ def _finish(
 
 
 def _compare(folders: Sequence[Path], out: Path, **options: Any) -> dict[str, Any]:
-    from farvox._optional import optional
+    from farvox._optional import import_optional
     from farvox.comparison import compare_runs
 
-    optional("matplotlib", "train")
+    import_optional("matplotlib", "train")
     return compare_runs(folders, out, **options)
 
 

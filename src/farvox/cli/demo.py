@@ -25,15 +25,15 @@ def run(
     from farvox.cli.train import train_folds
     from farvox.data import read_dataset
     from farvox.data.folds import Fold
-    from farvox.devices import pick_device
+    from farvox.devices import resolve_device
     from farvox.errors import UsageError
     from farvox.recipes import load_recipe
     from farvox.synthetic import write_phantoms
 
     recipe = load_recipe("quick", [f'train.budget="{budget}"'])
-    pick_device(device)
+    resolve_device(device)
     if out.exists() and any(out.iterdir()) and not (out / "phantoms").is_dir():
-        raise UsageError(f"{out} holds something else", remedy="choose another folder by --out")
+        raise UsageError(f"{out} holds something else", hint="choose another folder by --out")
     for part in ("phantoms", "fold-0"):
         shutil.rmtree(out / part, ignore_errors=True)
     stderr().print(f"making {_TRAINING + _TESTING} phantoms in {out / 'phantoms'}", markup=False)

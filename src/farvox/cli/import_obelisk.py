@@ -16,10 +16,10 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Turn published OBELISK weights into a bundle, with intensities and labels; code in the file never runs."""
-    from farvox.bundle.import_obelisk import import_checkpoint
+    from farvox.bundle.import_obelisk import import_obelisk
     from farvox.cli.common import print_json, stdout
 
-    manifest = import_checkpoint(checkpoint, out).manifest
+    manifest = import_obelisk(checkpoint, out).manifest
     if as_json:
         print_json({"bundle": str(out), **manifest.model_dump(mode="json")})
         return

@@ -25,14 +25,14 @@ def run(
         import psutil
         import torch
 
-        from farvox.devices import pick_device, pick_precision
+        from farvox.devices import resolve_device, resolve_precision
 
         for name in ("torch", "numpy", "nibabel", "SimpleITK", "scipy", "lightning-fabric"):
             try:
                 facts[name] = version(name)
             except PackageNotFoundError:
                 facts[name] = "not installed"
-        device = pick_device()
+        device = resolve_device()
         facts |= {
             "platform": platform.platform(),
             "processor": torch.backends.cpu.get_cpu_capability(),
@@ -41,7 +41,7 @@ def run(
             "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
             "device": str(device),
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-            "precision": pick_precision("auto", device),
+            "precision": resolve_precision("auto", device),
         }
     if as_json:
         print_json(facts)

@@ -35,34 +35,34 @@ def run(
         int | None, typer.Option("--samples", help="Of all steps together (default: 4 % of the voxels).")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed draws the same samples.")] = 0,
-    least: Annotated[
-        float, typer.Option("--least", help="Confidence below which a structure is not found, 0 to 1.")
+    min_confidence: Annotated[
+        float, typer.Option("--min_confidence", help="Confidence below which a structure is not found, 0 to 1.")
     ] = 0.5,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Find each landmark, or each label's centroid, by progressive refinement: samples close in on what is likely."""
-    from farvox.cli.common import bundles_and_scans, print_json, stderr, stdout
+    from farvox.cli.common import print_json, split_bundles_and_scans, stderr, stdout
     from farvox.cli.progress import scan_bar
     from farvox.errors import UsageError
     from farvox.io.landmarks import write_landmarks
-    from farvox.localization import Settings, require_points
+    from farvox.localization import LocateOptions, require_point_network
     from farvox.localization.files import landmark_rows, locate_scans, summarise
-    from farvox.localization.reference import open_references
+    from farvox.localization.reference import load_references
     from farvox.prediction import Predictor
     from farvox.prediction.files import find_scans
 
-    settings = Settings(dense=dense, steps=steps, samples=samples, seed=seed, least=least)
-    bundles, scans = bundles_and_scans(paths, "farvox locate BUNDLE SCAN... --out points.csv")
+    settings = LocateOptions(dense=dense, steps=steps, samples=samples, seed=seed, min_confidence=min_confidence)
+    bundles, scans = split_bundles_and_scans(paths, "farvox locate BUNDLE SCAN... --out points.csv")
     if out.suffix.lower() != ".csv" or out.is_dir():
         raise UsageError(f"--out {out}", allowed="the name of a .csv file")
     if reference is not None and reference.resolve() == out.resolve():
-        raise UsageError("--out would replace the reference", remedy="choose another name")
+        raise UsageError("--out would replace the reference", hint="choose another name")
     predictor = Predictor.load(*bundles, device=device)
     if not dense:
-        require_points(predictor)
+        require_point_network(predictor)
     found = find_scans(scans, predictor.channels)
-    known = open_references(reference, [scan.id for scan in found], predictor.labels) if reference else None
+    known = load_references(reference, [scan.id for scan in found], predictor.labels) if reference else None
     results = []
     with scan_bar(stderr(), len(found)) as told:
         for result in locate_scans(predictor, found, settings, known, told):
@@ -129,13 +129,21 @@ def _error_table(figures: dict[str, Any]) -> Table:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("landmark", min_width=16)
-    for name in ("found", "median\nmm", "worst\nmm", "median\nvoxels", "worst\nvoxels", "missed", "invented"):
+    for name in (
+        "found",
+        "median\nmm",
+        "worst\nmm",
+        "median\nvoxels",
+        "worst\nvoxels",
+        "false_negatives",
+        "false_positives",
+    ):
         table.add_column(name, justify="right")
     for name, row in [*figures["landmarks"].items(), ("all", figures["all"])]:
         if name == "all":
             table.add_section()
         cells = [_number(row[key]) or "–" for key in ("median_mm", "worst_mm", "median_voxels", "worst_voxels")]
-        table.add_row(escape(name), str(row["count"]), *cells, str(row["missed"]), str(row["invented"]))
+        table.add_row(escape(name), str(row["count"]), *cells, str(row["false_negatives"]), str(row["false_positives"]))
     return table
 
 

@@ -15,9 +15,9 @@ def run(as_json: JsonOption = False) -> None:
     from dataclasses import asdict
 
     from farvox.cli.common import print_json, stdout
-    from farvox.models import list_models, model_facts
+    from farvox.models import list_models, model_info
 
-    facts = {name: model_facts(name) for name in list_models()}
+    facts = {name: model_info(name) for name in list_models()}
     if as_json:
         print_json({name: asdict(fact) for name, fact in facts.items()})
         return
@@ -30,7 +30,7 @@ def run(as_json: JsonOption = False) -> None:
     table.add_column("smallest\ninput", justify="right", no_wrap=True)
     table.add_column("paper", no_wrap=True, overflow="ellipsis", ratio=1)
     for name, fact in facts.items():
-        smallest = "×".join(map(str, fact.smallest))
+        smallest = "×".join(map(str, fact.min_size))
         table.add_row(name, f"{fact.parameters:,}", f"{fact.multiply_adds:,}", smallest, fact.paper)
     console = stdout()
     told = console.is_terminal or "COLUMNS" in os.environ

@@ -37,14 +37,14 @@ def run(
     """Segment scans with one bundle or the mean of several; each mask takes its scan's name, grid and format."""
     from dataclasses import asdict
 
-    from farvox.cli.common import bundles_and_scans, print_json, stderr, stdout
+    from farvox.cli.common import print_json, split_bundles_and_scans, stderr, stdout
     from farvox.cli.progress import scan_bar
-    from farvox.prediction import Predictor, parse_memory, parse_sampling
+    from farvox.prediction import Predictor, parse_memory, parse_point_stride
     from farvox.prediction.files import find_scans, predict_scans
 
     limit = parse_memory(max_memory) if max_memory else None
-    bundles, scans = bundles_and_scans(paths, "farvox predict BUNDLE SCAN... --out DIR")
-    predictor = Predictor.load(*bundles, device=device, overlap=overlap, sampling=parse_sampling(sampling))
+    bundles, scans = split_bundles_and_scans(paths, "farvox predict BUNDLE SCAN... --out DIR")
+    predictor = Predictor.load(*bundles, device=device, overlap=overlap, sampling=parse_point_stride(sampling))
     found = find_scans(scans, predictor.channels)
     results = []
     with scan_bar(stderr(), len(found)) as told:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from farvox.profiling.cost import Reach
+    from farvox.profiling.cost import ReceptiveField
     from farvox.types import Shape
 
 # torch has no class of its own for a CPU without memory, nor for more bytes than can be counted.
@@ -38,10 +38,10 @@ def run(
 ) -> None:
     """Parameters, multiply-adds and seconds per voxel, peak memory and receptive field of a network."""
     from farvox.cli.common import print_json
-    from farvox.devices import pick_device
+    from farvox.devices import resolve_device
     from farvox.errors import ResourceError, UsageError
 
-    place = pick_device(device)
+    place = resolve_device(device)
     make, facts = _network(name, channels, classes, settings or [])
     shape = size or facts.pop("size")
     if min(shape) < 1:
@@ -51,9 +51,9 @@ def run(
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
-        remedy = "give a smaller --size" + ("" if "bundle" in facts else ", or a smaller network with --set")
+        hint = "give a smaller --size" + ("" if "bundle" in facts else ", or a smaller network with --set")
         raise ResourceError(
-            f"{name} with an image of {'×'.join(map(str, shape))} voxels does not fit into memory", remedy=remedy
+            f"{name} with an image of {'×'.join(map(str, shape))} voxels does not fit into memory", hint=hint
         ) from None
     given = {key: value for key, value in facts.items() if key != "size"}
     document = {**given, "size": shape, "device": str(place), **figures}
@@ -65,7 +65,7 @@ def run(
 
 def _measure(
     make: Callable[[], nn.Module], inputs: int, shape: Shape, place: torch.device, repeats: int
-) -> tuple[dict[str, Any], Reach | None]:
+) -> tuple[dict[str, Any], ReceptiveField | None]:
     import psutil
     import torch
 
@@ -74,15 +74,15 @@ def _measure(
 
     free = psutil.virtual_memory().available if place.type != "cuda" else torch.cuda.mem_get_info(place)[0]
     # Before anything is built: filling weights that do not fit takes long, and may end the process without a word.
-    if cost.least_bytes(make, inputs, shape) > free:
+    if cost.minimum_bytes(make, inputs, shape) > free:
         raise MemoryError
     voxels = shape[0] * shape[1] * shape[2]
     products = cost.multiply_adds(make, inputs, shape)
     network = make().to(place).eval()
-    speed = cost.measure_speed(network, inputs, shape, repeats)
+    speed = cost.measure_time_and_memory(network, inputs, shape, repeats)
     # A pass in float64 with gradients: twice the bytes.
-    fits = 2 * cost.training_bytes(make, inputs, shape) < 0.6 * psutil.virtual_memory().available
-    reach = cost.measure_reach(network, inputs, shape) if fits else None
+    fits = 2 * cost.activation_bytes(make, inputs, shape) < 0.6 * psutil.virtual_memory().available
+    reach = cost.measure_receptive_field(network, inputs, shape) if fits else None
     return {
         "parameters": count_parameters(network),
         "multiply_adds_per_voxel": round(products / voxels, 2),
@@ -103,7 +103,7 @@ def _network(
 ) -> tuple[Callable[[], nn.Module], dict[str, Any]]:
     """What builds the network, and what it is built with."""
     from farvox.errors import UsageError
-    from farvox.models import create_model, model_facts
+    from farvox.models import create_model, model_info
 
     if Path(name).is_dir():
         from farvox.bundle import load_bundle
@@ -113,9 +113,9 @@ def _network(
                 "--channels, --classes or --set with a bundle", allowed="a bundle alone, which holds its own"
             )
         bundle = load_bundle(name)
-        entry, preparation = bundle.manifest.model, bundle.manifest.preparation
+        entry, preprocessing = bundle.manifest.model, bundle.manifest.preprocessing
         given = {"in_channels": entry.in_channels, "classes": entry.classes, **entry.options}
-        size = bundle.manifest.window or preparation.shape or model_facts(entry.name).counted_at
+        size = bundle.manifest.window or preprocessing.shape or model_info(entry.name).reference_size
 
         def trained() -> nn.Module:
             import torch
@@ -127,26 +127,26 @@ def _network(
             return network
 
         return trained, {"name": entry.name, "bundle": name, **given, "size": size}
-    facts = model_facts(name)
-    given = {**facts.counted_with, **_options(settings)}
+    facts = model_info(name)
+    given = {**facts.reference_arguments, **_options(settings)}
     given |= {key: value for key, value in (("in_channels", channels), ("classes", classes)) if value is not None}
-    return lambda: create_model(name, **given), {"name": name, **given, "size": facts.counted_at}
+    return lambda: create_model(name, **given), {"name": name, **given, "size": facts.reference_size}
 
 
 def _options(settings: list[str]) -> dict[str, Any]:
     from farvox.errors import UsageError
-    from farvox.recipes import setting_value
+    from farvox.recipes import parse_toml_value
 
     options: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip() or key.strip() in ("in_channels", "classes"):
             raise UsageError(f"--set {setting}", allowed="option=value, such as --set 'widths=[8, 16]'")
-        options[key.strip()] = setting_value(text)
+        options[key.strip()] = parse_toml_value(text)
     return options
 
 
-def _show(document: dict[str, Any], size: Shape, repeats: int, reach: Reach | None) -> None:
+def _show(document: dict[str, Any], size: Shape, repeats: int, reach: ReceptiveField | None) -> None:
     shown = "×".join(map(str, size))
     skip = ("name", "size", "device")
     given = [(key, value) for key, value in document.items() if key not in skip]
@@ -173,7 +173,7 @@ def _memory(megabytes: float | None) -> str:
     return f"{megabytes:,.1f} MB above idle" if megabytes else "too little to see; give a larger --size"
 
 
-def _field(reach: Reach | None) -> str:
+def _field(reach: ReceptiveField | None) -> str:
     if reach is None:
         return "not measured: a pass with gradients does not fit into memory; give a smaller --size"
     text = "×".join(f"{n}{'+' if cut else ''}" for n, cut in zip(reach.voxels, reach.cut, strict=True)) + " voxels"

@@ -10,7 +10,7 @@ import typer
 from farvox.cli.common import DeviceOption, JsonOption
 
 if TYPE_CHECKING:
-    from farvox.registration.files import Outcome
+    from farvox.registration.files import RegistrationResult
 
 
 def run(
@@ -56,7 +56,7 @@ def run(
         _print(outcome)
 
 
-def _print(outcome: Outcome) -> None:
+def _print(outcome: RegistrationResult) -> None:
     from rich.table import Table
 
     from farvox.cli.common import stdout

@@ -68,19 +68,19 @@ def run(
     Ctrl-C ends after the current step with a usable bundle; --resume goes on, also after a kill.
     """
     from farvox.cli.common import open_dataset, print_json
-    from farvox.devices import pick_device
+    from farvox.devices import resolve_device
     from farvox.models import create_model
-    from farvox.preprocessing.planning import require_fit
+    from farvox.preprocessing.planning import validate_recipe
     from farvox.recipes import load_recipe
-    from farvox.runs.identity import require_one_run
+    from farvox.runs.identity import require_same_run
 
-    chosen = load_recipe(recipe, [*(settings or []), *length_settings(budget, epochs)])
-    require_fit(chosen)
-    pick_device(device, devices)
+    chosen = load_recipe(recipe, [*(settings or []), *duration_settings(budget, epochs)])
+    validate_recipe(chosen)
+    resolve_device(device, devices)
     found = open_dataset(dataset, images, labels, landmarks, radius)
     create_model(chosen.model.name, len(found.channels), found.labels.classes, **chosen.model.options)
     run_folder = out or Path("runs") / f"{found.name.replace(' ', '_')}-{chosen.name}"
-    found, checks = sound_cases(found, skip_bad)
+    found, checks = validated_cases(found, skip_bad)
     planned, picked = plan_folds(
         found,
         checks,
@@ -95,7 +95,7 @@ def run(
     if overwrite:
         for old in [run_folder / f"fold-{fold}"] if fold is not None else run_folder.glob("fold-*"):
             shutil.rmtree(old, ignore_errors=True)
-    require_one_run(run_folder, found, planned, chosen)
+    require_same_run(run_folder, found, planned, chosen)
     summary = train_folds(
         found, picked, chosen, run_folder, device=device, devices=devices, resume=resume, quiet=as_json
     )
@@ -104,7 +104,7 @@ def run(
     raise typer.Exit(1 if any(entry["reason"] == "interrupted" for entry in summary["folds"].values()) else 0)
 
 
-def length_settings(budget: str | None, epochs: int | None) -> list[str]:
+def duration_settings(budget: str | None, epochs: int | None) -> list[str]:
     """`--budget` or `--epochs` as settings of a recipe."""
     from farvox.errors import UsageError
 
@@ -128,21 +128,21 @@ def train_folds(
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train the folds one after the other, then write summary and report; shared with `farvox demo` and `compare`."""
-    from farvox._optional import optional
+    from farvox._optional import import_optional
     from farvox.cli.common import stderr, stdout
     from farvox.cli.progress import Watch
     from farvox.devices import reset_peak_memory
     from farvox.evaluation import render_table
     from farvox.report import write_report
-    from farvox.runs.summary import is_done, summarise_run
-    from farvox.training.fold import leave_processes, open_fabric, run_fold
+    from farvox.runs.summary import is_complete, summarise_run
+    from farvox.training.fold import destroy_process_group, run_fold, setup_fabric
 
-    optional("matplotlib", "train")  # for the report: better missed now than after the training
+    import_optional("matplotlib", "train")  # for the report: better missed now than after the training
     stopped = None
-    fabric = open_fabric(recipe, device, devices)
+    fabric = setup_fabric(recipe, device, devices)
     with Watch(stderr(), silent=not fabric.is_global_zero) as watch:
         for one in folds:
-            if resume and is_done(run_folder, one):
+            if resume and is_complete(run_folder, one):
                 watch.say(f"fold {one.name} is done")
                 continue
             validated = f", {len(one.validation)} unseen" if one.validation else ""
@@ -155,7 +155,7 @@ def train_folds(
             if result.metrics:
                 mean = result.metrics["summary"]["foreground"]["dice"]["mean"]
                 watch.say(f"fold {one.name}: mean foreground Dice {mean:.3f} on {len(one.validation)} unseen scans")
-        leave_processes(fabric)
+        destroy_process_group(fabric)
         watch.stage("write report", 0.0)
         summary = summarise_run(run_folder, dataset, recipe)
         if stopped:
@@ -174,13 +174,13 @@ def train_folds(
     return summary
 
 
-def sound_cases(dataset: Dataset, skip_bad: bool) -> tuple[Dataset, list[CaseCheck]]:
+def validated_cases(dataset: Dataset, skip_bad: bool) -> tuple[Dataset, list[CaseCheck]]:
     """Check all cases before any work; bad ones stop everything, or are left out when the user says so."""
     from dataclasses import replace
 
     from farvox.cli.check import table
     from farvox.cli.common import check_cases, stderr
-    from farvox.data import absent_labels
+    from farvox.data import labels_never_present
     from farvox.errors import DataError
 
     dataset = replace(dataset, unlabelled=())
@@ -191,17 +191,17 @@ def sound_cases(dataset: Dataset, skip_bad: bool) -> tuple[Dataset, list[CaseChe
         first = f"case {bad[0].id}: {bad[0].problem}"
         raise DataError(
             f"{len(bad)} of {len(checks)} cases cannot be used ({first})",
-            remedy=bad[0].fix if len(bad) == len(checks) == 1 else "mend them, or leave them out by --skip-bad",
+            hint=bad[0].fix if len(bad) == len(checks) == 1 else "mend them, or leave them out by --skip-bad",
         )
     for check in bad:
         stderr().print(f"left out: case {check.id}: {check.problem}", markup=False)
     sound = [check for check in checks if not check.problem]
-    absent = absent_labels(dataset, sound)
+    absent = labels_never_present(dataset, sound)
     if absent:
         raise DataError(
             f"label {', '.join(f'{value} ({name})' for value, name in absent)} occurs in no case",
             allowed="each label of the table in at least one case",
-            remedy="take it out of the label table (dataset.json)",
+            hint="take it out of the label table (dataset.json)",
         )
     names = {check.id for check in sound}
     return replace(dataset, cases=tuple(case for case in dataset.cases if case.id in names)), sound
@@ -224,19 +224,22 @@ def plan_folds(
 
     `seed` decides the split, and `draw` which training cases are kept where only some are; None takes `seed` for both.
     """
-    from farvox.data.folds import all_cases, check_coverage, fewer_cases, make_folds
+    from farvox.data.folds import all_cases_fold, check_coverage, make_folds, subsample_training_cases
     from farvox.errors import UsageError
 
     ids = [case.id for case in dataset.cases]
     if everything and (fold is not None or leave_one_out):
         raise UsageError("--all together with --fold or --leave-one-out", allowed="one of them")
-    final = all_cases(ids)
+    final = all_cases_fold(ids)
     if everything and len(ids) < 2:
         return [final], [final]
     made = make_folds(ids, len(ids) if leave_one_out and len(ids) > 1 else folds, seed, group)
     if train_cases is not None:
         kept = seed if draw is None else draw
-        made, final = [fewer_cases(one, train_cases, kept) for one in made], fewer_cases(final, train_cases, kept)
+        made, final = (
+            [subsample_training_cases(one, train_cases, kept) for one in made],
+            subsample_training_cases(final, train_cases, kept),
+        )
     if fold is not None and not 0 <= fold < len(made):
         raise UsageError(f"--fold {fold}", allowed=f"0 to {len(made) - 1}")
     picked = [final] if everything else made if fold is None else [made[fold]]

@@ -6,21 +6,21 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from farvox.comparison.collect import Compared, collect, run_name
+from farvox.comparison.collect import RecipeResult, collect_results, parse_run_name
 from farvox.comparison.comparison import comparison_csv, make_comparison
 from farvox.comparison.paired import holm, paired_difference
 from farvox.comparison.table import render_comparison
 
 __all__ = [
-    "Compared",
-    "collect",
+    "RecipeResult",
+    "collect_results",
     "compare_runs",
     "comparison_csv",
     "holm",
     "make_comparison",
     "paired_difference",
     "render_comparison",
-    "run_name",
+    "parse_run_name",
 ]
 
 
@@ -52,7 +52,7 @@ def compare_runs(
     from farvox._atomic import write_json, write_text
     from farvox.report import write_comparison
 
-    compared, missing = collect(folders, known)
+    compared, missing = collect_results(folders, known)
     seen = set().union(*(recipe.cases for recipe in compared))
     if known is not None and seen and len(seen) < len(set(known)):
         missing.append(f"{len(seen)} of the dataset's {len(set(known))} cases were validated so far")

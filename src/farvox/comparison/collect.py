@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from farvox.errors import DataError, UsageError
-from farvox.evaluation.cases import METRICS, RATED, mean_of
+from farvox.evaluation.cases import METRICS, QUALITY_METRICS, mean_of_defined
 from farvox.runs.run import Fold, RunFiles
 
 _NAME = re.compile(r"(?P<recipe>.+?)(?:-seed-(?P<seed>\d+))?")
 
 
 @dataclass(frozen=True)
-class Compared:
+class RecipeResult:
     """One recipe with all its finished folds.
 
     Args:
@@ -43,7 +43,7 @@ class Compared:
         for fold in self.folds:
             for entry in fold.metrics["cases"]:
                 found.setdefault(entry["case"], []).append(entry)
-        return {case: _averaged(case, entries) for case, entries in sorted(found.items())}
+        return {case: _mean_over_seeds(case, entries) for case, entries in sorted(found.items())}
 
     @cached_property
     def length(self) -> list[str]:
@@ -51,15 +51,17 @@ class Compared:
         return sorted({_length(fold) for fold in self.folds})
 
 
-def run_name(folder: Path) -> tuple[str, int | None]:
+def parse_run_name(folder: Path) -> tuple[str, int | None]:
     """Recipe and seed that a run folder's name stands for: `quick-seed-2` → ("quick", 2), `quick` → ("quick", None)."""
     match = _NAME.fullmatch(folder.resolve().name)
     if match is None:
-        raise UsageError(f"{folder} has no name", remedy="name the folders of runs")
+        raise UsageError(f"{folder} has no name", hint="name the folders of runs")
     return match["recipe"], None if match["seed"] is None else int(match["seed"])
 
 
-def collect(folders: Sequence[Path], known: Iterable[str] | None = None) -> tuple[list[Compared], list[str]]:
+def collect_results(
+    folders: Sequence[Path], known: Iterable[str] | None = None
+) -> tuple[list[RecipeResult], list[str]]:
     """Read run folders and put them together by recipe, in the order given.
 
     Folders of one name in several places hold folds of one run. Folds that are not finished, and the fold of all
@@ -80,7 +82,7 @@ def collect(folders: Sequence[Path], known: Iterable[str] | None = None) -> tupl
     runs: dict[str, dict[int | None, dict[str, Fold]]] = {}
     notes = []
     for folder in folders:
-        name, seed = run_name(folder)
+        name, seed = parse_run_name(folder)
         folds = runs.setdefault(name, {}).setdefault(seed, {})
         for fold in RunFiles.read(folder).folds:
             if fold.name == "all":
@@ -103,7 +105,7 @@ def collect(folders: Sequence[Path], known: Iterable[str] | None = None) -> tupl
                 notes.append(f"{title}: {'fold ' + ', '.join(left) if left else 'no fold'} is not finished")
         finished = {seed: folds for seed, folds in finished.items() if folds}
         if finished:
-            compared.append(Compared(name, finished))
+            compared.append(RecipeResult(name, finished))
     _require_one_dataset(compared, known)
     return compared, notes
 
@@ -121,11 +123,11 @@ def _require_one_recipe(name: str, folds: Sequence[Fold]) -> None:
             f"{one.folder} and {other.folder} are both named {name} and have other settings"
             + (f" ({changed[0]})" if changed else ""),
             allowed="run folders of one name are folds and seeds of one recipe",
-            remedy="give the folders different names",
+            hint="give the folders different names",
         )
 
 
-def _require_one_dataset(compared: Sequence[Compared], known: Iterable[str] | None) -> None:
+def _require_one_dataset(compared: Sequence[RecipeResult], known: Iterable[str] | None) -> None:
     """Labels, cases and references must be the same everywhere."""
     ids = None if known is None else set(known)
     first: Fold | None = None
@@ -137,13 +139,13 @@ def _require_one_dataset(compared: Sequence[Compared], known: Iterable[str] | No
                 raise UsageError(
                     f"{first.folder} and {fold.folder} have different labels",
                     allowed="runs on one dataset",
-                    remedy="compare them apart",
+                    hint="compare them apart",
                 )
             for entry in fold.metrics["cases"]:
                 if ids is not None and entry["case"] not in ids:
                     raise UsageError(
                         f"{fold.folder} holds case {entry['case']}, which is not in the dataset",
-                        remedy="choose another --out for this dataset",
+                        hint="choose another --out for this dataset",
                     )
                 for label, figures in entry["labels"].items():
                     volume = figures["reference_ml"]
@@ -153,17 +155,17 @@ def _require_one_dataset(compared: Sequence[Compared], known: Iterable[str] | No
                             f"the reference of label {label} has {before:.6g} ml in {where.folder} and {volume:.6g} ml "
                             f"in {fold.folder}",
                             allowed="one reference a case",
-                            remedy="evaluate both with the same reference labels",
+                            hint="evaluate both with the same reference labels",
                             case=entry["case"],
                         )
 
 
-def _averaged(case: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _mean_over_seeds(case: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     labels = entries[0]["labels"]
     return {
         "case": case,
-        "labels": {v: {m: mean_of(e["labels"][v][m] for e in entries) for m in METRICS} for v in labels},
-        "mean": {metric: mean_of(e["mean"][metric] for e in entries) for metric in RATED},
+        "labels": {v: {m: mean_of_defined(e["labels"][v][m] for e in entries) for m in METRICS} for v in labels},
+        "mean": {metric: mean_of_defined(e["mean"][metric] for e in entries) for metric in QUALITY_METRICS},
     }
 
 

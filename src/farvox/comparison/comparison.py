@@ -10,16 +10,18 @@ from statistics import mean, median
 from typing import Any
 
 import farvox
-from farvox.comparison.collect import Compared
-from farvox.comparison.paired import holm, paired_difference, smallest_p
+from farvox.comparison.collect import RecipeResult
+from farvox.comparison.paired import holm, minimum_p_value, paired_difference
 from farvox.errors import FarvoxError, UsageError
 from farvox.evaluation import summarise
 from farvox.labels import LabelTable
 
-_CONSTANT = ("rule", "tolerance_mm")
+_SHARED_KEYS = ("rule", "tolerance_mm")
 
 
-def make_comparison(compared: Sequence[Compared], notes: Sequence[str] = (), *, strict: bool = False) -> dict[str, Any]:
+def make_comparison(
+    compared: Sequence[RecipeResult], notes: Sequence[str] = (), *, strict: bool = False
+) -> dict[str, Any]:
     """Compare recipes over the cases that all of them have.
 
     Seeds are averaged case by case before anything else, so that a case counts once however often it was predicted.
@@ -36,20 +38,20 @@ def make_comparison(compared: Sequence[Compared], notes: Sequence[str] = (), *, 
         UsageError: Nothing to compare, no case in common, or, when strict, different cases.
     """
     if not compared:
-        raise UsageError("no finished fold with validated cases", remedy="train at least one fold first")
+        raise UsageError("no finished fold with validated cases", hint="train at least one fold first")
     notes = [*notes, *_different_cases(compared, strict), *_different_conditions(compared)]
     common = [case for case in compared[0].cases if all(case in recipe.cases for recipe in compared)]
     if not common:
         names = ", ".join(recipe.name for recipe in compared)
-        raise UsageError(f"no case that all of {names} have predicted", remedy="train the same folds of each")
+        raise UsageError(f"no case that all of {names} have predicted", hint="train the same folds of each")
     first = compared[0].folds[0].metrics
     labels = LabelTable.from_mapping({int(label["value"]): label["name"] for label in first["labels"]})
     rows = [_row(recipe, common, labels, notes) for recipe in compared]
     _add_differences(rows)
     pairs = [row["difference"]["pairs"] for row in rows[1:]]
-    if pairs and smallest_p(min(pairs)) > 0.05:
+    if pairs and minimum_p_value(min(pairs)) > 0.05:
         notes.append(
-            f"{min(pairs)} pairs are too few for the test: p cannot fall below {smallest_p(min(pairs)):.3g}, "
+            f"{min(pairs)} pairs are too few for the test: p cannot fall below {minimum_p_value(min(pairs)):.3g}, "
             "however large the difference"
         )
     manifest = compared[0].folds[0].manifest
@@ -58,7 +60,7 @@ def make_comparison(compared: Sequence[Compared], notes: Sequence[str] = (), *, 
         "version": farvox.__version__,
         "dataset": manifest.get("dataset") or compared[0].folds[0].last("start").get("dataset") or "",
         "labels": first["labels"],
-        **{key: first[key] for key in _CONSTANT},
+        **{key: first[key] for key in _SHARED_KEYS},
         "cases": common,
         "recipes": rows,
         "notes": list(dict.fromkeys(notes)),
@@ -90,7 +92,7 @@ def _csv_row(row: dict[str, Any], labels: Sequence[dict[str, Any]]) -> dict[str,
     return out | {key: difference.get(key) for key in ("p", "p_holm")}
 
 
-def _row(recipe: Compared, common: Sequence[str], labels: LabelTable, notes: list[str]) -> dict[str, Any]:
+def _row(recipe: RecipeResult, common: Sequence[str], labels: LabelTable, notes: list[str]) -> dict[str, Any]:
     cases = [recipe.cases[case] for case in common]
     folds = recipe.folds
     trained = [len(fold.split["training"]) for fold in folds if "training" in fold.split]
@@ -112,7 +114,7 @@ def _row(recipe: Compared, common: Sequence[str], labels: LabelTable, notes: lis
         "training_cases": [min(trained), max(trained)] if trained else None,
         "parameters": max((f.done["parameters"] for f in folds if f.done.get("parameters")), default=None),
         "multiply_adds_per_voxel": products,
-        "counted_at": size,
+        "reference_size": size,
         "training_minutes": mean(fold.done["seconds"] for fold in folds) / 60,
         "peak_memory_mb": max(fold.done["peak_memory_mb"] for fold in folds),
         "prediction_seconds": median(predicted) if predicted else None,
@@ -131,19 +133,19 @@ def _add_differences(rows: Sequence[dict[str, Any]]) -> None:
         row["difference"] = difference | {"p_holm": p}
 
 
-def _multiply_adds(recipe: Compared, notes: list[str]) -> tuple[float | None, tuple[int, ...] | None]:
+def _multiply_adds(recipe: RecipeResult, notes: list[str]) -> tuple[float | None, tuple[int, ...] | None]:
     """Per voxel of the network's own grid, on an image of the size it was trained on, as `farvox profile` counts."""
     manifest = recipe.folds[0].manifest
     if not manifest.get("model"):
         notes.append(f"{recipe.name}: no bundle, so its multiply-adds are not counted")
         return None, None
-    from farvox.models import create_model, model_facts
+    from farvox.models import create_model, model_info
     from farvox.profiling.cost import multiply_adds
 
     model = manifest["model"]
     try:
-        shape = manifest.get("window") or (manifest.get("preparation") or {}).get("shape")
-        i, j, k = shape or model_facts(model["name"]).counted_at
+        shape = manifest.get("window") or (manifest.get("preprocessing") or {}).get("shape")
+        i, j, k = shape or model_info(model["name"]).reference_size
         count = multiply_adds(
             lambda: create_model(model["name"], model["in_channels"], model["classes"], **model["options"]),
             model["in_channels"],
@@ -155,7 +157,7 @@ def _multiply_adds(recipe: Compared, notes: list[str]) -> tuple[float | None, tu
     return round(count / prod((i, j, k)), 2), (i, j, k)
 
 
-def _different_cases(compared: Sequence[Compared], strict: bool) -> list[str]:
+def _different_cases(compared: Sequence[RecipeResult], strict: bool) -> list[str]:
     """Notes on cases that not every recipe and seed has; an error when strict."""
     everything = set().union(*(recipe.cases for recipe in compared))
     notes = []
@@ -164,12 +166,12 @@ def _different_cases(compared: Sequence[Compared], strict: bool) -> list[str]:
             own = {entry["case"] for fold in folds.values() for entry in fold.metrics["cases"]}
             if missing := sorted(everything - own):
                 title = recipe.name if seed is None else f"{recipe.name}, seed {seed}"
-                found = f"{title} has {len(own)} of {len(everything)} cases; missing: {_some(missing)}"
+                found = f"{title} has {len(own)} of {len(everything)} cases; missing: {_abbreviate(missing)}"
                 if strict:
                     raise UsageError(
                         found,
                         allowed="runs that validated the same cases",
-                        remedy="finish their folds, or compare runs with the same folds",
+                        hint="finish their folds, or compare runs with the same folds",
                     )
                 notes.append(found)
     common = [case for case in everything if all(case in recipe.cases for recipe in compared)]
@@ -178,7 +180,7 @@ def _different_cases(compared: Sequence[Compared], strict: bool) -> list[str]:
     return notes
 
 
-def _different_conditions(compared: Sequence[Compared]) -> list[str]:
+def _different_conditions(compared: Sequence[RecipeResult]) -> list[str]:
     """What the recipes did not have in common, so that no figure is read for what it is not."""
     notes = []
     for recipe in compared:
@@ -198,12 +200,12 @@ def _different_conditions(compared: Sequence[Compared]) -> list[str]:
         if differing:
             notes.append(
                 f"{recipe.name} and {compared[0].name} were trained on different cases "
-                f"(for the predictions of {_some(sorted(differing))})"
+                f"(for the predictions of {_abbreviate(sorted(differing))})"
             )
     return notes
 
 
-def _training(recipe: Compared) -> dict[str, set[tuple[str, ...]]]:
+def _training(recipe: RecipeResult) -> dict[str, set[tuple[str, ...]]]:
     """The training cases behind each case's predictions."""
     found: dict[str, set[tuple[str, ...]]] = {}
     for fold in recipe.folds:
@@ -212,5 +214,5 @@ def _training(recipe: Compared) -> dict[str, set[tuple[str, ...]]]:
     return found
 
 
-def _some(names: Sequence[str], most: int = 4) -> str:
+def _abbreviate(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

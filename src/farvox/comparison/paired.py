@@ -67,6 +67,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return out
 
 
-def smallest_p(pairs: int) -> float:
+def minimum_p_value(pairs: int) -> float:
     """The least p-value that Wilcoxon's two-sided test can give for so many pairs: all differ to one side."""
     return min(1.0, math.ldexp(2.0, -pairs))

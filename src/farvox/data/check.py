@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from farvox.data import load
-from farvox.data.dataset import CaseFiles, Dataset
+from farvox.data.dataset import CasePaths, Dataset
 from farvox.errors import FarvoxError
 from farvox.io.scan import Scan
 from farvox.labels import IGNORE
@@ -52,13 +52,13 @@ def check_dataset(dataset: Dataset, progress: Callable[[], None] | None = None) 
     return checks
 
 
-def absent_labels(dataset: Dataset, checks: Sequence[CaseCheck]) -> list[tuple[int, str]]:
+def labels_never_present(dataset: Dataset, checks: Sequence[CaseCheck]) -> list[tuple[int, str]]:
     """(value, name) of the structures in the label table that occur in no case: nothing can be learned of them."""
     present = {value for check in checks for value in check.labels or ()}
     return [(value, name) for _, value, name in dataset.labels.foreground if value not in present]
 
 
-def _check_case(dataset: Dataset, case: CaseFiles) -> CaseCheck:
+def _check_case(dataset: Dataset, case: CasePaths) -> CaseCheck:
     check = CaseCheck(case.id)
     try:
         scan = load.load_image(dataset, case)
@@ -73,7 +73,7 @@ def _check_case(dataset: Dataset, case: CaseFiles) -> CaseCheck:
         check.labels = _present(dataset, load.to_classes(dataset, case, values))
     except FarvoxError as error:
         check.problem = f"{error.found} (allowed: {error.allowed})" if error.allowed else error.found
-        check.fix = error.remedy
+        check.fix = error.hint
     return check
 
 

@@ -12,27 +12,27 @@ from farvox.types import Array
 
 
 @dataclass(frozen=True)
-class Balls:
+class LandmarkSpheres:
     """Landmarks in place of a label file: when the label is read, each becomes a ball of its label value.
 
     Args:
         centres: (label value, landmark, (x, y, z) in mm, RAS+) of each landmark that the case has.
-        radius_mm: Of every ball, mm.
+        landmark_radius_mm: Of every ball, mm.
         path: The file the landmarks come from.
     """
 
     centres: tuple[tuple[int, str, tuple[float, float, float]], ...]
-    radius_mm: float
+    landmark_radius_mm: float
     path: Path
 
 
 @dataclass(frozen=True)
-class CaseFiles:
+class CasePaths:
     """Files of one case: one image with all channels or one image a channel, and a label, landmarks or None."""
 
     id: str
     images: tuple[Path, ...]
-    label: Path | Balls | None = None
+    label: Path | LandmarkSpheres | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Dataset:
 
     name: str
     root: Path
-    cases: tuple[CaseFiles, ...]
+    cases: tuple[CasePaths, ...]
     channels: tuple[str, ...]
     labels: LabelTable
     licence: str = ""
@@ -49,12 +49,12 @@ class Dataset:
     """Which reader understood the folder: msd, nnunet, brats, promise12 or pattern."""
     notes: tuple[str, ...] = ()
     """What the reader passed over or decided, one line each."""
-    unlabelled: tuple[CaseFiles, ...] = ()
-    radius_mm: float | None = None
+    unlabelled: tuple[CasePaths, ...] = ()
+    landmark_radius_mm: float | None = None
     """Radius of the balls that landmarks become, mm; None where labels are files."""
 
     @property
-    def by_id(self) -> dict[str, CaseFiles]:
+    def cases_by_id(self) -> dict[str, CasePaths]:
         """Labelled cases by their id."""
         return {case.id: case for case in self.cases}
 

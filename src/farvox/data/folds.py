@@ -34,7 +34,7 @@ def make_folds(cases: Sequence[str], folds: int, seed: int = 0, group: str | Non
         DataError: Fewer than two cases or groups.
     """
     if folds < 2:
-        raise UsageError(f"{folds} fold(s)", allowed="2 or more", remedy="use --all to train on every case")
+        raise UsageError(f"{folds} fold(s)", allowed="2 or more", hint="use --all to train on every case")
     groups: dict[str, list[str]] = {}
     for case in sorted(cases):
         groups.setdefault(_group_of(case, group), []).append(case)
@@ -42,7 +42,7 @@ def make_folds(cases: Sequence[str], folds: int, seed: int = 0, group: str | Non
         raise DataError(
             f"{len(cases)} case(s) in {len(groups)} group(s)",
             allowed="at least two, one to train on and one to validate on",
-            remedy="add labelled cases, or train without validation by --all",
+            hint="add labelled cases, or train without validation by --all",
         )
     names = sorted(groups)
     np.random.default_rng(seed).shuffle(names)
@@ -54,12 +54,12 @@ def make_folds(cases: Sequence[str], folds: int, seed: int = 0, group: str | Non
     return out
 
 
-def all_cases(cases: Sequence[str]) -> Fold:
+def all_cases_fold(cases: Sequence[str]) -> Fold:
     """Every case to train on, none to validate on."""
     return Fold("all", tuple(sorted(cases)), ())
 
 
-def fewer_cases(fold: Fold, count: int, seed: int = 0) -> Fold:
+def subsample_training_cases(fold: Fold, count: int, seed: int = 0) -> Fold:
     """The fold with `count` of its training cases, for trials with few scans; validation stays whole.
 
     Args:
@@ -95,7 +95,7 @@ def check_coverage(fold: Fold, values: Mapping[str, set[int]], names: Mapping[in
         raise DataError(
             f"fold {fold.name}: no training case holds label {', '.join(missing)}",
             allowed="each label in at least one training case of each fold",
-            remedy="use more folds or cases or another seed (--set train.seed=1), or take the label out of the table",
+            hint="use more folds or cases or another seed (--set train.seed=1), or take the label out of the table",
         )
 
 

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from farvox.data.dataset import Balls
+from farvox.data.dataset import LandmarkSpheres
 from farvox.errors import DataError
 from farvox.geometry import Grid
 from farvox.types import Array, FloatArray
@@ -15,7 +15,7 @@ _EDGE = 1e-3
 """Voxels by which a landmark may lie outside: coordinates come rounded."""
 
 
-def paint_balls(balls: Balls, grid: Grid, case: str | None = None) -> Array:
+def rasterise_landmarks(balls: LandmarkSpheres, grid: Grid, case: str | None = None) -> Array:
     """Label values (I, J, K) uint8: each landmark's on the voxels whose centre is within the radius, 0 elsewhere.
 
     Distances are in mm through the grid's affine, so that a ball is round in the patient whatever the voxels' shape.
@@ -31,24 +31,24 @@ def paint_balls(balls: Balls, grid: Grid, case: str | None = None) -> Array:
         DataError: A landmark outside the scan.
     """
     points = np.array([point for *_, point in balls.centres])
-    centres = grid.voxel(points)
+    centres = grid.mm_to_voxel(points)
     _require_inside(balls, points, grid, case)
     flat, distances, values = [], [], []
     for (value, _, _), point, centre in zip(balls.centres, points, centres, strict=True):
-        voxels, away = _within(point, centre, balls.radius_mm, grid)
+        voxels, away = _within(point, centre, balls.landmark_radius_mm, grid)
         flat.append(np.ravel_multi_index(tuple(voxels.T), grid.shape))
         distances.append(away)
         values.append(np.full(len(away), value))
     # Of a voxel that is named twice the last value stays, so the nearest comes last.
     order = np.argsort(-np.concatenate(distances), kind="stable")
-    out = np.zeros(grid.voxels, dtype=np.uint8)
+    out = np.zeros(grid.n_voxels, dtype=np.uint8)
     out[np.concatenate(flat)[order]] = np.concatenate(values)[order]
     return out.reshape(grid.shape)
 
 
-def _within(point: FloatArray, centre: FloatArray, radius_mm: float, grid: Grid) -> tuple[Array, FloatArray]:
+def _within(point: FloatArray, centre: FloatArray, landmark_radius_mm: float, grid: Grid) -> tuple[Array, FloatArray]:
     """Voxels (N, 3) whose centre is at most the radius away, at least one, and their distances in mm."""
-    reach = radius_mm * np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)
+    reach = landmark_radius_mm * np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)
     last = np.array(grid.shape) - 1
     low = np.clip(np.ceil(centre - reach), 0, last).astype(int)
     high = np.clip(np.floor(centre + reach), 0, last).astype(int)
@@ -56,14 +56,14 @@ def _within(point: FloatArray, centre: FloatArray, radius_mm: float, grid: Grid)
     low, high = np.minimum(low, nearest), np.maximum(high, nearest)
     axes = [np.arange(a, b + 1) for a, b in zip(low, high, strict=True)]
     box = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    away = np.linalg.norm(grid.world(box) - point, axis=1)
-    keep = away <= radius_mm
+    away = np.linalg.norm(grid.voxel_to_mm(box) - point, axis=1)
+    keep = away <= landmark_radius_mm
     if not keep.any():
         keep = away == away.min()
     return box[keep], away[keep]
 
 
-def _require_inside(balls: Balls, points: FloatArray, grid: Grid, case: str | None) -> None:
+def _require_inside(balls: LandmarkSpheres, points: FloatArray, grid: Grid, case: str | None) -> None:
     """Raise where a landmark lies outside the scan, and say by which reading of the numbers all would lie inside."""
     outside = ~_inside(points, grid)
     if not outside.any():
@@ -72,9 +72,9 @@ def _require_inside(balls: Balls, points: FloatArray, grid: Grid, case: str | No
     readings = []
     if _inside(points * (-1, -1, 1), grid).all():
         readings.append("with x and y negated (they are LPS, as 3D Slicer and ITK count, so change both signs)")
-    if _inside(grid.world(points), grid).all():
+    if _inside(grid.voxel_to_mm(points), grid).all():
         readings.append("as voxel indices (multiply them by the scan's affine)")
-    corners = grid.world(np.array(list(itertools.product(*[(-0.5, n - 0.5) for n in grid.shape]))))
+    corners = grid.voxel_to_mm(np.array(list(itertools.product(*[(-0.5, n - 0.5) for n in grid.shape]))))
     spans = ", ".join(
         f"{axis} {low:.1f} to {high:.1f}" for axis, low, high in zip("xyz", corners.min(0), corners.max(0), strict=True)
     )
@@ -83,7 +83,7 @@ def _require_inside(balls: Balls, points: FloatArray, grid: Grid, case: str | No
     raise DataError(
         f"landmark '{balls.centres[first][1]}' at ({place}) mm{others} lies outside the scan",
         allowed=f"{spans} mm, RAS+",
-        remedy=f"the case's landmarks would lie inside {' or '.join(readings)}"
+        hint=f"the case's landmarks would lie inside {' or '.join(readings)}"
         if readings
         else "check the case's name and the unit; RAS+ mm are due, as the NIfTI affine gives them",
         case=case,
@@ -91,5 +91,5 @@ def _require_inside(balls: Balls, points: FloatArray, grid: Grid, case: str | No
 
 
 def _inside(points: FloatArray, grid: Grid) -> Array:
-    voxels = grid.voxel(points)
+    voxels = grid.mm_to_voxel(points)
     return np.asarray(((voxels >= -0.5 - _EDGE) & (voxels <= np.array(grid.shape) - 0.5 + _EDGE)).all(1))

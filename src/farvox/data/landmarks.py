@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from farvox.data.dataset import Balls, CaseFiles, Dataset
-from farvox.errors import DataError, FarvoxError, UsageError, nearest
+from farvox.data.dataset import CasePaths, Dataset, LandmarkSpheres
+from farvox.errors import DataError, FarvoxError, UsageError, suggest
 from farvox.geometry import Grid
 from farvox.io import read_grid
 from farvox.io.landmarks import Landmarks
@@ -20,7 +20,7 @@ _LEAST_VOXELS = 1.5
 _SHARE_OF_EXTENT = 0.02
 
 
-def with_landmarks(dataset: Dataset, landmarks: Landmarks, radius_mm: float | None = None) -> Dataset:
+def with_landmarks(dataset: Dataset, landmarks: Landmarks, landmark_radius_mm: float | None = None) -> Dataset:
     """The same scans with landmarks in place of labels: label n is a ball around the n-th landmark.
 
     A case without any of the landmarks becomes one without label. A case that lacks some is taken as one where they
@@ -29,15 +29,15 @@ def with_landmarks(dataset: Dataset, landmarks: Landmarks, radius_mm: float | No
     Args:
         dataset: Whose scans are meant; its labels play no part.
         landmarks: As from `read_landmarks`.
-        radius_mm: Of the balls; None takes a fiftieth of the scans' size (geometric mean of the three extents) and at
+        landmark_radius_mm: Of the balls; None takes a fiftieth of the scans' size (geometric mean of the three extents) and at
             least 1.5 of their coarsest voxel spacing, each the median over the scans.
 
     Raises:
         DataError: A case that no scan goes by.
         UsageError: A radius that is not above 0.
     """
-    if radius_mm is not None and not (math.isfinite(radius_mm) and radius_mm > 0):
-        raise UsageError(f"a radius of {radius_mm:g} mm", allowed="above 0 mm")
+    if landmark_radius_mm is not None and not (math.isfinite(landmark_radius_mm) and landmark_radius_mm > 0):
+        raise UsageError(f"a radius of {landmark_radius_mm:g} mm", allowed="above 0 mm")
     scans = {case.id: case for case in (*dataset.cases, *dataset.unlabelled) if case.images}
     unknown = sorted(set(landmarks.points) - set(scans))
     if unknown:
@@ -45,23 +45,23 @@ def with_landmarks(dataset: Dataset, landmarks: Landmarks, radius_mm: float | No
         raise DataError(
             f"{landmarks.path.name} holds landmarks of '{unknown[0]}'{others}, which no scan goes by",
             allowed="ids of the dataset's cases (for a pattern, what its * stand for) or names of their files",
-            remedy=_nearest_case(unknown[0], list(scans)),
+            hint=_nearest_case(unknown[0], list(scans)),
         )
     values = {name: value for value, name in enumerate(landmarks.names, start=1)}
     marked = [scans[id] for id in sorted(scans) if landmarks.points.get(id)]
-    radius, notes = _radius(marked, radius_mm)
+    radius, notes = _radius(marked, landmark_radius_mm)
     cases = []
     for case in marked:
         centres = tuple((values[name], name, point) for name, point in landmarks.points[case.id].items())
-        cases.append(CaseFiles(case.id, case.images, Balls(centres, radius, landmarks.path)))
-    bare = tuple(CaseFiles(id, scans[id].images) for id in sorted(scans) if not landmarks.points.get(id))
+        cases.append(CasePaths(case.id, case.images, LandmarkSpheres(centres, radius, landmarks.path)))
+    bare = tuple(CasePaths(id, scans[id].images) for id in sorted(scans) if not landmarks.points.get(id))
     return replace(
         dataset,
         cases=tuple(cases),
         unlabelled=bare,
         labels=LabelTable.from_mapping({value: name for name, value in values.items()}),
         notes=(f"labels are balls of {radius:g} mm around the landmarks of {landmarks.path}", *notes),
-        radius_mm=radius,
+        landmark_radius_mm=radius,
     )
 
 
@@ -74,14 +74,14 @@ def default_radius_mm(grids: Iterable[Grid]) -> float:
     return float(f"{radius:.2g}")
 
 
-def _radius(cases: Sequence[CaseFiles], wanted: float | None) -> tuple[float, list[str]]:
+def _radius(cases: Sequence[CasePaths], wanted: float | None) -> tuple[float, list[str]]:
     """The radius, and a note where it is small for the scans' voxels; scans that cannot be read are judged later."""
     grids = []
     for case in cases:
         with suppress(FarvoxError):
             grids.append(read_grid(case.images[0], case=case.id))
     if not grids:
-        raise DataError("none of the scans with landmarks can be read", remedy="check the scans")
+        raise DataError("none of the scans with landmarks can be read", hint="check the scans")
     if wanted is None:
         return default_radius_mm(grids), []
     coarsest = float(np.median([grid.spacing.max() for grid in grids]))
@@ -92,5 +92,5 @@ def _radius(cases: Sequence[CaseFiles], wanted: float | None) -> tuple[float, li
 
 def _nearest_case(name: str, known: Sequence[str]) -> str:
     """The closest id, or the first few; a dataset may hold thousands."""
-    phrase = nearest(name, known)
+    phrase = suggest(name, known)
     return phrase if phrase.startswith("did") or len(known) <= 6 else f"known: {', '.join(known[:6])}, …"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from farvox.data.dataset import Balls, Case, CaseFiles, Dataset
-from farvox.data.landmark_masks import paint_balls
+from farvox.data.dataset import Case, CasePaths, Dataset, LandmarkSpheres
+from farvox.data.landmark_masks import rasterise_landmarks
 from farvox.errors import DataError
 from farvox.geometry import Grid
 from farvox.io import read_grid, read_label, read_scan, write_mask
@@ -16,7 +16,7 @@ from farvox.labels import IGNORE
 from farvox.types import Array
 
 
-def load_case(dataset: Dataset, case: CaseFiles) -> Case:
+def load_case(dataset: Dataset, case: CasePaths) -> Case:
     """Read and check image and label of one case.
 
     Args:
@@ -35,11 +35,11 @@ def load_case(dataset: Dataset, case: CaseFiles) -> Case:
     return Case(case.id, scan.image, classes, scan.grid, scan.header)
 
 
-def load_image(dataset: Dataset, case: CaseFiles) -> Scan:
+def load_image(dataset: Dataset, case: CasePaths) -> Scan:
     """All channels of a case as one scan on one grid; intensities are not looked at."""
     if not case.images:
         raise DataError(
-            f"label {_name(case.label)} has no image", remedy="add the image or remove the label", case=case.id
+            f"label {_name(case.label)} has no image", hint="add the image or remove the label", case=case.id
         )
     channels = dataset.channels
     if len(case.images) > 1 and len(case.images) != len(channels):
@@ -51,15 +51,15 @@ def load_image(dataset: Dataset, case: CaseFiles) -> Scan:
             raise DataError(
                 f"no image file {path.name}{channel} in {path.parent}",
                 allowed="one file a case and channel",
-                remedy="add the file or leave the case out",
+                hint="add the file or leave the case out",
                 case=case.id,
             )
         scans.append(read_scan(path, case=case.id))
-        if difference := scans[0].grid.mismatch(scans[index].grid):
+        if difference := scans[0].grid.difference_to(scans[index].grid):
             raise DataError(
                 f"channel '{channels[index]}' ({path.name}) is on another grid than '{channels[0]}': {difference}",
                 allowed="all channels on one grid",
-                remedy="resample the channels to one of them",
+                hint="resample the channels to one of them",
                 case=case.id,
             )
     image = scans[0].image if len(scans) == 1 else np.concatenate([scan.image for scan in scans])
@@ -68,7 +68,7 @@ def load_image(dataset: Dataset, case: CaseFiles) -> Scan:
     return Scan(image, scans[0].grid, scans[0].path, scans[0].header)
 
 
-def require_intensities(dataset: Dataset, case: CaseFiles, image: Array) -> None:
+def require_intensities(dataset: Dataset, case: CasePaths, image: Array) -> None:
     """Raise where a channel of (C, I, J, K) holds NaN or infinite values, or the same value everywhere."""
     for channel, voxels in zip(dataset.channels, image, strict=True):
         low, high = voxels.min(), voxels.max()
@@ -77,58 +77,58 @@ def require_intensities(dataset: Dataset, case: CaseFiles, image: Array) -> None
             raise DataError(
                 f"{where} holds NaN or infinite values",
                 allowed="finite intensities",
-                remedy="replace them (for example with the background's value) or leave the case out",
+                hint="replace them (for example with the background's value) or leave the case out",
                 case=case.id,
             )
         if low == high:
             raise DataError(
                 f"{where} is constant: every voxel is {low:g}",
-                remedy="export the image again or leave the case out",
+                hint="export the image again or leave the case out",
                 case=case.id,
             )
 
 
-def load_label(case: CaseFiles, grid: Grid) -> Array:
+def load_label(case: CasePaths, grid: Grid) -> Array:
     """Raw label values (I, J, K), read from a file that must lie on the image's grid, or painted around landmarks."""
-    if isinstance(case.label, Balls):
-        return paint_balls(case.label, grid, case.id)
+    if isinstance(case.label, LandmarkSpheres):
+        return rasterise_landmarks(case.label, grid, case.id)
     if case.label is None or not case.label.exists():
         raise DataError(
             f"no label file {_name(case.label)} in {case.label.parent}" if case.label else "the image has no label",
             allowed="one label a training case",
-            remedy="add the label or leave the case out",
+            hint="add the label or leave the case out",
             case=case.id,
         )
     values, own = read_label(case.label, case=case.id)
-    if difference := grid.mismatch(own):
+    if difference := grid.difference_to(own):
         raise DataError(
             f"label and image do not match: {difference} (label against image)",
             allowed="label on the image's grid",
-            remedy="resample the label to the image with nearest-neighbour interpolation, or find the right pair",
+            hint="resample the label to the image with nearest-neighbour interpolation, or find the right pair",
             case=case.id,
         )
     return values
 
 
-def to_classes(dataset: Dataset, case: CaseFiles, values: Array) -> Array:
+def to_classes(dataset: Dataset, case: CasePaths, values: Array) -> Array:
     """Raw values → classes (I, J, K) uint8 with `IGNORE`; at least one structure must be there."""
     classes = dataset.labels.to_classes(values, case.id)
     if not np.any((classes > 0) & (classes != IGNORE)):
         raise DataError(
             "the label is empty: no structure, only background",
             allowed="at least one structure a training case",
-            remedy="annotate the case or leave it out",
+            hint="annotate the case or leave it out",
             case=case.id,
         )
     return classes
 
 
-def label_grid(case: CaseFiles) -> Grid:
+def label_grid(case: CasePaths) -> Grid:
     """Where the voxels of a labelled case's label lie, from a header alone."""
     return read_grid(case.label if isinstance(case.label, Path) else case.images[0], case=case.id)
 
 
-def label_file(case: CaseFiles, painted: Path) -> Path:
+def label_path(case: CasePaths, painted: Path) -> Path:
     """A labelled case's label as a file: its own, or its landmarks as balls, which are written to `painted`."""
     if isinstance(case.label, Path):
         return case.label
@@ -137,14 +137,14 @@ def label_file(case: CaseFiles, painted: Path) -> Path:
     return painted
 
 
-def _channel_count(dataset: Dataset, case: CaseFiles, found: int) -> DataError:
+def _channel_count(dataset: Dataset, case: CasePaths, found: int) -> DataError:
     return DataError(
         f"the image has {found} channel{'s' * (found != 1)}",
         allowed=f"{len(dataset.channels)} ({', '.join(dataset.channels)})",
-        remedy="correct the file, or the channels in dataset.json",
+        hint="correct the file, or the channels in dataset.json",
         case=case.id,
     )
 
 
-def _name(label: Path | Balls | None) -> str:
+def _name(label: Path | LandmarkSpheres | None) -> str:
     return label.name if isinstance(label, Path) else ""

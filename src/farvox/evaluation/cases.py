@@ -23,10 +23,10 @@ ABSENT_RULE = (
 )
 """How structures that are missing count, for everyone who reads the figures."""
 
-RATED = ("dice", "hd95_mm", "surface_dice", "sensitivity", "specificity")
+QUALITY_METRICS = ("dice", "hd95_mm", "surface_dice", "sensitivity", "specificity")
 """Figures that say how good a prediction is; means over labels are taken of these."""
 
-METRICS = (*RATED, "reference_ml", "prediction_ml")
+METRICS = (*QUALITY_METRICS, "reference_ml", "prediction_ml")
 """All figures of a label, in the order of tables."""
 
 
@@ -68,7 +68,10 @@ def evaluate_case(
     for (index, value, _), pair in zip(labels.foreground, boxes, strict=True):
         box = _joint_box(pair, grid.shape)
         figures[str(value)] = _figures(prediction[box], reference[box], index, voxels, grid, tolerance_mm)
-    return {"labels": figures, "mean": {metric: mean_of(row[metric] for row in figures.values()) for metric in RATED}}
+    return {
+        "labels": figures,
+        "mean": {metric: mean_of_defined(row[metric] for row in figures.values()) for metric in QUALITY_METRICS},
+    }
 
 
 def default_tolerance_mm(grids: Iterable[Grid]) -> float:
@@ -83,7 +86,7 @@ def default_tolerance_mm(grids: Iterable[Grid]) -> float:
     return round(float(np.median([np.prod(grid.spacing) ** (1 / 3) for grid in grids])), 6)
 
 
-def mean_of(figures: Iterable[float | None]) -> float | None:
+def mean_of_defined(figures: Iterable[float | None]) -> float | None:
     """Mean of the defined figures, None when there is none."""
     defined = [figure for figure in figures if figure is not None]
     return float(np.mean(defined)) if defined else None

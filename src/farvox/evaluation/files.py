@@ -12,7 +12,7 @@ import numpy as np
 from farvox.errors import DataError, FarvoxError, UsageError
 from farvox.evaluation.cases import default_tolerance_mm, evaluate_case
 from farvox.evaluation.pairs import Pair, find_pairs
-from farvox.evaluation.statistics import make_document
+from farvox.evaluation.statistics import build_metrics
 from farvox.labels import LabelTable
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def evaluate_folder(
         progress: Called after each case.
 
     Returns:
-        The document of `metrics.json`, as `evaluate_pairs` gives it.
+        The document of `metrics.json`, as `evaluate_files` gives it.
 
     Raises:
         DataError: Nothing to compare, or a prediction without a reference.
@@ -53,10 +53,10 @@ def evaluate_folder(
     if labels is None:
         labels = _labels_found(pairs)
         notes.append("no label table: the label values found in the masks are evaluated")
-    return evaluate_pairs(pairs, labels, tolerance_mm=tolerance_mm, notes=notes, progress=progress)
+    return evaluate_files(pairs, labels, tolerance_mm=tolerance_mm, notes=notes, progress=progress)
 
 
-def evaluate_pairs(
+def evaluate_files(
     pairs: Sequence[Pair],
     labels: LabelTable,
     *,
@@ -106,7 +106,7 @@ def evaluate_pairs(
             failed.append({"case": case, "error": str(error)})
         if progress:
             progress(done, len(pairs), case)
-    return make_document(cases, labels, tolerance_mm, failed=failed, notes=notes)
+    return build_metrics(cases, labels, tolerance_mm, failed=failed, notes=notes)
 
 
 def _evaluate_files(
@@ -116,11 +116,11 @@ def _evaluate_files(
 
     predicted, grid_predicted = read_label(prediction, case=case)
     wanted, grid = read_label(reference, case=case)
-    difference = grid.mismatch(grid_predicted)
+    difference = grid.difference_to(grid_predicted)
     if difference:
         raise DataError(
             f"prediction {prediction.name} and reference {reference.name} lie on different grids: {difference}",
-            remedy="bring the prediction to the grid of its scan",
+            hint="bring the prediction to the grid of its scan",
             case=case,
         )
     classes = [
@@ -135,7 +135,7 @@ def _to_classes(values: Any, labels: LabelTable, what: str, case: str) -> Any:
     try:
         return labels.to_classes(values, case)
     except DataError as error:
-        raise DataError(f"{what}: {error.found}", allowed=error.allowed, remedy=error.remedy, case=case) from None
+        raise DataError(f"{what}: {error.found}", allowed=error.allowed, hint=error.hint, case=case) from None
 
 
 def _grids(pairs: Sequence[Pair]) -> list[Grid]:
@@ -160,5 +160,5 @@ def _labels_found(pairs: Sequence[Pair]) -> LabelTable:
                 present = np.unique(read_label(path, case=case)[0])
                 found.update(int(value) for value in present if value > 0 and float(value).is_integer())
     if not found:
-        raise DataError("no mask that can be read holds a value above 0", remedy="give the label table")
+        raise DataError("no mask that can be read holds a value above 0", hint="give the label table")
     return LabelTable.from_mapping({value: f"label {value}" for value in found})

@@ -29,7 +29,7 @@ def find_pairs(predictions: Path, references: Path) -> tuple[list[Pair], list[st
     if len(missing) == len(names):
         raise DataError(
             f"no prediction in {predictions} has a reference in {references} "
-            f"(predictions: {_shown(sorted(wanted))}; references: {_shown(sorted(given))})",
+            f"(predictions: {_abbreviate(sorted(wanted))}; references: {_abbreviate(sorted(given))})",
             allowed="the same names on both sides; formats may differ",
         )
     if missing:
@@ -37,15 +37,15 @@ def find_pairs(predictions: Path, references: Path) -> tuple[list[Pair], list[st
             f"no reference in {references} for the prediction {wanted[missing[0]][0].name}"
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
             allowed="a reference of the same name for every prediction",
-            remedy="add the reference or take the prediction out of the folder",
+            hint="add the reference or take the prediction out of the folder",
             case=missing[0],
         )
     pairs: list[Pair] = []
     for case, name in sorted(names.items()):
-        pairs.append((case, _one(wanted[case], case), _one(given[str(name)], case)))
-    used = {_bare(str(name)) for name in names.values()}
-    left = sorted(name for name in given if _bare(name) not in used)
-    return pairs, [f"{len(left)} reference(s) without prediction: {_shown(left)}"] if left else []
+        pairs.append((case, _single_file(wanted[case], case), _single_file(given[str(name)], case)))
+    used = {_strip_suffix(str(name)) for name in names.values()}
+    left = sorted(name for name in given if _strip_suffix(name) not in used)
+    return pairs, [f"{len(left)} reference(s) without prediction: {_abbreviate(left)}"] if left else []
 
 
 def find_references(cases: Sequence[str], references: Path) -> dict[str, Path | None]:
@@ -58,21 +58,21 @@ def find_references(cases: Sequence[str], references: Path) -> dict[str, Path | 
     if references.is_file() and len(cases) == 1:
         return {cases[0]: references}
     names = {case: _reference_name(case, given) for case in cases}
-    return {case: None if name is None else _one(given[name], case) for case, name in names.items()}
+    return {case: None if name is None else _single_file(given[name], case) for case, name in names.items()}
 
 
-def _one(files: list[Path], case: str) -> Path:
+def _single_file(files: list[Path], case: str) -> Path:
     if len(files) > 1:
         raise DataError(
             f"several files of one name: {', '.join(path.name for path in files)} in {files[0].parent}",
-            remedy="keep one of them in the folder",
+            hint="keep one of them in the folder",
             case=case,
         )
     return files[0]
 
 
 def _masks(path: Path) -> dict[str, list[Path]]:
-    from farvox.io import is_scan, scan_stem
+    from farvox.io import case_id_from_path, is_scan
 
     if not path.exists():
         raise DataError(f"{path} does not exist", allowed="a mask or a folder of masks")
@@ -80,7 +80,7 @@ def _masks(path: Path) -> dict[str, list[Path]]:
     masks: dict[str, list[Path]] = {}
     for file in files:
         if is_scan(file) and not file.name.startswith("."):
-            masks.setdefault(scan_stem(file), []).append(file)
+            masks.setdefault(case_id_from_path(file), []).append(file)
     if not masks:
         raise DataError(f"{path} holds no masks", allowed="a mask or a folder of masks, such as .nii.gz or .mha")
     return masks
@@ -88,14 +88,14 @@ def _masks(path: Path) -> dict[str, list[Path]]:
 
 def _reference_name(case: str, given: dict[str, list[Path]]) -> str | None:
     """Marked names come first: the plain one may be the scan itself where scans and references share a folder."""
-    stems = dict.fromkeys((case, _bare(case)))
+    stems = dict.fromkeys((case, _strip_suffix(case)))
     names = (stem + ending for stem in stems for ending in (*_REFERENCE_ENDINGS, ""))
     return next((name for name in names if name in given), None)
 
 
-def _bare(name: str) -> str:
+def _strip_suffix(name: str) -> str:
     return re.sub(rf"(_0000|{'|'.join(_REFERENCE_ENDINGS)})$", "", name)
 
 
-def _shown(names: list[str]) -> str:
+def _abbreviate(names: list[str]) -> str:
     return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")

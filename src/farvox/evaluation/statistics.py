@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from farvox.evaluation.cases import ABSENT_RULE, METRICS, RATED
+from farvox.evaluation.cases import ABSENT_RULE, METRICS, QUALITY_METRICS
 from farvox.labels import LabelTable
 
 _RESAMPLES = 2000
@@ -48,11 +48,11 @@ def summarise(cases: Sequence[dict[str, Any]], labels: LabelTable, seed: int = 0
             }
             for _, value, _ in labels.foreground
         },
-        "foreground": {metric: _spread((case["mean"][metric] for case in cases), seed) for metric in RATED},
+        "foreground": {metric: _spread((case["mean"][metric] for case in cases), seed) for metric in QUALITY_METRICS},
     }
 
 
-def make_document(
+def build_metrics(
     cases: Sequence[dict[str, Any]],
     labels: LabelTable,
     tolerance_mm: float,

@@ -25,7 +25,7 @@ def write_metrics(document: dict[str, Any], path: Path) -> None:
     Each file appears whole or not at all. Undefined figures are `null` in JSON and empty in CSV.
 
     Args:
-        document: What `evaluate_folder` or `make_document` gives.
+        document: What `evaluate_folder` or `build_metrics` gives.
         path: The JSON file; missing folders are made.
 
     Raises:
@@ -38,7 +38,7 @@ def write_metrics(document: dict[str, Any], path: Path) -> None:
         raise UsageError(
             f"the figures were to be written to {path.name}",
             allowed="a .json file; the .csv is written beside it",
-            remedy=f"name it {path.with_suffix('.json').name}",
+            hint=f"name it {path.with_suffix('.json').name}",
         )
     write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(path.with_suffix(".csv"), _csv(document))
@@ -50,7 +50,7 @@ def render_table(document: dict[str, Any]) -> Table:
     "cases" counts those with a defined Dice.
 
     Args:
-        document: What `evaluate_folder` or `make_document` gives.
+        document: What `evaluate_folder` or `build_metrics` gives.
     """
     from rich.table import Table
     from rich.text import Text

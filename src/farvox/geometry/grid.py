@@ -66,11 +66,11 @@ class Grid:
         return float(np.linalg.norm(self.affine[:3, :3] @ (np.array(self.shape) - 1)))
 
     @property
-    def voxels(self) -> int:
+    def n_voxels(self) -> int:
         """Number of voxels."""
         return int(np.prod(self.shape))
 
-    def mismatch(self, other: Grid) -> str | None:
+    def difference_to(self, other: Grid) -> str | None:
         """None when the two grids agree (to a twentieth of a voxel), else what differs, for a message."""
         if self.shape != other.shape:
             return f"shape {_times(other.shape)} against {_times(self.shape)}"
@@ -83,23 +83,23 @@ class Grid:
 
     def centres(self) -> FloatArray:
         """(N, 3) mm of all voxel centres, K fastest."""
-        return self.world(np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij"), -1).reshape(-1, 3))
+        return self.voxel_to_mm(np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij"), -1).reshape(-1, 3))
 
-    def world(self, voxels: Array) -> FloatArray:
+    def voxel_to_mm(self, voxels: Array) -> FloatArray:
         """(N, 3) voxel indices → (N, 3) mm."""
         return voxels @ self.affine[:3, :3].T + self.affine[:3, 3]
 
-    def voxel(self, points_mm: Array) -> FloatArray:
+    def mm_to_voxel(self, points_mm: Array) -> FloatArray:
         """(N, 3) mm → (N, 3) fractional voxel indices."""
         return np.linalg.solve(self.affine[:3, :3], (points_mm - self.affine[:3, 3]).T).T
 
-    def normalised(self, points_mm: Array) -> FloatArray:
+    def mm_to_unit(self, points_mm: Array) -> FloatArray:
         """(N, 3) mm → (N, 3) with −1 and +1 on the outer faces of the scan along I, J, K: the half-pixel convention."""
-        return (2 * self.voxel(points_mm) + 1) / np.array(self.shape) - 1
+        return (2 * self.mm_to_voxel(points_mm) + 1) / np.array(self.shape) - 1
 
-    def from_normalised(self, points: Array) -> FloatArray:
+    def unit_to_mm(self, points: Array) -> FloatArray:
         """(N, 3) as of `normalised` → (N, 3) mm."""
-        return self.world(((points + 1) * np.array(self.shape) - 1) / 2)
+        return self.voxel_to_mm(((points + 1) * np.array(self.shape) - 1) / 2)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -61,12 +61,12 @@ class Resample:
     Args:
         source: Grid the values lie on.
         target: Grid they are wanted on.
-        pooled: Whether values are averaged as by `pooling_matrix`; the way back interpolates.
+        antialias_pooling: Whether values are averaged as by `pooling_matrix`; the way back interpolates.
     """
 
     source: Grid
     target: Grid
-    pooled: bool = False
+    antialias_pooling: bool = False
 
     @classmethod
     def to_spacing(cls, grid: Grid, spacing: Sequence[float]) -> Resample:
@@ -91,9 +91,9 @@ class Resample:
     @property
     def identity(self) -> bool:
         """True when there is nothing to compute: both grids have the same shape, and nothing is averaged."""
-        return self.source.shape == self.target.shape and not self.pooled
+        return self.source.shape == self.target.shape and not self.antialias_pooling
 
-    def needs(self, start: int, stop: int) -> tuple[int, int]:
+    def source_range(self, start: int, stop: int) -> tuple[int, int]:
         """Range of source slices along K that target slices [start, stop) depend on."""
         if self.identity:
             return start, stop
@@ -112,14 +112,14 @@ class Resample:
             offset: Source index of the array's first slice along K.
         """
         stop = self.target.shape[2] if stop is None else stop
-        first, last = self.needs(start, stop)
+        first, last = self.source_range(start, stop)
         out = torch.as_tensor(array[..., first - offset : last - offset]).float()
         if self.identity:
             return out
         matrix = torch.from_numpy(self._matrix(2)[start:stop, first:last]).to(out)
         out = out @ matrix.T
         for axis in sorted((0, 1), key=lambda a: self.target.shape[a] / self.source.shape[a]):
-            if self.pooled or self.source.shape[axis] != self.target.shape[axis]:
+            if self.antialias_pooling or self.source.shape[axis] != self.target.shape[axis]:
                 matrix = torch.from_numpy(self._matrix(axis)).to(out)
                 out = torch.movedim(
                     torch.tensordot(matrix, out, dims=([1], [out.ndim - 3 + axis])), 0, out.ndim - 3 + axis
@@ -143,5 +143,5 @@ class Resample:
         return out.numpy()
 
     def _matrix(self, axis: int) -> FloatArray:
-        matrix = pooling_matrix if self.pooled else interpolation_matrix
+        matrix = pooling_matrix if self.antialias_pooling else interpolation_matrix
         return matrix(self.source.shape[axis], self.target.shape[axis])

@@ -1,6 +1,6 @@
 """Scans, labels and masks as files: NIfTI, MetaImage, NRRD and DICOM series."""
 
-from farvox.io.names import SUFFIXES, is_scan, mask_name, scan_stem
+from farvox.io.names import SUFFIXES, case_id_from_path, is_scan, mask_name
 from farvox.io.read import count_channels, read_grid, read_label, read_scan
 from farvox.io.scan import Scan
 from farvox.io.write import write_image, write_mask
@@ -14,7 +14,7 @@ __all__ = [
     "read_grid",
     "read_label",
     "read_scan",
-    "scan_stem",
+    "case_id_from_path",
     "write_image",
     "write_mask",
 ]

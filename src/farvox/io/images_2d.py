@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from farvox._atomic import whole_file
+from farvox._atomic import atomic_file
 from farvox.geometry import Grid
 from farvox.io import SUFFIXES, Scan, read_scan, write_mask
 from farvox.io.io_errors import reading
-from farvox.io.itk import LPS_TO_RAS, Placement, header_of
+from farvox.io.itk import LPS_TO_RAS, Placement, read_itk_header
 from farvox.io.write import write_image
 from farvox.types import Array
 
@@ -18,7 +18,7 @@ _THICKNESS_MM = 1.0
 """Of the slice, which the file does not say."""
 
 
-def read_any(path: Path) -> Scan:
+def read_image_2d_or_3d(path: Path) -> Scan:
     """`read_scan`, and 2D images as (C, I, J, 1) in the plane z = 0.
 
     Raises:
@@ -27,8 +27,8 @@ def read_any(path: Path) -> Scan:
     return _read_flat(path) if _is_flat(path) else read_scan(path)
 
 
-def write_any(path: Path, image: Array, like: Scan, *, labels: bool = False) -> None:
-    """Write (C, I, J, K) like a scan from `read_any`: in its format, and flat where it is.
+def write_image_2d_or_3d(path: Path, image: Array, like: Scan, *, labels: bool = False) -> None:
+    """Write (C, I, J, K) like a scan from `read_image_2d_or_3d`: in its format, and flat where it is.
 
     Raises:
         ResourceError: The disk is full or the folder cannot be written to.
@@ -46,7 +46,7 @@ def write_any(path: Path, image: Array, like: Scan, *, labels: bool = False) -> 
     flat.SetSpacing(like.header.spacing)
     flat.SetOrigin(like.header.origin)
     flat.SetDirection(like.header.direction)
-    with whole_file(path) as inner:
+    with atomic_file(path) as inner:
         sitk.WriteImage(flat, str(inner), useCompression=True)
 
 
@@ -54,7 +54,7 @@ def _is_flat(path: Path) -> bool:
     if not path.is_file() or not path.name.lower().endswith(SUFFIXES):
         return False
     try:
-        return len(header_of(path).GetSize()) == 2
+        return len(read_itk_header(path).GetSize()) == 2
     except RuntimeError:  # said when it is read
         return False
 

@@ -28,7 +28,7 @@ def reading(path: Path, case: str | None) -> Iterator[None]:
     File libraries raise a dozen unrelated exception types on damaged files, hence the wide net.
     """
     try:
-        _require_file(path)
+        _require_readable(path)
         yield
     except FarvoxError as error:
         error.found, error.case = f"{path.name}: {error.found}", error.case or case
@@ -36,17 +36,17 @@ def reading(path: Path, case: str | None) -> Iterator[None]:
     except MemoryError as error:
         raise ResourceError(
             f"{path.name} does not fit into memory",
-            remedy="use a machine with more memory, or crop the scan",
+            hint="use a machine with more memory, or crop the scan",
             case=case,
         ) from error
     except Exception as error:
         found = next(
             (plain for told, plain in _PLAIN.items() if told in str(error)), f"cannot be read ({reason(error)})"
         )
-        raise DataError(f"{path.name}: {found}", remedy="fetch or export the file again", case=case) from error
+        raise DataError(f"{path.name}: {found}", hint="fetch or export the file again", case=case) from error
 
 
-def sound_grid(shape: tuple[int, ...], affine: FloatArray) -> Grid:
+def validated_grid(shape: tuple[int, ...], affine: FloatArray) -> Grid:
     """Grid of three axes with an invertible affine, or a DataError."""
     if len(shape) != 3:
         raise DataError(f"{len(shape)} dimensions ({'×'.join(map(str, shape))})", allowed="3, or 3 and channels")
@@ -57,22 +57,22 @@ def sound_grid(shape: tuple[int, ...], affine: FloatArray) -> Grid:
         raise DataError(
             f"the affine is singular: voxel spacing {', '.join(f'{length:g}' for length in lengths)} mm",
             allowed="three independent axes with positive spacing",
-            remedy="set spacing and orientation in the file's header (NIfTI: sform or qform)",
+            hint="set spacing and orientation in the file's header (NIfTI: sform or qform)",
         )
     return Grid((shape[0], shape[1], shape[2]), affine)
 
 
-def _require_file(path: Path) -> None:
+def _require_readable(path: Path) -> None:
     if not path.exists():
-        raise DataError(f"no such file in {path.parent}", remedy="put the file there or take it off the list")
+        raise DataError(f"no such file in {path.parent}", hint="put the file there or take it off the list")
     if path.is_dir():
         return
     if path.stat().st_size == 0:
-        raise DataError("the file is empty (0 bytes)", remedy="fetch or export the file again")
+        raise DataError("the file is empty (0 bytes)", hint="fetch or export the file again")
     if path.name.lower().endswith(".gz"):
         with path.open("rb") as file:
             if file.read(2) != b"\x1f\x8b":
                 raise DataError(
                     "the name ends in .gz but the content is not gzip",
-                    remedy="fetch the file again, or rename it if it is a plain .nii",
+                    hint="fetch the file again, or rename it if it is a plain .nii",
                 )

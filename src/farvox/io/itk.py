@@ -9,7 +9,7 @@ import numpy as np
 
 from farvox.errors import DataError
 from farvox.geometry import Grid
-from farvox.io.io_errors import sound_grid
+from farvox.io.io_errors import validated_grid
 from farvox.types import Array, FloatArray
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -49,19 +49,19 @@ def read(path: Path) -> tuple[Array, Grid, Placement]:
 
     grid, _ = info(path)
     image = sitk.ReadImage(str(path))
-    return channels_first(image), grid, Placement.of(image)
+    return to_channels_first(image), grid, Placement.of(image)
 
 
 def info(path: Path) -> tuple[Grid, int]:
     """Grid and number of channels, from the header alone."""
-    reader = header_of(path)
+    reader = read_itk_header(path)
     size = reader.GetSize()
     if len(size) != 3:
         raise DataError(f"{len(size)} dimensions ({'×'.join(map(str, size))})", allowed="3, or 3 and channels")
-    return sound_grid(size, Placement.of(reader).affine), reader.GetNumberOfComponents()
+    return validated_grid(size, Placement.of(reader).affine), reader.GetNumberOfComponents()
 
 
-def header_of(path: Path) -> Any:
+def read_itk_header(path: Path) -> Any:
     """SimpleITK reader that has read the header and no voxels."""
     import SimpleITK as sitk
 
@@ -71,7 +71,7 @@ def header_of(path: Path) -> Any:
     return reader
 
 
-def channels_first(image: Any) -> Array:
+def to_channels_first(image: Any) -> Array:
     """(C, I, J, K) view of one copy of a 3D SimpleITK image's voxels."""
     import SimpleITK as sitk
 

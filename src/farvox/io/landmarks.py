@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from farvox._atomic import write_text
-from farvox.errors import DataError, nearest
-from farvox.io.names import scan_stem
+from farvox.errors import DataError, suggest
+from farvox.io.names import case_id_from_path
 
 Point = tuple[float, float, float]
 """Scanner coordinates in mm, RAS+ as in NIfTI: x grows to the patient's right, y to the front, z to the head."""
@@ -69,14 +69,14 @@ def read_landmarks(path: Path) -> Landmarks:
                 f"line {number} of {path} has {len(cells)} cells", allowed=f"{len(header)}, as its first line"
             )
         row = {name: cell.strip() for name, cell in zip(header, cells, strict=False)}
-        case, name = scan_stem(Path(row["case"])), row["landmark"]
+        case, name = case_id_from_path(Path(row["case"])), row["landmark"]
         if not case or not name:
             raise DataError(f"line {number} of {path} names no {'case' if not case else 'landmark'}")
         if first := seen.get((case, name)):
             raise DataError(
                 f"landmark '{name}' stands in lines {first} and {number} of {path}",
                 allowed="each landmark once a case",
-                remedy="remove one, or give two structures two names",
+                hint="remove one, or give two structures two names",
                 case=case,
             )
         seen[case, name] = number
@@ -112,7 +112,7 @@ def _lines(path: Path) -> list[str]:
     except UnicodeDecodeError:
         raise DataError(f"{path} is no text file", allowed=f"a CSV file (UTF-8) with the columns {_COLUMNS}") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", remedy="check the path") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}", hint="check the path") from None
     lines = text.splitlines()
     if not lines:
         raise DataError(f"{path} is empty", allowed=f"a CSV file with the columns {_COLUMNS}")
@@ -120,14 +120,14 @@ def _lines(path: Path) -> list[str]:
         raise DataError(
             f"{path} is a list of markups as 3D Slicer writes it",
             allowed=f"a CSV file with the columns {_COLUMNS}",
-            remedy=f"make it a table '{_COLUMNS}'; where CoordinateSystem is LPS (or 1), change the signs of x and y",
+            hint=f"make it a table '{_COLUMNS}'; where CoordinateSystem is LPS (or 1), change the signs of x and y",
         )
     for mark, name in ((";", "semicolons"), ("\t", "tabs")):
         if lines[0].count(mark) >= len(COLUMNS) - 1 > lines[0].count(","):
             raise DataError(
                 f"{path} separates its columns by {name}",
                 allowed="commas, and points in decimal numbers",
-                remedy="export the table again as comma-separated values",
+                hint="export the table again as comma-separated values",
             )
     return lines
 
@@ -135,12 +135,12 @@ def _lines(path: Path) -> list[str]:
 def _require_columns(header: Sequence[str], path: Path) -> None:
     missing = [name for name in COLUMNS if name not in header]
     if missing:
-        hints = [f"for {name}: {nearest(name, header)}" for name in missing if name not in "xyz"]
+        hints = [f"for {name}: {suggest(name, header)}" for name in missing if name not in "xyz"]
         hints += [f"coordinates are columns x, y and z in mm (found: {', '.join(header)})"] if "x" in missing else []
         raise DataError(
             f"{path} has no column {', '.join(missing)}; its first line is '{','.join(header)[:80]}'",
             allowed=f"a first line '{_COLUMNS}', in any order, with further columns if you like",
-            remedy="; ".join(hints) or "name the columns so",
+            hint="; ".join(hints) or "name the columns so",
         )
 
 

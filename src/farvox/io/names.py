@@ -18,7 +18,7 @@ def suffix(path: Path) -> str:
     return next((ending for ending in SUFFIXES if name.endswith(ending)), "")
 
 
-def known_suffix(path: Path) -> str:
+def require_suffix(path: Path) -> str:
     """The suffix, or a DataError that lists the ones there are."""
     found = suffix(path)
     if not found:
@@ -26,7 +26,7 @@ def known_suffix(path: Path) -> str:
     return found
 
 
-def scan_stem(path: Path) -> str:
+def case_id_from_path(path: Path) -> str:
     """File or folder name without its (double) suffix: 'a/liver_1.nii.gz' → 'liver_1'."""
     name = Path(path).name
     return name[: len(name) - len(suffix(path))]

@@ -9,7 +9,7 @@ import numpy as np
 
 from farvox.errors import DataError
 from farvox.geometry import Grid
-from farvox.io.io_errors import sound_grid
+from farvox.io.io_errors import validated_grid
 from farvox.types import Array, FloatArray
 
 _MM = {1: 1000.0, 3: 0.001}
@@ -68,7 +68,7 @@ def form_conflict(header: Any, grid: Grid) -> str | None:
     if not int(header["qform_code"]) or not int(header["sform_code"]):
         return None
     qform, sform = (Grid(grid.shape, form) for form in (header.get_qform(), header.get_sform()))
-    return sform.mismatch(qform)
+    return sform.difference_to(qform)
 
 
 def _layout(file: Any) -> tuple[Grid, int]:
@@ -77,7 +77,7 @@ def _layout(file: Any) -> tuple[Grid, int]:
         shape = (*shape[:3], shape[4])
     if len(shape) not in (3, 4):
         raise DataError(f"{len(shape)} dimensions ({'×'.join(map(str, shape))})", allowed="3, or 3 and channels")
-    return sound_grid(shape[:3], _affine_mm(file)), shape[3] if len(shape) == 4 else 1
+    return validated_grid(shape[:3], _affine_mm(file)), shape[3] if len(shape) == 4 else 1
 
 
 def _affine_mm(file: Any) -> FloatArray:

@@ -9,7 +9,7 @@ from farvox.errors import DataError
 from farvox.geometry import Grid
 from farvox.io import dicom, itk, nifti
 from farvox.io.io_errors import reading
-from farvox.io.names import NIFTI_SUFFIXES, known_suffix
+from farvox.io.names import NIFTI_SUFFIXES, require_suffix
 from farvox.io.scan import Scan
 from farvox.types import Array
 
@@ -45,7 +45,7 @@ def read_label(path: Path, *, case: str | None = None) -> tuple[Array, Grid]:
         raise DataError(
             f"{Path(path).name}: the label has {len(scan.image)} channels",
             allowed="one integer a voxel (3D)",
-            remedy="merge the channels into one label map",
+            hint="merge the channels into one label map",
             case=case,
         )
     return scan.image[0], scan.grid
@@ -69,4 +69,4 @@ def _info(path: Path, case: str | None) -> tuple[Grid, int]:
 def _format(path: Path) -> ModuleType:
     if path.is_dir():
         return dicom
-    return nifti if known_suffix(path) in NIFTI_SUFFIXES else itk
+    return nifti if require_suffix(path) in NIFTI_SUFFIXES else itk

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from farvox._atomic import whole_file
+from farvox._atomic import atomic_file
 from farvox.io import itk, nifti
-from farvox.io.names import NIFTI_SUFFIXES, known_suffix
+from farvox.io.names import NIFTI_SUFFIXES, require_suffix
 from farvox.io.scan import Scan
 from farvox.types import Array
 
@@ -29,10 +29,10 @@ def write_mask(path: Path, values: Array, like: Scan) -> None:
         ValueError: `values` are not integers on the scan's grid.
     """
     path = Path(path)
-    write = (nifti if known_suffix(path) in NIFTI_SUFFIXES else itk).write
+    write = (nifti if require_suffix(path) in NIFTI_SUFFIXES else itk).write
     if values.shape != like.grid.shape:
         raise ValueError(f"mask of shape {values.shape} for a scan of shape {like.grid.shape}")
-    with whole_file(path) as inner:
+    with atomic_file(path) as inner:
         write(inner, _storable(values), like.grid, like.header)
 
 
@@ -51,9 +51,9 @@ def write_image(path: Path, image: Array, like: Scan) -> None:
     """
     if image.shape[1:] != like.grid.shape:
         raise ValueError(f"image of shape {image.shape[1:]} for a scan of shape {like.grid.shape}")
-    write = (nifti if known_suffix(path) in NIFTI_SUFFIXES else itk).write
+    write = (nifti if require_suffix(path) in NIFTI_SUFFIXES else itk).write
     values = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
-    with whole_file(path) as inner:
+    with atomic_file(path) as inner:
         write(inner, values, like.grid, like.header)
 
 

@@ -1,5 +1,5 @@
 """Landmarks and organ centroids found by a trained network, from few points of a scan."""
 
-from farvox.localization.api import Location, Place, Settings, locate, require_points
+from farvox.localization.api import LocateOptions, Location, Place, locate, require_point_network
 
-__all__ = ["Location", "Place", "Settings", "locate", "require_points"]
+__all__ = ["Location", "Place", "LocateOptions", "locate", "require_point_network"]

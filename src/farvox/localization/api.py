@@ -12,11 +12,11 @@ from farvox.errors import UsageError
 from farvox.geometry import Grid
 from farvox.io.landmarks import Point
 from farvox.io.scan import Scan
-from farvox.localization.estimate import estimate_mass
-from farvox.localization.search import Draw, refine
-from farvox.models import list_models, model_facts
-from farvox.prediction import OpenScan, Predictor
-from farvox.prediction.points import answers_points
+from farvox.localization.estimate import estimate_centroid
+from farvox.localization.search import WeightedSamples, sample_progressively
+from farvox.models import list_models, model_info
+from farvox.prediction import Predictor, PreparedScan
+from farvox.prediction.points import supports_points
 from farvox.types import Array, FloatArray
 
 SHARE = 0.04
@@ -24,12 +24,12 @@ SHARE = 0.04
 _LEAST_SAMPLES = 50
 """In a step."""
 _AT_ONCE = 1 << 18
-_FAINT = 0.01
+_MIN_PROBABILITY = 0.01
 """Probability below which a voxel is forgotten when all are asked."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class LocateOptions:
     """How a scan is searched.
 
     Args:
@@ -37,14 +37,14 @@ class Settings:
         steps: Rounds of asking, the first over the whole scan, each further one around what the last ones found.
         samples: Points in all rounds together; None takes `SHARE` of the voxels of network space.
         seed: Of the draw; the same seed gives the same points.
-        least: Confidence below which a structure counts as not found, 0 to 1.
+        min_confidence: Confidence below which a structure counts as not found, 0 to 1.
     """
 
     dense: bool = False
     steps: int = 6
     samples: int | None = None
     seed: int = 0
-    least: float = 0.5
+    min_confidence: float = 0.5
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -53,8 +53,8 @@ class Settings:
             raise UsageError(
                 f"{self.samples} samples in {self.steps} steps", allowed=f"{_LEAST_SAMPLES * self.steps} or more"
             )
-        if not 0 <= self.least <= 1:
-            raise UsageError(f"a least confidence of {self.least:g}", allowed="0 to 1")
+        if not 0 <= self.min_confidence <= 1:
+            raise UsageError(f"a min_confidence confidence of {self.min_confidence:g}", allowed="0 to 1")
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Location:
 
 def locate(
     predictor: Predictor,
-    scan: str | Path | Scan | Array | OpenScan,
-    settings: Settings | None = None,
+    scan: str | Path | Scan | Array | PreparedScan,
+    settings: LocateOptions | None = None,
     *,
     affine: FloatArray | None = None,
     progress: Callable[[float], None] | None = None,
@@ -120,12 +120,12 @@ def locate(
         DataError: The scan cannot be read, or has the wrong number of channels.
         UsageError: Networks that cannot be asked at points, without `dense`.
     """
-    settings = settings or Settings()
+    settings = settings or LocateOptions()
     if not settings.dense:
-        require_points(predictor)
-    opened = scan if isinstance(scan, OpenScan) else predictor.open(scan, affine)
+        require_point_network(predictor)
+    opened = scan if isinstance(scan, PreparedScan) else predictor.open(scan, affine)
     spaces = [space.grid for space in opened.spaces]
-    finest = max(spaces, key=lambda grid: grid.voxels)
+    finest = max(spaces, key=lambda grid: grid.n_voxels)
     asked = 0
 
     def ask(points: FloatArray) -> FloatArray:
@@ -136,53 +136,55 @@ def locate(
         return predictor.at(opened, points).probabilities
 
     if settings.dense:
-        total = finest.voxels
-        alone = all(answers_points(bundle) for bundle in predictor.bundles)
+        total = finest.n_voxels
+        alone = all(supports_points(bundle) for bundle in predictor.bundles)
         drawn = _ask_everywhere(ask, finest, _AT_ONCE if alone else total)
     else:
-        total = settings.samples or max(round(SHARE * finest.voxels), _LEAST_SAMPLES * settings.steps)
+        total = settings.samples or max(round(SHARE * finest.n_voxels), _LEAST_SAMPLES * settings.steps)
         spacing = float(finest.voxel_ml * 1000) ** (1 / 3)
-        drawn = refine(ask, opened.scan.grid, spacing, steps=settings.steps, samples=total, seed=settings.seed)
+        drawn = sample_progressively(
+            ask, opened.scan.grid, spacing, steps=settings.steps, samples=total, seed=settings.seed
+        )
     places = []
     for index, value, name in predictor.labels.foreground:
         point, confidence = None, 0.0
         if drawn.probabilities[:, index].any():
-            mass = estimate_mass(drawn.points_mm, drawn.probabilities[:, index], drawn.volumes)
-            confidence = mass.certainty
-            if confidence >= settings.least:
+            mass = estimate_centroid(drawn.points_mm, drawn.probabilities[:, index], drawn.volumes)
+            confidence = mass.mean_probability
+            if confidence >= settings.min_confidence:
                 x, y, z = mass.centre.tolist()
                 point = (x, y, z)
         places.append(Place(value, name, point, confidence))
-    return Location(tuple(places), asked, finest.voxels)
+    return Location(tuple(places), asked, finest.n_voxels)
 
 
-def require_points(predictor: Predictor) -> None:
+def require_point_network(predictor: Predictor) -> None:
     """Raise a UsageError that names the networks that answer points, unless all of the predictor's do."""
     for bundle in predictor.bundles:
-        if not answers_points(bundle):
-            known = [name for name in list_models() if model_facts(name).points]
+        if not supports_points(bundle):
+            known = [name for name in list_models() if model_info(name).points]
             name = bundle.manifest.model.name
             found = f"{bundle.path} holds {name}" + (" trained on patches" if name in known else "")
             raise UsageError(
                 f"{found}, which cannot be asked at single points",
                 allowed=f"{', '.join(known)}, trained on whole scans",
-                remedy="add --dense, which asks at every voxel, or train such a network",
+                hint="add --dense, which asks at every voxel, or train such a network",
             )
 
 
-def _ask_everywhere(ask: Callable[[FloatArray], FloatArray], grid: Grid, at_once: int) -> Draw:
+def _ask_everywhere(ask: Callable[[FloatArray], FloatArray], grid: Grid, at_once: int) -> WeightedSamples:
     """Answers at the voxel centres of a grid, those without any faint trace of a structure left out."""
     points, probabilities = [], []
     for part in _centres(grid, at_once):
         answers = ask(part)
-        traces = answers[:, 1:].max(1) >= _FAINT
+        traces = answers[:, 1:].max(1) >= _MIN_PROBABILITY
         points.append(part[traces])
         probabilities.append(answers[traces])
     kept = np.concatenate(points)
-    return Draw(kept, np.concatenate(probabilities), np.full(len(kept), grid.voxel_ml * 1000))
+    return WeightedSamples(kept, np.concatenate(probabilities), np.full(len(kept), grid.voxel_ml * 1000))
 
 
 def _centres(grid: Grid, at_once: int) -> Iterator[FloatArray]:
-    for start in range(0, grid.voxels, at_once):
-        flat = np.arange(start, min(start + at_once, grid.voxels))
-        yield grid.world(np.stack(np.unravel_index(flat, grid.shape), -1))
+    for start in range(0, grid.n_voxels, at_once):
+        flat = np.arange(start, min(start + at_once, grid.n_voxels))
+        yield grid.voxel_to_mm(np.stack(np.unravel_index(flat, grid.shape), -1))

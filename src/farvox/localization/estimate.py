@@ -8,7 +8,7 @@ import numpy as np
 
 from farvox.types import Array, FloatArray
 
-_NEAR_TOP = 0.7
+_MIN_RELATIVE_PROBABILITY = 0.7
 """Share of the highest probability that a point must reach to take part."""
 _LEAST_POINTS = 12
 _LEAST_PROBABILITY = 1e-30
@@ -16,35 +16,37 @@ _LEAST_PROBABILITY = 1e-30
 _REACH = 3.0
 """Standard deviations within which mass belongs together."""
 _ROUNDS = 20
-_STARTS, _CROWD = 300, 3000
+_STARTS, _MAX_NEIGHBOURS = 300, 3000
 """Points that may be the peak, and those that are counted around each: enough to tell, and soon done."""
 
 
 @dataclass(frozen=True)
-class Mass:
+class MassEstimate:
     """A structure's probability mass as sampled.
 
     Args:
         centre: (3,) its centroid, mm.
         covariance: (3, 3) its spread, mm².
         spacing_mm: Distance between neighbouring samples where the mass lies.
-        certainty: Mean probability over the mass, 0 to 1.
+        mean_probability: Mean probability over the mass, 0 to 1.
         error_mm: Standard error of the centroid that comes of sampling, mm.
     """
 
     centre: FloatArray
     covariance: FloatArray
     spacing_mm: float
-    certainty: float
+    mean_probability: float
     error_mm: float
 
 
-def estimate_mass(points_mm: FloatArray, probabilities: FloatArray, volumes: FloatArray, whole: bool = False) -> Mass:
+def estimate_centroid(
+    points_mm: FloatArray, probabilities: FloatArray, volumes: FloatArray, whole: bool = False
+) -> MassEstimate:
     """Centroid and spread of a structure.
 
     The centroid is the mean of place over the volume, weighted by probability: the integral of x·P(x) over that of
     P(x). Each point stands for the volume it represents, so that where many points were drawn counts no more than
-    where few were. Only points of at least 0.7 of the highest probability take part, since a little probability over a
+    where few were. Only points of at min_confidence 0.7 of the highest probability take part, since a little probability over a
     whole scan would outweigh a small structure. Where there are several places, the one of most mass is meant: mass
     around it is taken in as long as it lies within three standard deviations of what belongs to it already, which
     follows a long structure to its ends and leaves an island out.
@@ -56,7 +58,7 @@ def estimate_mass(points_mm: FloatArray, probabilities: FloatArray, volumes: Flo
         whole: Take all places together, while it is too early to choose between them.
     """
     highest = float(probabilities.max())
-    chosen = np.flatnonzero(probabilities >= _NEAR_TOP * highest)
+    chosen = np.flatnonzero(probabilities >= _MIN_RELATIVE_PROBABILITY * highest)
     if len(chosen) < _LEAST_POINTS < len(probabilities):
         chosen = np.argpartition(-probabilities, _LEAST_POINTS)[:_LEAST_POINTS]
     points, volumes = points_mm[chosen], volumes[chosen]
@@ -76,13 +78,13 @@ def estimate_mass(points_mm: FloatArray, probabilities: FloatArray, volumes: Flo
             break
         kept = near
     error = float(np.sqrt(np.trace(spread) * (share**2).sum()))
-    return Mass(centre, covariance, spacing, float(share @ certainties), error)
+    return MassEstimate(centre, covariance, spacing, float(share @ certainties), error)
 
 
 def _around_peak(points: FloatArray, mass: FloatArray, volume: float) -> Array:
     """(N,) whether each point lies near the one with most mass about it, by the size of a ball of the whole volume."""
     radius = (3 * volume / (4 * np.pi)) ** (1 / 3)
-    some = np.linspace(0, len(points) - 1, min(len(points), _CROWD)).astype(int)
+    some = np.linspace(0, len(points) - 1, min(len(points), _MAX_NEIGHBOURS)).astype(int)
     starts = points[some[:: -(-len(some) // _STARTS)]]
     crowd = [float(np.exp(-((points[some] - s) ** 2).sum(1) / (2 * radius**2)) @ mass[some]) for s in starts]
     return np.asarray(np.linalg.norm(points - starts[int(np.argmax(crowd))], axis=1) <= 1.5 * radius)

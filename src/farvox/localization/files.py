@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from farvox.data import CaseFiles
+from farvox.data import CasePaths
 from farvox.errors import FarvoxError
 from farvox.io.landmarks import LandmarkRow, Point
-from farvox.localization.api import Location, Settings, locate
+from farvox.localization.api import LocateOptions, Location, locate
 from farvox.localization.reference import References, distance, reference_points
 from farvox.prediction import Predictor
-from farvox.prediction.files import read_for
+from farvox.prediction.files import read_scan_for
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class ScanResult:
 
 def locate_scans(
     predictor: Predictor,
-    scans: Sequence[CaseFiles],
-    settings: Settings,
+    scans: Sequence[CasePaths],
+    settings: LocateOptions,
     references: References | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Iterator[ScanResult]:
@@ -84,13 +84,13 @@ def locate_scans(
         predictor: The networks.
         scans: As from `farvox.prediction.files.find_scans`.
         settings: How to search.
-        references: As from `open_references`, to tell errors.
+        references: As from `load_references`, to tell errors.
         progress: Told (case, finished share).
     """
     for case in scans:
         started = time.monotonic()
         try:
-            scan = read_for(predictor, case)
+            scan = read_scan_for(predictor, case)
             told = (lambda share, id=case.id: progress(id, share)) if progress else None
             found = locate(predictor, scan, settings, progress=told)
             seconds = time.monotonic() - started
@@ -126,7 +126,7 @@ def landmark_rows(results: Sequence[ScanResult]) -> list[LandmarkRow]:
 def summarise(results: Sequence[ScanResult]) -> dict[str, Any] | None:
     """Errors over all scans with a reference, for each landmark and over all of them; None without any.
 
-    `missed` counts structures that are there and were not found, `invented` those found that are not there; neither
+    `false_negatives` counts structures that are there and were not found, `false_positives` those found that are not there; neither
     enters the medians.
     """
     groups: dict[str, list[tuple[Point | None, Error]]] = {}
@@ -148,8 +148,8 @@ def _figures(group: Sequence[tuple[Point | None, Error]]) -> dict[str, Any]:
     voxels = [error.voxels for _, error in group if error.voxels is not None]
     return {
         "count": len(mm),
-        "missed": sum(error.known is not None and point is None for point, error in group),
-        "invented": sum(error.known is None and point is not None for point, error in group),
+        "false_negatives": sum(error.known is not None and point is None for point, error in group),
+        "false_positives": sum(error.known is None and point is not None for point, error in group),
         "median_mm": float(np.median(mm)) if mm else None,
         "worst_mm": max(mm, default=None),
         "median_voxels": float(np.median(voxels)) if voxels else None,

@@ -18,7 +18,7 @@ References = Mapping[str, Path | Mapping[str, Point] | None]
 """Case → its mask, its landmarks, or None where nothing is known."""
 
 
-def open_references(path: Path, cases: Sequence[str], labels: LabelTable) -> References:
+def load_references(path: Path, cases: Sequence[str], labels: LabelTable) -> References:
     """References of cases: rows of a CSV file, or masks of the cases' names (a folder or one file), not yet read.
 
     Raises:
@@ -32,7 +32,7 @@ def open_references(path: Path, cases: Sequence[str], labels: LabelTable) -> Ref
             raise DataError(
                 f"{path} names none of the bundle's labels (it has {', '.join(table.names[:6])})",
                 allowed=", ".join(known),
-                remedy="give the landmarks the bundle's names",
+                hint="give the landmarks the bundle's names",
             )
         found = {case: table.points.get(case) for case in cases}
     else:
@@ -61,7 +61,7 @@ def reference_points(
     for index, _, name in labels.foreground:
         voxels = np.argwhere(classes == index)
         if len(voxels):
-            x, y, z = grid.world(voxels.mean(0)[None])[0].tolist()
+            x, y, z = grid.voxel_to_mm(voxels.mean(0)[None])[0].tolist()
             points[name] = (x, y, z)
     return points
 
@@ -69,5 +69,5 @@ def reference_points(
 def distance(a: Point, b: Point, grid: Grid) -> tuple[float, float]:
     """Distance of two points in mm and in voxels of a scan."""
     places = np.array((a, b))
-    voxels = grid.voxel(places)
+    voxels = grid.mm_to_voxel(places)
     return float(np.linalg.norm(places[0] - places[1])), float(np.linalg.norm(voxels[0] - voxels[1]))

@@ -30,9 +30,9 @@ def class_weights(counts: torch.Tensor) -> torch.Tensor:
 
 
 def cross_entropy(
-    logits: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None, keep: float = 1.0
+    logits: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None, keep_fraction: float = 1.0
 ) -> torch.Tensor:
-    """Mean cross-entropy of the hardest `keep` of all voxels in the batch (online hard example mining).
+    """Mean cross-entropy of the hardest `keep_fraction` of all voxels in the batch (online hard example mining).
 
     Voxels labelled `IGNORE` take no part. With weights it is the weighted mean, as torch has it; hardness is the
     weighted loss. Half-precision logits are computed in float32.
@@ -41,16 +41,16 @@ def cross_entropy(
         logits: (B, classes, I, J, K), before softmax.
         target: (B, I, J, K) class indices, any integer type.
         weights: (classes,) or None for equal weights.
-        keep: Fraction of voxels kept, in (0, 1]; at least one voxel stays.
+        keep_fraction: Fraction of voxels kept, in (0, 1]; at least one voxel stays.
 
     Returns:
         Scalar; 0 where every voxel is ignored.
 
     Raises:
-        UsageError: `keep` outside (0, 1].
+        UsageError: `keep_fraction` outside (0, 1].
     """
-    if not 0 < keep <= 1:
-        raise UsageError(f"keep={keep} for the cross-entropy", allowed="more than 0, at most 1")
+    if not 0 < keep_fraction <= 1:
+        raise UsageError(f"keep_fraction={keep_fraction} for the cross-entropy", allowed="more than 0, at most 1")
     valid = target != IGNORE
     index = target.long()
     scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -58,7 +58,7 @@ def cross_entropy(
         weights = weights.to(scores)
     terms = F.cross_entropy(scores, index, weights, ignore_index=IGNORE, reduction="none")[valid]
     shares = torch.ones_like(terms) if weights is None else weights[index[valid]]
-    if keep < 1 and len(terms):
-        terms, hardest = terms.topk(max(1, round(keep * len(terms))), sorted=False)
+    if keep_fraction < 1 and len(terms):
+        terms, hardest = terms.topk(max(1, round(keep_fraction * len(terms))), sorted=False)
         shares = shares[hardest]
     return terms.sum() / shares.sum().clamp(min=torch.finfo(terms.dtype).tiny)

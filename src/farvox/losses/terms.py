@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from farvox.errors import UsageError, nearest
+from farvox.errors import UsageError, suggest
 from farvox.losses.cross_entropy import cross_entropy
 from farvox.losses.dice import soft_dice
 
@@ -16,8 +16,8 @@ Term = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 _TERMS: dict[str, Term] = {
     "cross_entropy": cross_entropy,
-    "hard_cross_entropy_half": partial(cross_entropy, keep=0.5),
-    "hard_cross_entropy_quarter": partial(cross_entropy, keep=0.25),
+    "hard_cross_entropy_half": partial(cross_entropy, keep_fraction=0.5),
+    "hard_cross_entropy_quarter": partial(cross_entropy, keep_fraction=0.25),
     "dice": lambda logits, target, weights: soft_dice(logits, target),
 }
 
@@ -42,7 +42,7 @@ class Loss(nn.Module):
         super().__init__()
         for term in terms:
             if term not in _TERMS:
-                raise UsageError(f"no loss term is called '{term}'", remedy=nearest(term, TERMS))
+                raise UsageError(f"no loss term is called '{term}'", hint=suggest(term, TERMS))
         if not terms or len(set(terms)) < len(terms):
             raise UsageError(f"loss terms {list(terms)}", allowed=f"one or more of {', '.join(TERMS)}, each once")
         self.terms = tuple(terms)

@@ -15,15 +15,15 @@ class Overlap:
 
     Args:
         both: Voxels in prediction and reference (true positives).
-        prediction_only: Voxels in the prediction alone (false positives).
-        reference_only: Voxels in the reference alone (false negatives).
+        false_positives: Voxels in the prediction alone (false positives).
+        false_negatives: Voxels in the reference alone (false negatives).
         neither: Voxels in neither (true negatives).
     """
 
-    both: int
-    prediction_only: int
-    reference_only: int
-    neither: int
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
 
     @classmethod
     def of(cls, prediction: Array, reference: Array, voxels: int | None = None) -> Overlap:
@@ -35,35 +35,35 @@ class Overlap:
             voxels: Voxels that take part in the whole scan, where the masks are a crop of it; None for the masks' own.
         """
         both = int(np.count_nonzero(prediction & reference))
-        prediction_only = int(np.count_nonzero(prediction)) - both
-        reference_only = int(np.count_nonzero(reference)) - both
+        false_positives = int(np.count_nonzero(prediction)) - both
+        false_negatives = int(np.count_nonzero(reference)) - both
         voxels = prediction.size if voxels is None else voxels
-        return cls(both, prediction_only, reference_only, voxels - both - prediction_only - reference_only)
+        return cls(both, false_positives, false_negatives, voxels - both - false_positives - false_negatives)
 
     @property
     def prediction(self) -> int:
         """Voxels in the prediction."""
-        return self.both + self.prediction_only
+        return self.true_positives + self.false_positives
 
     @property
     def reference(self) -> int:
         """Voxels in the reference."""
-        return self.both + self.reference_only
+        return self.true_positives + self.false_negatives
 
     @property
     def dice(self) -> float | None:
         """Twice the common voxels over the sum of both sizes, 0 to 1; None where both are empty."""
-        return _ratio(2 * self.both, self.prediction + self.reference)
+        return _ratio(2 * self.true_positives, self.prediction + self.reference)
 
     @property
     def sensitivity(self) -> float | None:
         """Share of the reference that was found, 0 to 1; None where the reference is empty."""
-        return _ratio(self.both, self.reference)
+        return _ratio(self.true_positives, self.reference)
 
     @property
     def specificity(self) -> float | None:
         """Share of the voxels outside the reference left out of the prediction, 0 to 1; None where there are none."""
-        return _ratio(self.neither, self.neither + self.prediction_only)
+        return _ratio(self.true_negatives, self.true_negatives + self.false_positives)
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from farvox.blocks import DistillShift, ResidualShift, crop_to, pad_to_multiple
-from farvox.errors import ModelError, nearest
+from farvox.errors import ModelError, suggest
 
 _WIDTHS = (16, 32, 64, 128, 128)
 _DECODER_WIDTHS = (16, 16, 32, 64)
@@ -110,7 +110,7 @@ def _build(config: DsmConfig) -> DepthShiftUNet:
         raise ModelError(
             f"position={config.position!r} for 'dsm-{config.kind}'",
             allowed=" or ".join(POSITIONS),
-            remedy=nearest(str(config.position), POSITIONS),
+            hint=suggest(str(config.position), POSITIONS),
         )
     return DepthShiftUNet(config)
 

@@ -22,7 +22,7 @@ _SLAB_POINTS = 1 << 15
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def last_layer(network: nn.Module) -> nn.Module:
+def classification_layer(network: nn.Module) -> nn.Module:
     """The convolution that turns features into logits.
 
     Args:
@@ -66,7 +66,7 @@ def features_and_logits(
     network: nn.Module, image: torch.Tensor, stride: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`feature_maps`, and the logits of the same pass: (B, classes, I, J, K), or of the points' grid."""
-    layer = last_layer(network)
+    layer = classification_layer(network)
     with torch.no_grad():
         if isinstance(network, PointNetwork):
             maps = _at_points(network, image, stride or int(getattr(getattr(network, "config", None), "stride", 1)))
@@ -104,5 +104,5 @@ def _at_points(network: PointNetwork, image: torch.Tensor, stride: int) -> torch
     for start in range(0, i, thick):
         slab = SampleGrid((i, j, k), start=start, stop=min(start + thick, i))
         points = slab.positions(image).expand(len(image), -1, -1)
-        slabs.append(network.features_at(prepared, points).unflatten(2, slab.wanted))
+        slabs.append(network.point_features(prepared, points).unflatten(2, slab.wanted))
     return torch.cat(slabs, 2)

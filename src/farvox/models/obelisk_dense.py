@@ -23,9 +23,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import Obelisk, box_smooth, fold_norm_before, fold_norm_behind, may_fold, norm_as_affine
-from farvox.errors import ModelError, nearest
-from farvox.ops import SampleGrid, Step, pointwise_chain, sparse_conv
+from farvox.blocks import (
+    Obelisk,
+    batch_norm_scale_shift,
+    box_smooth,
+    can_fuse,
+    fuse_norm_into_next,
+    fuse_norm_into_previous,
+)
+from farvox.errors import ModelError, suggest
+from farvox.ops import PointwiseLayer, SampleGrid, pointwise_chain, sparse_conv
 from farvox.types import Shape
 
 _SLAB_POINTS = 1 << 17
@@ -82,14 +89,14 @@ class ObeliskPoints(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits for every voxel of the image."""
-        logits = self.grid_logits(image)  # (B, classes, I / stride, J / stride, K / stride)
+        logits = self.logits_on_grid(image)  # (B, classes, I / stride, J / stride, K / stride)
         for step in (2, 1) if self.config.stride == 4 else (1,):
             size = _reduced(image.shape[2:], step)
             if logits.shape[2:] != size:
                 logits = F.interpolate(logits, size=size, mode="trilinear", align_corners=False)
         return logits
 
-    def grid_logits(self, image: torch.Tensor) -> torch.Tensor:
+    def logits_on_grid(self, image: torch.Tensor) -> torch.Tensor:
         """Logits on the grid of the stride alone, half-pixel centres (corner centres with compat="published").
 
         In inference it goes slab by slab, so that memory is that of the image and the answer.
@@ -104,13 +111,13 @@ class ObeliskPoints(nn.Module):
         prepared = self.prepare(image)
         i, j, k = _reduced(image.shape[2:], self.config.stride)
         shape = (max(i, 2) if j * k == 1 else i, j, k)
-        if self._learning():
-            return self._on_slab(prepared, shape, 0, shape[0])
+        if self._needs_gradients():
+            return self._forward_slab(prepared, shape, 0, shape[0])
         thick = max(1, _SLAB_POINTS // (j * k))
         logits = prepared.new_empty(prepared.shape[0], self.config.classes, *shape)
         for start in range(0, shape[0], thick):
             stop = min(start + thick, shape[0])
-            logits[:, :, start:stop] = self._on_slab(prepared, shape, start, stop)
+            logits[:, :, start:stop] = self._forward_slab(prepared, shape, start, stop)
         return logits
 
     def with_stride(self, stride: int) -> ObeliskPoints:
@@ -125,7 +132,7 @@ class ObeliskPoints(nn.Module):
             image = box_smooth(image, size)
         return image
 
-    def at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    def forward_points(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Logits at points anywhere in the image; those of `forward` where a point is one of its grid.
 
         Args:
@@ -135,53 +142,59 @@ class ObeliskPoints(nn.Module):
         Returns:
             (B, classes, S).
         """
-        return self._classify(self._read(prepared, points))
+        return self._classify_points(self._read(prepared, points))
 
-    def at_several(
+    def forward_points_batch(
         self,
         prepared: Sequence[torch.Tensor],
         points: Sequence[torch.Tensor],
-        matrices: Sequence[torch.Tensor] | None = None,
+        offset_transforms: Sequence[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Logits at points of several images together, so that batch norm sees them as one batch.
 
         Args:
             prepared: An image (1, in_channels, I, J, K) each, from `prepare`; sizes may differ.
             points: (1, S, 3) each, as for `at`.
-            matrices: (1, S, 3, 3) each: by what the offsets of each point are multiplied, as if the image were turned
+            offset_transforms: (1, S, 3, 3) each: by what the offsets of each point are multiplied, as if the image were turned
                 around it.
 
         Returns:
             (1, classes, sum of all S), image after image.
         """
-        turned = matrices if matrices is not None else [None] * len(points)
-        return self._classify(torch.cat([self._read(*part) for part in zip(prepared, points, turned, strict=True)], 2))
+        turned = offset_transforms if offset_transforms is not None else [None] * len(points)
+        return self._classify_points(
+            torch.cat([self._read(*part) for part in zip(prepared, points, turned, strict=True)], 2)
+        )
 
-    def features_at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    def point_features(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """What the last layer sees, (B, 256, S), or 128 with the plain classifier; arguments as of `at`."""
         return self._hidden_features(self._read(prepared, points))
 
-    def _read(self, prepared: torch.Tensor, points: torch.Tensor, matrices: torch.Tensor | None = None) -> torch.Tensor:
+    def _read(
+        self, prepared: torch.Tensor, points: torch.Tensor, offset_transforms: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The sparse kernel's answers (B, 256, S) at points."""
         weight, offsets = self.obelisk.weight.to(prepared.dtype), self.obelisk.offsets
         if self.config.compat == "published":
             # An offset of 1 is (n - 1) / 2 voxels there, and n / 2 for points.
             offsets = offsets * offsets.new_tensor([(size - 1) / size for size in prepared.shape[2:]])
-        return sparse_conv(prepared, offsets, weight, points=points, matrices=matrices, groups=self.obelisk.groups)
+        return sparse_conv(
+            prepared, offsets, weight, points=points, offset_transforms=offset_transforms, groups=self.obelisk.groups
+        )
 
-    def _on_slab(self, prepared: torch.Tensor, shape: Shape, start: int, stop: int) -> torch.Tensor:
+    def _forward_slab(self, prepared: torch.Tensor, shape: Shape, start: int, stop: int) -> torch.Tensor:
         """Logits (B, classes, stop - start, J', K') of a slab along the grid's first axis."""
         corners = self.config.compat == "published"
         read = self.obelisk(prepared, SampleGrid(shape, align_corners=corners, start=start, stop=stop))
-        return self._classify(read.flatten(2)).unflatten(2, read.shape[2:])
+        return self._classify_points(read.flatten(2)).unflatten(2, read.shape[2:])
 
-    def _learning(self) -> bool:
+    def _needs_gradients(self) -> bool:
         return self.training or torch.is_grad_enabled()
 
-    def _classify(self, read: torch.Tensor) -> torch.Tensor:
+    def _classify_points(self, read: torch.Tensor) -> torch.Tensor:
         """(B, 256, S) → logits (B, classes, S)."""
         layers = [self.norm, self.reduce, *self.grow, *self.grow_norms, self.head]
-        if may_fold(read, *layers, *([] if self.hidden is None else [self.hidden])):
+        if can_fuse(read, *layers, *([] if self.hidden is None else [self.hidden])):
             return pointwise_chain(read, self._steps())
         return self.head(self._hidden_features(read))  # (B, classes, S)
 
@@ -197,24 +210,24 @@ class ObeliskPoints(nn.Module):
             normed = norm(x)
         return normed
 
-    def _steps(self) -> list[Step]:
+    def _steps(self) -> list[PointwiseLayer]:
         """The same layers with batch norm folded into them."""
         plain = 0.0  # slope of a ReLU
         head_bias: Any = self.head.bias
-        steps = [Step(*norm_as_affine(self.norm), slope=plain)]
-        reduce = fold_norm_behind(self.reduce[1], _matrix(self.reduce[0]))
+        steps = [PointwiseLayer(*batch_norm_scale_shift(self.norm), slope=plain)]
+        reduce = fuse_norm_into_previous(self.reduce[1], _matrix(self.reduce[0]))
         if self.hidden is not None:
-            hidden = fold_norm_behind(self.hidden[2], _matrix(self.hidden[1]))
-            steps += [Step(*reduce, slope=plain), Step(*hidden, slope=plain)]
-            return [*steps, Step(_matrix(self.head), head_bias)]
-        steps.append(Step(*reduce))
+            hidden = fuse_norm_into_previous(self.hidden[2], _matrix(self.hidden[1]))
+            steps += [PointwiseLayer(*reduce, slope=plain), PointwiseLayer(*hidden, slope=plain)]
+            return [*steps, PointwiseLayer(_matrix(self.head), head_bias)]
+        steps.append(PointwiseLayer(*reduce))
         behind: Any = None
         for layer, norm in zip(self.grow, self.grow_norms, strict=True):
             weight = _matrix(layer)
-            folded = (weight, weight.new_zeros(len(weight))) if behind is None else fold_norm_before(behind, weight)
-            steps.append(Step(*folded, slope=plain, behind=True))
+            folded = (weight, weight.new_zeros(len(weight))) if behind is None else fuse_norm_into_next(behind, weight)
+            steps.append(PointwiseLayer(*folded, slope=plain, concatenate=True))
             behind = norm
-        return [*steps, Step(*fold_norm_before(behind, _matrix(self.head), head_bias))]
+        return [*steps, PointwiseLayer(*fuse_norm_into_next(behind, _matrix(self.head), head_bias))]
 
 
 def _build(
@@ -234,7 +247,7 @@ def _build(
     kinds = ("none", "published")
     if compat not in kinds:
         raise ModelError(
-            f"compat={compat!r} for '{name}'", allowed="none or published", remedy=nearest(str(compat), kinds)
+            f"compat={compat!r} for '{name}'", allowed="none or published", hint=suggest(str(compat), kinds)
         )
     if type(stride) is not int or stride not in (1, 2, 4):
         raise ModelError(f"stride={stride!r} for '{name}'", allowed="1, 2 or 4")

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farvox.blocks import FewChannelUnit, Obelisk, PointwiseDense, box_smooth, conv_batch_norm, crop_to, pad_to_multiple
-from farvox.errors import ModelError, nearest
+from farvox.blocks import FusedConvUnit, Obelisk, PointwiseDense, box_smooth, conv_batch_norm, crop_to, pad_to_multiple
+from farvox.errors import ModelError, suggest
 from farvox.ops import SampleGrid
 from farvox.types import Shape
 
@@ -90,8 +90,8 @@ class ObeliskHybrid(nn.Module):
         super().__init__()
         self.config = config
         layout, slope = config.layout, config.layout.slope
-        self.encode_full = FewChannelUnit(config.in_channels, 4, slope)
-        self.encode_half = nn.Sequential(conv_batch_norm(4, 16, slope, stride=2), FewChannelUnit(16, 16, slope))
+        self.encode_full = FusedConvUnit(config.in_channels, 4, slope)
+        self.encode_half = nn.Sequential(conv_batch_norm(4, 16, slope, stride=2), FusedConvUnit(16, 16, slope))
         self.encode_quarter = nn.Sequential(
             conv_batch_norm(16, 32, slope, stride=2),
             *(conv_batch_norm(32, 32, slope) for _ in range(layout.quarter_convs - 1)),
@@ -103,8 +103,8 @@ class ObeliskHybrid(nn.Module):
         self.far_dense = PointwiseDense(128, 32, slope=layout.dense_slope)
         self.activation = nn.LeakyReLU(layout.dense_slope)
         self.decode_quarter = conv_batch_norm(32 + 32, 32, slope)
-        self.decode_half = FewChannelUnit(32 + layout.near_width + 16, layout.half_width, slope)
-        self.decode_full = FewChannelUnit(layout.half_width + 4, config.classes, slope) if layout.decode_full else None
+        self.decode_half = FusedConvUnit(32 + layout.near_width + 16, layout.half_width, slope)
+        self.decode_full = FusedConvUnit(layout.half_width + 4, config.classes, slope) if layout.decode_full else None
         self.head = nn.Conv3d(config.classes if layout.decode_full else layout.half_width, config.classes, 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -140,7 +140,7 @@ def build(in_channels: int, classes: int, variant: str = "tcia", compat: str = "
     for name, value, known in (("variant", variant, tuple(LAYOUTS)), ("compat", compat, ("none", "published"))):
         if value not in known:
             raise ModelError(
-                f"{name}='{value}' for 'obelisk-hybrid'", allowed=" or ".join(known), remedy=nearest(str(value), known)
+                f"{name}='{value}' for 'obelisk-hybrid'", allowed=" or ".join(known), hint=suggest(str(value), known)
             )
     return ObeliskHybrid(HybridConfig(in_channels, classes, variant, compat))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from farvox.errors import ModelError
 
 
-def checked_dropout(dropout: object, network: str) -> float:
+def validate_dropout(dropout: object, network: str) -> float:
     """A share that is dropped in training.
 
     Raises:

@@ -19,10 +19,10 @@ class PointNetwork(Protocol):
     def prepare(self, image: torch.Tensor) -> torch.Tensor:
         """What is done once for each image (B, C, I, J, K)."""
 
-    def at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    def forward_points(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes, S)."""
 
-    def at_several(
+    def forward_points_batch(
         self,
         prepared: Sequence[torch.Tensor],
         points: Sequence[torch.Tensor],
@@ -30,10 +30,10 @@ class PointNetwork(Protocol):
     ) -> torch.Tensor:
         """Logits (1, classes, sum of S) at points of several images, as one batch."""
 
-    def features_at(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    def point_features(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """What the last layer sees, (B, features, S)."""
 
-    def grid_logits(self, image: torch.Tensor) -> torch.Tensor:
+    def logits_on_grid(self, image: torch.Tensor) -> torch.Tensor:
         """Logits on the network's own grid (B, classes, I', J', K')."""
 
     def with_stride(self, stride: int) -> PointNetwork:

@@ -28,7 +28,7 @@ from torch import nn
 
 from farvox.blocks import SeparableConv2d, XceptionUnit, crop_to
 from farvox.errors import ModelError
-from farvox.models.options import checked_dropout
+from farvox.models.options import validate_dropout
 
 _STRIDE = 8
 _PYRAMID_RATES = (12, 24, 36)
@@ -87,7 +87,7 @@ class DeepLab(nn.Module):
                 XceptionUnit(c(1024), (c(1536), c(1536), c(2048)), rate=4, shortcut=None, activate="after"),
             ]
         )
-        self.pooled = _PooledImage(c(2048), c(256))
+        self.antialias_pooling = _PooledImage(c(2048), c(256))
         self.pyramid = nn.ModuleList(
             [
                 _conv(c(2048), c(256)),
@@ -113,7 +113,7 @@ class DeepLab(nn.Module):
         x, _ = self.entry[2](x)
         for unit in (*self.middle, *self.exit):
             x, _ = unit(x)  # (B·K, 2048, I / 8, J / 8) behind the last
-        x = self.gather(torch.cat([self.pooled(x), *(branch(x) for branch in self.pyramid)], 1))
+        x = self.gather(torch.cat([self.antialias_pooling(x), *(branch(x) for branch in self.pyramid)], 1))
         x = F.interpolate(x, fine.shape[2:], mode="bilinear", align_corners=True)
         x = self.decoder(torch.cat((x, self.skip(fine)), 1))  # (B·K, classes, I / 4, J / 4)
         x = F.interpolate(x, (height, width), mode="bilinear", align_corners=True)
@@ -172,7 +172,7 @@ def build(
         raise ModelError(f"middle_units={middle_units!r} for 'prostate-deeplab'", allowed="a whole number, 0 or more")
     if type(width) not in (int, float) or not 0 < width <= 4:
         raise ModelError(f"width={width!r} for 'prostate-deeplab'", allowed="above 0, at most 4")
-    share = checked_dropout(dropout, "prostate-deeplab")
+    share = validate_dropout(dropout, "prostate-deeplab")
     return DeepLab(DeepLabConfig(in_channels, classes, slices, middle_units, float(width), share))
 
 

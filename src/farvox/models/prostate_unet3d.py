@@ -21,7 +21,7 @@ from torch import nn
 
 from farvox.blocks import crop_to, pad_to_multiple
 from farvox.errors import ModelError
-from farvox.models.options import checked_dropout
+from farvox.models.options import validate_dropout
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def build(
     """
     if not isinstance(widths, (list, tuple)) or not widths or not all(type(w) is int and w >= 1 for w in widths):
         raise ModelError(f"widths={widths!r} for 'prostate-unet3d'", allowed="one positive whole number a level")
-    share = checked_dropout(dropout, "prostate-unet3d")
+    share = validate_dropout(dropout, "prostate-unet3d")
     return ProstateUNet3d(ProstateUNet3dConfig(in_channels, classes, tuple(widths), share))
 
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from farvox.blocks import DenseBlock, PreActivationConv, crop_to, pad_to_multiple
 from farvox.errors import ModelError
-from farvox.models.options import checked_dropout
+from farvox.models.options import validate_dropout
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def build_p3a(
     for name, value in (("growth", growth), ("first", first)):
         if type(value) is not int or value < 1:
             raise ModelError(f"{name}={value!r} for a Tiramisu", allowed="a positive whole number")
-    share = checked_dropout(dropout, "tiramisu")
+    share = validate_dropout(dropout, "tiramisu")
     if not isinstance(recompute, bool):
         raise ModelError(f"recompute={recompute!r} for a Tiramisu", allowed="true or false")
     return Tiramisu(TiramisuConfig(in_channels, classes, tuple(layers), growth, first, share, recompute))

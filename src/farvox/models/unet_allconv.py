@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from farvox.blocks import conv_batch_norm, crop_to, pad_beyond
-from farvox.errors import ModelError, nearest
-from farvox.models.options import checked_dropout
+from farvox.errors import ModelError, suggest
+from farvox.models.options import validate_dropout
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def build(in_channels: int, classes: int, variant: str = "tcia", dropout: float 
     """
     known = ("tcia", "visceral")
     if variant not in known:
-        remedy = nearest(str(variant), known)
-        raise ModelError(f"variant={variant!r} for 'unet-allconv'", allowed="tcia or visceral", remedy=remedy)
+        hint = suggest(str(variant), known)
+        raise ModelError(f"variant={variant!r} for 'unet-allconv'", allowed="tcia or visceral", hint=hint)
     return _build("unet-allconv", in_channels, classes, LAYOUTS[variant], dropout)
 
 
@@ -137,7 +137,7 @@ def build_lean(in_channels: int, classes: int, dropout: float | None = None) -> 
 
 
 def _build(name: str, in_channels: int, classes: int, layout: AllConvLayout, dropout: float | None) -> UNetAllConv:
-    share = checked_dropout(layout.dropout if dropout is None else dropout, name)
+    share = validate_dropout(layout.dropout if dropout is None else dropout, name)
     return UNetAllConv(AllConvConfig(in_channels, classes, layout, share))
 
 

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from farvox.blocks import conv_batch_norm, crop_to, pad_beyond
-from farvox.errors import ModelError, nearest
-from farvox.models.options import checked_dropout
+from farvox.errors import ModelError, suggest
+from farvox.models.options import validate_dropout
 from farvox.types import Shape
 
 COARSEST: dict[str, Shape] = {"tcia": (10, 10, 10), "visceral": (10, 8, 10)}
@@ -115,15 +115,15 @@ def build(
         ModelError: Unknown variant, or a size or share that cannot be.
     """
     if variant not in tuple(COARSEST):  # a dictionary would choke on a list
-        remedy = nearest(str(variant), COARSEST)
-        raise ModelError(f"variant={variant!r} for 'unet-global'", allowed="tcia or visceral", remedy=remedy)
+        hint = suggest(str(variant), COARSEST)
+        raise ModelError(f"variant={variant!r} for 'unet-global'", allowed="tcia or visceral", hint=hint)
     size = COARSEST[variant] if coarsest is None else coarsest
     if not isinstance(size, (list, tuple)) or len(size) != 3 or any(type(n) is not int or n < 1 for n in size):
         raise ModelError(f"coarsest={coarsest!r} for 'unet-global'", allowed="three positive whole numbers")
     if type(hidden) is not int or hidden < 1:
         raise ModelError(f"hidden={hidden!r} for 'unet-global'", allowed="a positive whole number")
     i, j, k = size
-    return UNetGlobal(GlobalConfig(in_channels, classes, (i, j, k), hidden, checked_dropout(dropout, "unet-global")))
+    return UNetGlobal(GlobalConfig(in_channels, classes, (i, j, k), hidden, validate_dropout(dropout, "unet-global")))
 
 
 def _resize(x: torch.Tensor, size: Shape) -> torch.Tensor:

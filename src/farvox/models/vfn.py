@@ -7,7 +7,7 @@ published: three stages down, 16-32-64 wide, three convolutions each and max poo
 up with 4×4×4 transposed convolutions, and sums instead of concatenations across.
 
 It is trained in two stages. First each 2D network learns on its own; then they rest, norms included, and the fusion
-learns from their answers. `at_progress` says where in the training one is; without it all learns together.
+learns from their answers. `set_training_progress` says where in the training one is; without it all learns together.
 
 Departures: the 2D networks are `unet2d`, trained from scratch, where the authors took pre-trained ones; the authors
 split the training cases so that the fusion learns from answers on unseen ones ("cross-cross-augmentation"), here both
@@ -74,7 +74,7 @@ class VolumetricFusionNet(nn.Module):
             nn.Sequential(_grow(width, above), _unit(above, above)) for above, width in pairwise(widths)
         )
         self.head = nn.Conv3d(seen, config.classes, 1)
-        self._start_as_a_vote()
+        self._init_as_majority_vote()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Logits for every voxel of the image."""
@@ -93,7 +93,7 @@ class VolumetricFusionNet(nn.Module):
             x = stage(x) + maps.pop()
         return crop_to(self.head(x), image.shape[2:])
 
-    def at_progress(self, done: float) -> None:
+    def set_training_progress(self, done: float) -> None:
         """Enter the stage that a training is in when the share `done`, 0 to 1, of it is over."""
         self.stage = "views" if done < self.config.views_share else "fusion"
         self.train(self.training)
@@ -105,7 +105,7 @@ class VolumetricFusionNet(nn.Module):
             self.views.eval()
         return self
 
-    def _start_as_a_vote(self) -> None:
+    def _init_as_majority_vote(self) -> None:
         classes = self.config.classes
         with torch.no_grad():
             self.head.weight.zero_()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 
-def why_no_shortcut(tensors: Iterable[torch.Tensor]) -> str | None:
+def fast_path_unavailable_reason(tensors: Iterable[torch.Tensor]) -> str | None:
     """Why these tensors must go the plain way; None where they may take the shortcut."""
     tensors = list(tensors)
     plain = all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors)

@@ -17,7 +17,7 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 _pool_lock = threading.Lock()
 
 
-def share_out(work: Callable[[T], None], items: Iterable[T]) -> None:
+def parallel_for(work: Callable[[T], None], items: Iterable[T]) -> None:
     """Call `work` on every item, on `torch.get_num_threads()` threads at most; the first error is raised.
 
     Inside `work` torch uses one thread and records no gradients. A single item is worked on in the caller.
@@ -42,7 +42,7 @@ def share_out(work: Callable[[T], None], items: Iterable[T]) -> None:
         future.result()
 
 
-def even_parts(count: int, parts: int) -> list[range]:
+def split_evenly(count: int, parts: int) -> list[range]:
     """The numbers below `count` in runs whose lengths differ by one at most; as many as are not empty."""
     cuts = [count * part // parts for part in range(parts + 1)]
     return [range(a, b) for a, b in pairwise(cuts) if a < b]

@@ -2,18 +2,18 @@
 
 from farvox.prediction.coarse_to_fine import Samples
 from farvox.prediction.memory import parse_memory
-from farvox.prediction.points import OpenScan, PointAnswers
-from farvox.prediction.predictor import Predictor, Sampling, make_scorer, parse_sampling
-from farvox.prediction.sliding_window import stream_scores
+from farvox.prediction.points import PointPredictions, PreparedScan
+from farvox.prediction.predictor import PointSampling, Predictor, make_predict_fn, parse_point_stride
+from farvox.prediction.sliding_window import sliding_window_inference
 
 __all__ = [
-    "OpenScan",
-    "PointAnswers",
+    "PreparedScan",
+    "PointPredictions",
     "Predictor",
     "Samples",
-    "Sampling",
-    "make_scorer",
+    "PointSampling",
+    "make_predict_fn",
     "parse_memory",
-    "parse_sampling",
-    "stream_scores",
+    "parse_point_stride",
+    "sliding_window_inference",
 ]

@@ -1,4 +1,4 @@
-"""Answers where they matter: a coarse grid of points first, finer ones where classes meet or the network is unsure.
+"""Answers where they matter: a coarse grid of points first, finer ones where classes meet or the network is uncertain.
 
 A network that answers each point on its own need not be asked everywhere; Heinrich, Oktay and Bouteldja ("OBELISK",
 MIDL 2018, section 2.1) find landmarks with a twentieth of the samples. A volume is cut into blocks, each answered at
@@ -22,7 +22,7 @@ from farvox.types import Shape
 Ask = Callable[[torch.Tensor], torch.Tensor]
 """(N, 3) places, fractional voxels → class probabilities (classes, N)."""
 
-SURE_OF_BLOCKS, SURE = 0.99, 0.85
+BLOCK_CONFIDENCE, CONFIDENCE = 0.99, 0.85
 """Interpolated probability of a class that is believed without asking, for blocks and for voxels. Blocks are few, and
 what is missed among them is lost: a thin structure may show as a small doubt alone."""
 _COARSEST = 4
@@ -66,16 +66,16 @@ def block_sizes(spacing: Sequence[float]) -> list[Shape]:
     return [*levels, (1, 1, 1)]
 
 
-def refine_scores(
+def coarse_to_fine_inference(
     ask: Ask,
     shape: Shape,
     levels: Sequence[Shape],
     planes: int = 32,
-    sure_of_blocks: float = SURE_OF_BLOCKS,
-    sure: float = SURE,
+    block_confidence: float = BLOCK_CONFIDENCE,
+    confidence: float = CONFIDENCE,
     samples: Samples | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Class probabilities of a volume, in order along K, as `stream_scores` gives them.
+    """Class probabilities of a volume, in order along K, as `sliding_window_inference` gives them.
 
     Memory holds a few times classes × I × J × `planes`, and all scores of the largest blocks.
 
@@ -84,8 +84,8 @@ def refine_scores(
         shape: Voxels of the volume.
         levels: Sizes of the blocks, as from `block_sizes`.
         planes: Voxels along K worked on together.
-        sure_of_blocks: Blocks are asked for where no class reaches this probability by interpolation.
-        sure: The same for voxels.
+        block_confidence: Blocks are asked for where no class reaches this probability by interpolation.
+        confidence: The same for voxels.
         samples: Counts the points that are asked.
 
     Yields:
@@ -93,14 +93,16 @@ def refine_scores(
     """
     samples = Samples() if samples is None else samples
     samples.voxels += shape[0] * shape[1] * shape[2]
-    parts = _everywhere(ask, shape, levels[0], max(1, planes // levels[0][2]), samples)
+    parts = _evaluate_all_blocks(ask, shape, levels[0], max(1, planes // levels[0][2]), samples)
     for coarse, fine in pairwise(levels):
         last = fine == levels[-1]
-        parts = _divide(parts, ask, shape, (coarse, fine), sure if last else sure_of_blocks, not last, samples)
+        parts = _refine_level(
+            parts, ask, shape, (coarse, fine), confidence if last else block_confidence, not last, samples
+        )
     return parts
 
 
-def _everywhere(ask: Ask, shape: Shape, size: Shape, planes: int, samples: Samples) -> Iterator[torch.Tensor]:
+def _evaluate_all_blocks(ask: Ask, shape: Shape, size: Shape, planes: int, samples: Samples) -> Iterator[torch.Tensor]:
     """Scores (classes, I', J', n) of all blocks of a size, asked for at once since they are few; n up to `planes`."""
     blocks = _blocks(shape, size)
     cells = torch.cartesian_prod(*(torch.arange(n) for n in blocks))
@@ -108,33 +110,33 @@ def _everywhere(ask: Ask, shape: Shape, size: Shape, planes: int, samples: Sampl
     yield from ask(_centres(cells, size, shape)).unflatten(1, blocks).split(planes, -1)
 
 
-def _divide(
+def _refine_level(
     parts: Iterator[torch.Tensor],
     ask: Ask,
     shape: Shape,
     sizes: tuple[Shape, Shape],
-    sure: float,
+    confidence: float,
     border: bool,
     samples: Samples,
 ) -> Iterator[torch.Tensor]:
-    """Scores of blocks of the first size → those of the second: interpolated, and asked for where that is unsure.
+    """Scores of blocks of the first size → those of the second: interpolated, and asked for where that is uncertain.
 
     With `border`, asked for also where one of 26 neighbours of the larger block is of another class.
     """
     factors = tuple(c // f for c, f in zip(*sizes, strict=True))
     i, j, k = _blocks(shape, sizes[1])
     before, start = None, 0
-    for part, after in _with_next(parts):
+    for part, after in _lookahead(parts):
         # One plane of the neighbours on each side, the own outermost one at the ends.
         first = part[..., :1] if before is None else before
         last = part[..., -1:] if after is None else after[..., :1]
         before, stop = part[..., -1:], min(start + part.shape[-1] * factors[2], k)
         block = torch.cat((first, part, last), -1)
-        scores = _enlarge(block, factors)[:, :i, :j, : stop - start].contiguous()
-        unsure = scores.amax(0) < sure
+        scores = _upsample(block, factors)[:, :i, :j, : stop - start].contiguous()
+        uncertain = scores.amax(0) < confidence
         if border:
-            unsure |= _repeated(_differs(block), factors)[:i, :j, : stop - start]
-        chosen = unsure.flatten().nonzero()[:, 0]
+            uncertain |= _repeat_blocks(_has_differing_neighbour(block), factors)[:i, :j, : stop - start]
+        chosen = uncertain.flatten().nonzero()[:, 0]
         if len(chosen):
             cells = torch.stack(torch.unravel_index(chosen, (i, j, stop - start)), 1)
             cells[:, 2] += start
@@ -144,7 +146,7 @@ def _divide(
         start = stop
 
 
-def _differs(block: torch.Tensor) -> torch.Tensor:
+def _has_differing_neighbour(block: torch.Tensor) -> torch.Tensor:
     """(classes, I, J, n + 2) → (I, J, n): whether one of a block's 26 neighbours is of another class."""
     label = block.argmax(0).to(torch.float32)[None, None]
     padding = (1, 1, 0)
@@ -152,14 +154,14 @@ def _differs(block: torch.Tensor) -> torch.Tensor:
     return differs[0, 0]
 
 
-def _repeated(mask: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
+def _repeat_blocks(mask: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
     """(I, J, K), each block as often along each axis as it has parts."""
     for axis, factor in enumerate(factors):
         mask = mask.repeat_interleave(factor, axis)
     return mask
 
 
-def _enlarge(block: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
+def _upsample(block: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
     """(classes, I, J, n + 2) → n enlarged planes, linear between the centres of blocks."""
     enlarged = F.interpolate(block[None], scale_factor=[float(f) for f in factors], mode="trilinear")[0]
     return enlarged[..., factors[2] : enlarged.shape[-1] - factors[2]]
@@ -177,7 +179,7 @@ def _centres(cells: torch.Tensor, size: Shape, shape: Shape) -> torch.Tensor:
     return torch.minimum(cells * sides + (sides - 1) / 2, last)
 
 
-def _with_next(parts: Iterator[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+def _lookahead(parts: Iterator[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
     current = next(parts)
     for following in parts:
         yield current, following

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from farvox.data import CaseFiles, Dataset
+from farvox.data import CasePaths, Dataset
 from farvox.data.load import load_image, require_intensities
 from farvox.errors import DataError, FarvoxError
-from farvox.io import count_channels, is_scan, mask_name, scan_stem, write_mask
+from farvox.io import case_id_from_path, count_channels, is_scan, mask_name, write_mask
 from farvox.io.scan import Scan
 from farvox.prediction.predictor import Predictor
 
@@ -29,7 +29,7 @@ class Prediction:
     """With adaptive sampling, how often the networks were asked, as a share of the voxels of network space."""
 
 
-def find_scans(paths: Sequence[Path], channels: Sequence[str]) -> list[CaseFiles]:
+def find_scans(paths: Sequence[Path], channels: Sequence[str]) -> list[CasePaths]:
     """Scans among files, DICOM folders and folders of scans.
 
     Where the network wants several channels, files `<scan>_0000`, `<scan>_0001`, … or `<scan>_<channel name>` (or with
@@ -40,14 +40,14 @@ def find_scans(paths: Sequence[Path], channels: Sequence[str]) -> list[CaseFiles
             of its scan alone, when it is read.
     """
     files = [file for path in paths for file in _expand(path)]
-    scans = _group(files, channels) if len(channels) > 1 else [CaseFiles(scan_stem(f), (f,)) for f in files]
-    seen: dict[str, CaseFiles] = {}
+    scans = _group(files, channels) if len(channels) > 1 else [CasePaths(case_id_from_path(f), (f,)) for f in files]
+    seen: dict[str, CasePaths] = {}
     for scan in scans:
         if other := seen.get(_mask_file(scan)):
             raise DataError(
                 f"{other.images[0]} and {scan.images[0]} would write the same mask",
                 allowed="one scan a name",
-                remedy="predict them into two folders",
+                hint="predict them into two folders",
                 case=scan.id,
             )
         seen[_mask_file(scan)] = scan
@@ -56,7 +56,7 @@ def find_scans(paths: Sequence[Path], channels: Sequence[str]) -> list[CaseFiles
 
 def predict_scans(
     predictor: Predictor,
-    scans: Sequence[CaseFiles],
+    scans: Sequence[CasePaths],
     out: Path,
     *,
     max_memory: int | None = None,
@@ -74,12 +74,10 @@ def predict_scans(
     for case in scans:
         started = time.monotonic()
         try:
-            scan = read_for(predictor, case)
+            scan = read_scan_for(predictor, case)
             name = _mask_file(case)
             if (out / name).resolve() == case.images[0].resolve():
-                raise DataError(
-                    "the mask would replace its scan", remedy="give --out a folder of its own", case=case.id
-                )
+                raise DataError("the mask would replace its scan", hint="give --out a folder of its own", case=case.id)
             told = (lambda share, id=case.id: progress(id, share)) if progress else None
             values = predictor.segment(scan, max_memory=max_memory, progress=told)
             write_mask(out / name, values, scan)
@@ -94,7 +92,7 @@ def predict_scans(
             yield Prediction(case.id, None, str(error), time.monotonic() - started, {})
 
 
-def read_for(predictor: Predictor, case: CaseFiles) -> Scan:
+def read_scan_for(predictor: Predictor, case: CasePaths) -> Scan:
     """A scan with the channels the networks want and intensities they can take.
 
     Raises:
@@ -115,27 +113,27 @@ def _expand(path: Path) -> list[Path]:
             return inside
         raise DataError(f"no scan in folder {path}", allowed="a DICOM series, or scans in a known format")
     if not path.exists():
-        raise DataError(f"no file {path}", remedy="check the path")
+        raise DataError(f"no file {path}", hint="check the path")
     raise DataError(f"{path} is not a scan", allowed=".nii, .nii.gz, .mha, .mhd, .nrrd or a DICOM folder")
 
 
-def _group(files: Sequence[Path], channels: Sequence[str]) -> list[CaseFiles]:
+def _group(files: Sequence[Path], channels: Sequence[str]) -> list[CasePaths]:
     endings = [{f"{index:04d}", name.lower().replace(" ", "")} for index, name in enumerate(channels)]
     groups: dict[str, dict[int, Path]] = {}
     scans = []
     for file in files:
-        stem = scan_stem(file)
+        stem = case_id_from_path(file)
         cut = max(stem.rfind("_"), stem.rfind("-"))
         ending = stem[cut + 1 :].lower()
         index = next((n for n, known in enumerate(endings) if ending in known), None)
         if cut < 0 or index is None or _holds_all(file, channels):
-            scans.append(CaseFiles(stem, (file,)))
+            scans.append(CasePaths(stem, (file,)))
         else:
             groups.setdefault(stem[:cut], {})[index] = file
     for name, found in groups.items():
         some = next(iter(found.values()))
         expected = [some.with_name(f"{name}_{index:04d}{_suffix(some)}") for index in range(len(channels))]
-        scans.append(CaseFiles(name, tuple(found.get(index, expected[index]) for index in range(len(channels)))))
+        scans.append(CasePaths(name, tuple(found.get(index, expected[index]) for index in range(len(channels)))))
     return scans
 
 
@@ -146,9 +144,9 @@ def _holds_all(path: Path, channels: Sequence[str]) -> bool:
         return False
 
 
-def _mask_file(scan: CaseFiles) -> str:
+def _mask_file(scan: CasePaths) -> str:
     return mask_name(scan.images[0]) if len(scan.images) == 1 else scan.id + _suffix(scan.images[0])
 
 
 def _suffix(path: Path) -> str:
-    return path.name[len(scan_stem(path)) :] or ".nii.gz"
+    return path.name[len(case_id_from_path(path)) :] or ".nii.gz"

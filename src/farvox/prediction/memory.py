@@ -155,7 +155,7 @@ def _too_large(scan: Shape, classes: int, how: str, wanted: float) -> ResourceEr
     return ResourceError(
         f"predicting {'×'.join(map(str, scan))} voxels with {classes} classes{how} does not fit into memory",
         allowed=f"about {wanted / 2**20:.0f}M or more",
-        remedy="raise --max-memory, or predict fewer networks at once",
+        hint="raise --max-memory, or predict fewer networks at once",
     )
 
 

@@ -14,7 +14,7 @@ from farvox.errors import DataError
 from farvox.geometry import Grid
 from farvox.io.scan import Scan
 from farvox.models import PointNetwork
-from farvox.preprocessing.preprocess import NetworkSpace, to_network_space, z_scored
+from farvox.preprocessing.preprocess import PreprocessedScan, preprocess, zscore_normalise
 from farvox.types import Array, FloatArray
 
 _POINTS_AT_ONCE = 1 << 16
@@ -22,7 +22,7 @@ _POINTS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
-class OpenScan:
+class PreparedScan:
     """A scan read and prepared once, to be asked about many times; made by `Predictor.open`.
 
     Args:
@@ -34,13 +34,13 @@ class OpenScan:
     """
 
     scan: Scan
-    spaces: tuple[NetworkSpace, ...]
+    spaces: tuple[PreprocessedScan, ...]
     bundles: tuple[Bundle, ...]
     prepared: tuple[torch.Tensor | None, ...]
 
 
 @dataclass(frozen=True)
-class PointAnswers:
+class PointPredictions:
     """What is known about each of N points.
 
     Args:
@@ -54,31 +54,31 @@ class PointAnswers:
     labels: Array
 
 
-def answers_points(bundle: Bundle) -> bool:
+def supports_points(bundle: Bundle) -> bool:
     """Whether a bundle's network can be asked at points: a point network that learned from whole scans."""
     return bundle.manifest.window is None and isinstance(bundle.network, PointNetwork)
 
 
-def open_scan(scan: Scan, bundles: tuple[Bundle, ...], device: torch.device) -> OpenScan:
+def prepare_scan(scan: Scan, bundles: tuple[Bundle, ...], device: torch.device) -> PreparedScan:
     """Bring a scan to each bundle's network space and prepare it where the network answers points."""
-    spaces = tuple(to_network_space(scan.image, scan.grid, bundle.manifest.preparation) for bundle in bundles)
+    spaces = tuple(preprocess(scan.image, scan.grid, bundle.manifest.preprocessing) for bundle in bundles)
     prepared = tuple(
-        prepared_image(bundle, space, device) if answers_points(bundle) else None
+        prepare_image(bundle, space, device) if supports_points(bundle) else None
         for bundle, space in zip(bundles, spaces, strict=True)
     )
-    return OpenScan(scan, spaces, bundles, prepared)
+    return PreparedScan(scan, spaces, bundles, prepared)
 
 
-def prepared_image(bundle: Bundle, space: NetworkSpace, device: torch.device) -> torch.Tensor:
+def prepare_image(bundle: Bundle, space: PreprocessedScan, device: torch.device) -> torch.Tensor:
     """(1, C, I, J, K): the whole scan as a point network reads it."""
     network: Any = bundle.network
     image = space.slab(0, space.grid.shape[2])[None].to(device)
     with torch.inference_mode():
-        prepared: torch.Tensor = network.prepare(z_scored(image) if bundle.recipe.patch.z_score else image)
+        prepared: torch.Tensor = network.prepare(zscore_normalise(image) if bundle.recipe.patch.z_score else image)
     return prepared
 
 
-def checked_points(points_mm: Any) -> FloatArray:
+def validate_points(points_mm: Any) -> FloatArray:
     """Points as (N, 3) float64.
 
     Raises:
@@ -95,7 +95,7 @@ def checked_points(points_mm: Any) -> FloatArray:
         points = points.reshape(0, 3)
     if points.ndim != 2 or points.shape[1] != 3:
         raise DataError(
-            f"points of shape {points.shape}", allowed=allowed, remedy="put a single point into a list of one"
+            f"points of shape {points.shape}", allowed=allowed, hint="put a single point into a list of one"
         )
     if not np.isfinite(points).all():
         raise DataError("NaN or infinite coordinates among the points", allowed=allowed)
@@ -104,39 +104,39 @@ def checked_points(points_mm: Any) -> FloatArray:
 
 def in_field_of_view(grid: Grid, points_mm: FloatArray) -> Array:
     """(N,) whether each point lies between the outer faces of a grid; a point on a face counts, rounding aside."""
-    return np.asarray((np.abs(grid.normalised(points_mm)) <= 1 + 1e-9).all(1))
+    return np.asarray((np.abs(grid.mm_to_unit(points_mm)) <= 1 + 1e-9).all(1))
 
 
-def ask_points(network: Any, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+def point_probabilities(network: Any, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """(classes, N) probabilities of a point network.
 
     Args:
         network: The network.
-        prepared: As from `prepared_image`.
+        prepared: As from `prepare_image`.
         points: (N, 3) float32, −1 to +1 over the image.
     """
     points = points.to(prepared.device)
     with torch.inference_mode():
-        parts = [network.at(prepared, part[None])[0].softmax(0) for part in points.split(_POINTS_AT_ONCE)]
+        parts = [network.forward_points(prepared, part[None])[0].softmax(0) for part in points.split(_POINTS_AT_ONCE)]
     return torch.cat(parts, 1)
 
 
-def ask_voxels(network: Any, prepared: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """As `ask_points`, for places (N, 3) in voxels, whole or between them."""
-    return ask_points(network, prepared, (2 * places + 1) / torch.tensor(prepared.shape[2:]) - 1)
+def voxel_probabilities(network: Any, prepared: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """As `point_probabilities`, for places (N, 3) in voxels, whole or between them."""
+    return point_probabilities(network, prepared, (2 * places + 1) / torch.tensor(prepared.shape[2:]) - 1)
 
 
 def interpolate(parts: Iterator[torch.Tensor], grid: Grid, classes: int, points_mm: FloatArray) -> FloatArray:
     """(N, classes) probabilities, trilinear between scores that arrive slab by slab; edges are continued outward.
 
     Args:
-        parts: (classes, I, J, n) along K of `grid`, as from `stream_scores`.
+        parts: (classes, I, J, n) along K of `grid`, as from `sliding_window_inference`.
         grid: Network space.
         classes: Classes of the answer.
         points_mm: (N, 3).
     """
     size = np.array(grid.shape)
-    place = np.clip(grid.voxel(points_mm), 0, size - 1)
+    place = np.clip(grid.mm_to_voxel(points_mm), 0, size - 1)
     low = np.minimum(place.astype(int), np.maximum(size - 2, 0))
     share = place - low
     out = np.zeros((len(points_mm), classes), np.float32)

@@ -12,32 +12,32 @@ import numpy as np
 import torch
 
 from farvox.bundle import Bundle, load_bundle
-from farvox.devices import Precision, arithmetic, pick_device, pick_precision
+from farvox.devices import Precision, autocast_context, resolve_device, resolve_precision
 from farvox.errors import BundleError, DataError, UsageError
 from farvox.geometry import Grid
 from farvox.io.scan import Scan
 from farvox.labels import LabelTable
-from farvox.models import model_facts
-from farvox.prediction.coarse_to_fine import Samples, block_sizes, refine_scores
+from farvox.models import model_info
+from farvox.prediction.coarse_to_fine import Samples, block_sizes, coarse_to_fine_inference
 from farvox.prediction.memory import plan_memory, plan_refinement
 from farvox.prediction.points import (
-    OpenScan,
-    PointAnswers,
-    answers_points,
-    ask_points,
-    ask_voxels,
-    checked_points,
+    PointPredictions,
+    PreparedScan,
     in_field_of_view,
     interpolate,
-    open_scan,
-    prepared_image,
+    point_probabilities,
+    prepare_image,
+    prepare_scan,
+    supports_points,
+    validate_points,
+    voxel_probabilities,
 )
-from farvox.prediction.resample_back import ScoreStream, reduce_to_classes
-from farvox.prediction.sliding_window import Scorer, stream_scores
-from farvox.preprocessing.preprocess import NetworkSpace, to_network_space, z_scored
+from farvox.prediction.resample_back import StreamingResampler, argmax_labels
+from farvox.prediction.sliding_window import PredictFn, sliding_window_inference
+from farvox.preprocessing.preprocess import PreprocessedScan, preprocess, zscore_normalise
 from farvox.types import Array, FloatArray, Shape
 
-Sampling = Literal["network", "adaptive", 1, 2, 4]
+PointSampling = Literal["network", "adaptive", 1, 2, 4]
 """Where point networks are asked: on the grid they were built with, from coarse to fine, or at every nth voxel."""
 
 
@@ -46,7 +46,7 @@ class Predictor:
 
     Args:
         bundles: Networks that know the same labels and channels.
-        device: As in `pick_device`.
+        device: As in `resolve_device`.
         overlap: Least share that neighbouring windows have in common, 0 to below 1.
         sampling: Where `segment` asks networks that answer each point on its own. "network": on the grid they were
             built with. 1, 2 or 4: at every voxel of network space, or every second or fourth along each axis.
@@ -62,7 +62,7 @@ class Predictor:
     """
 
     def __init__(
-        self, bundles: Sequence[Bundle], device: str = "auto", overlap: float = 0.5, sampling: Sampling = "network"
+        self, bundles: Sequence[Bundle], device: str = "auto", overlap: float = 0.5, sampling: PointSampling = "network"
     ) -> None:
         if not bundles:
             raise BundleError("no bundle given", allowed="one or more bundle folders")
@@ -72,11 +72,11 @@ class Predictor:
                 raise BundleError(
                     f"{other.path} and {bundles[0].path} know different labels", allowed="folds of one run"
                 )
-            if other.manifest.preparation.channels != first.preparation.channels:
+            if other.manifest.preprocessing.channels != first.preprocessing.channels:
                 raise BundleError(
                     f"{other.path} and {bundles[0].path} want different channels", allowed="folds of one run"
                 )
-            if other.manifest.preparation.axes != first.preparation.axes:
+            if other.manifest.preprocessing.axes != first.preprocessing.axes:
                 raise BundleError(
                     f"{other.path} and {bundles[0].path} turn scans differently", allowed="folds of one run"
                 )
@@ -84,15 +84,15 @@ class Predictor:
         self.samples: Samples | None = None
         self.bundles = tuple(_sampled(bundle, sampling) for bundle in bundles)
         self.labels: LabelTable = first.label_table
-        self.channels: tuple[str, ...] = first.preparation.channels
+        self.channels: tuple[str, ...] = first.preprocessing.channels
         self.overlap = overlap
-        self.device = pick_device(device)
+        self.device = resolve_device(device)
         for bundle in self.bundles:
             bundle.network.to(self.device).eval()
 
     @classmethod
     def load(
-        cls, *bundles: str | Path, device: str = "auto", overlap: float = 0.5, sampling: Sampling = "network"
+        cls, *bundles: str | Path, device: str = "auto", overlap: float = 0.5, sampling: PointSampling = "network"
     ) -> Predictor:
         """Open one or several bundle folders.
 
@@ -130,10 +130,10 @@ class Predictor:
             DataError: The scan cannot be read, or has the wrong number of channels.
             ResourceError: It does not fit into `max_memory`.
         """
-        taken = self._take(scan, affine)
+        taken = self._as_scan(scan, affine)
         return self.labels.to_values(self._classes(taken, max_memory, progress))
 
-    def open(self, scan: str | Path | Scan | Array, affine: FloatArray | None = None) -> OpenScan:
+    def open(self, scan: str | Path | Scan | Array, affine: FloatArray | None = None) -> PreparedScan:
         """Read and prepare a scan once, so that `at` answers many questions about it without delay.
 
         Args:
@@ -143,14 +143,14 @@ class Predictor:
         Raises:
             DataError: As for `segment`.
         """
-        return open_scan(self._take(scan, affine), self.bundles, self.device)
+        return prepare_scan(self._as_scan(scan, affine), self.bundles, self.device)
 
     def at(
         self,
-        image: str | Path | Scan | Array | OpenScan,
+        image: str | Path | Scan | Array | PreparedScan,
         points_mm: Any,
         affine: FloatArray | None = None,
-    ) -> PointAnswers:
+    ) -> PointPredictions:
         """What the scan shows at points: the mean answer of the bundles.
 
         Networks that answer each point on its own (`PointNetwork`, trained on whole scans) are asked at the points
@@ -166,28 +166,28 @@ class Predictor:
             DataError: The scan as for `segment`, or points that are not (N, 3) finite numbers.
             UsageError: A scan that another predictor opened.
         """
-        points = checked_points(points_mm)
-        opened = image if isinstance(image, OpenScan) else self.open(image, affine)
-        if isinstance(image, OpenScan) and affine is not None:
-            raise UsageError("an affine for a scan that is open", remedy="give the affine to open")
+        points = validate_points(points_mm)
+        opened = image if isinstance(image, PreparedScan) else self.open(image, affine)
+        if isinstance(image, PreparedScan) and affine is not None:
+            raise UsageError("an affine for a scan that is open", hint="give the affine to open")
         if opened.bundles != self.bundles:
-            raise UsageError("a scan opened by another predictor", remedy="open it by the predictor that is asked")
+            raise UsageError("a scan opened by another predictor", hint="open it by the predictor that is asked")
         inside = in_field_of_view(opened.scan.grid, points)
         mean = np.zeros((int(inside.sum()), self.labels.classes), np.float32)
         if len(mean):
             for bundle, space, prepared in zip(self.bundles, opened.spaces, opened.prepared, strict=True):
                 if prepared is not None:
-                    wanted = torch.from_numpy(space.grid.normalised(points[inside]).astype(np.float32))
-                    mean += ask_points(bundle.network, prepared, wanted).T.cpu().numpy()
+                    wanted = torch.from_numpy(space.grid.mm_to_unit(points[inside]).astype(np.float32))
+                    mean += point_probabilities(bundle.network, prepared, wanted).T.cpu().numpy()
                 else:
-                    parts, _ = self._stream(bundle, space, None)
+                    parts, _ = self._sliding_window(bundle, space, None)
                     mean += interpolate(parts, space.grid, self.labels.classes, points[inside])
         probabilities = np.zeros((len(points), self.labels.classes), np.float32)
         probabilities[:, 0] = 1
         probabilities[inside] = mean / len(self.bundles)
-        return PointAnswers(probabilities, inside, self.labels.to_values(probabilities.argmax(1)))
+        return PointPredictions(probabilities, inside, self.labels.to_values(probabilities.argmax(1)))
 
-    def _take(self, scan: str | Path | Scan | Array, affine: FloatArray | None) -> Scan:
+    def _as_scan(self, scan: str | Path | Scan | Array, affine: FloatArray | None) -> Scan:
         """A scan, however it is given, with the channels the networks want and finite intensities."""
         if isinstance(scan, (str, Path)):
             from farvox.io import read_scan
@@ -199,7 +199,7 @@ class Predictor:
             raise DataError(
                 f"{scan.image.shape[0]} channel(s)",
                 allowed=f"{len(self.channels)}: {', '.join(self.channels)}",
-                remedy="give the scan with the channels the network was trained on",
+                hint="give the scan with the channels the network was trained on",
                 case=scan.path.name,
             )
         if not all(np.isfinite(c.min()) and np.isfinite(c.max()) for c in scan.image):
@@ -211,27 +211,27 @@ class Predictor:
         if image.ndim != 4:
             raise DataError(f"array of {array.ndim} dimensions", allowed="(I, J, K) or (C, I, J, K)")
         if affine is None:
-            affine = np.diag([*(self.bundles[0].manifest.preparation.spacing or (1.0, 1.0, 1.0)), 1.0])
+            affine = np.diag([*(self.bundles[0].manifest.preprocessing.spacing or (1.0, 1.0, 1.0)), 1.0])
         i, j, k = image.shape[1:]
         return Scan(image, Grid((i, j, k), affine), Path("array"))
 
     def _classes(self, scan: Scan, max_memory: int | None, progress: Callable[[float], None] | None) -> Array:
-        spaces = [to_network_space(scan.image, scan.grid, b.manifest.preparation) for b in self.bundles]
+        spaces = [preprocess(scan.image, scan.grid, b.manifest.preprocessing) for b in self.bundles]
         self.samples = Samples() if self.sampling == "adaptive" else None
         streams, slabs = [], []
         for bundle, space in zip(self.bundles, spaces, strict=True):
-            parts, slab = self._stream(bundle, space, max_memory)
-            streams.append(ScoreStream(parts, space.resample.inverse))
+            parts, slab = self._sliding_window(bundle, space, max_memory)
+            streams.append(StreamingResampler(parts, space.resample.inverse))
             slabs.append(slab)
         shape: Shape = spaces[0].orient.target.shape
-        return spaces[0].orient.invert(reduce_to_classes(streams, shape, min(slabs), progress))
+        return spaces[0].orient.invert(argmax_labels(streams, shape, min(slabs), progress))
 
-    def _stream(
-        self, bundle: Bundle, space: NetworkSpace, max_memory: int | None
+    def _sliding_window(
+        self, bundle: Bundle, space: PreprocessedScan, max_memory: int | None
     ) -> tuple[Iterator[torch.Tensor], int]:
         """One network's scores, slab by slab in network space, and how many slices to reduce at once."""
         if self.samples is not None:
-            return self._refined(bundle, space, max_memory, self.samples)
+            return self._coarse_to_fine(bundle, space, max_memory, self.samples)
         plan = plan_memory(
             max_memory,
             bundle.network,
@@ -241,18 +241,20 @@ class Predictor:
             bundle.manifest.window or space.grid.shape,
             space.grid.shape,
             space.orient.target.shape,
-            fixed=bundle.manifest.window is None or model_facts(bundle.manifest.model.name).relative,
-            piecewise=answers_points(bundle),
+            fixed=bundle.manifest.window is None or model_info(bundle.manifest.model.name).size_dependent,
+            piecewise=supports_points(bundle),
         )
-        precision = pick_precision(bundle.recipe.train.precision, self.device)
+        precision = resolve_precision(bundle.recipe.train.precision, self.device)
         patch = bundle.recipe.patch
-        scorer = make_scorer(bundle.network, self.device, precision, patch.z_score)
+        predict_fn = make_predict_fn(bundle.network, self.device, precision, patch.z_score)
         batch = 4 if self.device.type == "cuda" else 1
-        parts = stream_scores(scorer, space.slab, space.grid.shape, plan.window, self.overlap, batch, patch.blend)
+        parts = sliding_window_inference(
+            predict_fn, space.slab, space.grid.shape, plan.window, self.overlap, batch, patch.blend
+        )
         return parts, plan.slab
 
-    def _refined(
-        self, bundle: Bundle, space: NetworkSpace, max_memory: int | None, samples: Samples
+    def _coarse_to_fine(
+        self, bundle: Bundle, space: PreprocessedScan, max_memory: int | None, samples: Samples
     ) -> tuple[Iterator[torch.Tensor], int]:
         shape = space.grid.shape
         plan = plan_refinement(
@@ -263,39 +265,43 @@ class Predictor:
             shape,
             space.orient.target.shape,
         )
-        ask = partial(ask_voxels, bundle.network, prepared_image(bundle, space, self.device))
-        parts = refine_scores(ask, shape, block_sizes(space.grid.spacing.tolist()), plan.window[2], samples=samples)
+        ask = partial(voxel_probabilities, bundle.network, prepare_image(bundle, space, self.device))
+        parts = coarse_to_fine_inference(
+            ask, shape, block_sizes(space.grid.spacing.tolist()), plan.window[2], samples=samples
+        )
         return parts, plan.slab
 
 
-def parse_sampling(text: str) -> Sampling:
+def parse_point_stride(text: str) -> PointSampling:
     """'network', 'adaptive', '1', '2' or '4' → where point networks are asked.
 
     Raises:
         UsageError: Not one of these.
     """
-    known: dict[str, Sampling] = {str(sampling): sampling for sampling in get_args(Sampling)}
+    known: dict[str, PointSampling] = {str(sampling): sampling for sampling in get_args(PointSampling)}
     if text not in known:
         raise UsageError(f"sampling '{text}'", allowed=", ".join(known))
     return known[text]
 
 
-def _sampled(bundle: Bundle, sampling: Sampling) -> Bundle:
+def _sampled(bundle: Bundle, sampling: PointSampling) -> Bundle:
     """The bundle with a network that answers on the wanted grid."""
-    parse_sampling(str(sampling))
+    parse_point_stride(str(sampling))
     if sampling == "network":
         return bundle
-    if not answers_points(bundle):
+    if not supports_points(bundle):
         raise UsageError(
             f"sampling '{sampling}' for {bundle.path}: its network '{bundle.manifest.model.name}' answers whole images",
             allowed="networks that answer each point on its own, trained on whole scans",
-            remedy="leave the sampling out",
+            hint="leave the sampling out",
         )
     network: Any = bundle.network
     return bundle if sampling == "adaptive" else replace(bundle, network=network.with_stride(sampling))
 
 
-def make_scorer(network: torch.nn.Module, device: torch.device, precision: Precision, z_score: bool = False) -> Scorer:
+def make_predict_fn(
+    network: torch.nn.Module, device: torch.device, precision: Precision, z_score: bool = False
+) -> PredictFn:
     """A network as a function from windows (B, C, I, J, K) to class probabilities, float32.
 
     Args:
@@ -307,7 +313,7 @@ def make_scorer(network: torch.nn.Module, device: torch.device, precision: Preci
 
     def score(windows: torch.Tensor) -> torch.Tensor:
         windows = windows.to(device)
-        with torch.inference_mode(), arithmetic(precision, device):
-            return network(z_scored(windows) if z_score else windows).float().softmax(1)
+        with torch.inference_mode(), autocast_context(precision, device):
+            return network(zscore_normalise(windows) if z_score else windows).float().softmax(1)
 
     return score

@@ -11,7 +11,7 @@ from farvox.geometry import Resample
 from farvox.types import Array
 
 
-class ScoreStream:
+class StreamingResampler:
     """Scores that arrive in order along K in network space, asked for in order along K on the canonical grid.
 
     Args:
@@ -26,7 +26,7 @@ class ScoreStream:
 
     def slab(self, start: int, stop: int) -> torch.Tensor:
         """(classes, I, J, stop - start) on the canonical grid; `start` must not lie before an earlier call's."""
-        low, high = self._back.needs(start, stop)
+        low, high = self._back.source_range(start, stop)
         if self._held is not None and low > self._first:
             drop = min(low - self._first, self._held.shape[-1])
             self._held = self._held[..., drop:]
@@ -40,8 +40,8 @@ class ScoreStream:
         return self._back.apply(self._held, start, stop, offset=self._first)
 
 
-def reduce_to_classes(
-    streams: Sequence[ScoreStream],
+def argmax_labels(
+    streams: Sequence[StreamingResampler],
     shape: tuple[int, int, int],
     slab: int,
     progress: Callable[[float], None] | None = None,

@@ -11,11 +11,11 @@ import torch
 
 from farvox.types import Shape
 
-Slab = Callable[[int, int], torch.Tensor]
+SlabReader = Callable[[int, int], torch.Tensor]
 """(start, stop) along K → network input (C, I, J, stop - start)."""
-Blend = Literal["gaussian", "mean"]
+BlendMode = Literal["gaussian", "mean"]
 """Weights of overlapping windows: highest in the middle, or the same everywhere."""
-Scorer = Callable[[torch.Tensor], torch.Tensor]
+PredictFn = Callable[[torch.Tensor], torch.Tensor]
 """Windows (B, C, I, J, K) → class probabilities (B, classes, I, J, K)."""
 
 
@@ -32,7 +32,7 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
     return [round(index * (size - window) / max(count - 1, 1)) for index in range(count)]
 
 
-def blend_weights(window: Shape, blend: Blend = "gaussian") -> torch.Tensor:
+def window_weights(window: Shape, blend: BlendMode = "gaussian") -> torch.Tensor:
     """Weight of each voxel of a window: a Gaussian with a standard deviation of a quarter of each side, at least 0.01.
 
     A window's edge knows less of its surroundings than its middle, so where windows overlap the middle counts more.
@@ -44,14 +44,14 @@ def blend_weights(window: Shape, blend: Blend = "gaussian") -> torch.Tensor:
     return (axes[0][:, None, None] * axes[1][:, None] * axes[2]).clamp_min(0.01)
 
 
-def stream_scores(
-    score: Scorer,
-    slab: Slab,
+def sliding_window_inference(
+    score: PredictFn,
+    slab: SlabReader,
     shape: Shape,
     window: Shape,
     overlap: float = 0.5,
     batch: int = 1,
-    blend: Blend = "gaussian",
+    blend: BlendMode = "gaussian",
 ) -> Iterator[torch.Tensor]:
     """Class probabilities of a volume, in order along K, each part as soon as no later window adds to it.
 
@@ -73,7 +73,7 @@ def stream_scores(
     before = [max(0, w - n) // 2 for n, w in zip(shape, window, strict=True)]
     padded = tuple(max(n, w) for n, w in zip(shape, window, strict=True))
     inner_i, inner_j = (slice(before[a], before[a] + shape[a]) for a in (0, 1))
-    weights = blend_weights(window, blend)
+    weights = window_weights(window, blend)
     columns = list(product(*(window_starts(n, w, overlap) for n, w in zip(padded[:2], window[:2], strict=True))))
     depth = window[2]
     starts = window_starts(padded[2], depth, overlap)
@@ -105,7 +105,7 @@ def stream_scores(
 
 
 def _padded(
-    slab: Slab, shape: Shape, before: list[int], padded: Shape | tuple[int, ...], start: int, stop: int
+    slab: SlabReader, shape: Shape, before: list[int], padded: Shape | tuple[int, ...], start: int, stop: int
 ) -> torch.Tensor:
     low, high = max(start - before[2], 0), min(stop - before[2], shape[2])
     block = slab(low, high)

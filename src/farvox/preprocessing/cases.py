@@ -13,29 +13,29 @@ import torch
 
 from farvox.data.dataset import Case
 from farvox.labels import IGNORE
-from farvox.preprocessing.config import Preparation
-from farvox.preprocessing.preprocess import to_network_space
+from farvox.preprocessing.config import Preprocessing
+from farvox.preprocessing.preprocess import preprocess
 from farvox.types import Array, IntArray, Shape
 
 _PLACES_PER_CLASS = 4096
 
 
 @dataclass(frozen=True)
-class PreparedCase:
+class PreprocessedCase:
     """A case in network space, memory-mapped.
 
     Args:
         id: Case id.
         image: (C, I, J, K) float32, normalised.
         classes: (I, J, K) uint8 with `IGNORE`.
-        places: For each class, up to 4096 of its voxels (N, 3), evenly drawn; empty where the class is absent.
+        voxels_by_class: For each class, up to 4096 of its voxels (N, 3), evenly drawn; empty where the class is absent.
         counts: Voxels of each class.
     """
 
     id: str
     image: Array
     classes: Array
-    places: tuple[IntArray, ...]
+    voxels_by_class: tuple[IntArray, ...]
     counts: IntArray
 
     @property
@@ -49,9 +49,9 @@ class PreparedCase:
         return torch.from_numpy(np.array(self.image[..., start:stop]))
 
 
-def prepare_case(case: Case, preparation: Preparation, classes: int, folder: Path) -> PreparedCase:
+def preprocess_case(case: Case, preprocessing: Preprocessing, classes: int, folder: Path) -> PreprocessedCase:
     """Bring a labelled case to network space, store it in `folder` and open it from there."""
-    space = to_network_space(case.image, case.grid, preparation)
+    space = preprocess(case.image, case.grid, preprocessing)
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / case.id
     image = np.lib.format.open_memmap(
@@ -77,15 +77,15 @@ def prepare_case(case: Case, preparation: Preparation, classes: int, folder: Pat
         places.append(np.stack(np.unravel_index(chosen, label.shape), -1))
     counts = np.bincount(label[label != IGNORE].ravel(), minlength=classes)
     places_by_class: dict[str, Any] = {str(index): found for index, found in enumerate(places)}
-    np.savez(f"{stem}.places.npz", counts=counts, **places_by_class)
-    return open_prepared(folder, case.id)
+    np.savez(f"{stem}.voxels_by_class.npz", counts=counts, **places_by_class)
+    return open_preprocessed(folder, case.id)
 
 
-def open_prepared(folder: Path, case: str) -> PreparedCase:
-    """Open what `prepare_case` stored."""
-    places = np.load(folder / f"{case}.places.npz")
+def open_preprocessed(folder: Path, case: str) -> PreprocessedCase:
+    """Open what `preprocess_case` stored."""
+    places = np.load(folder / f"{case}.voxels_by_class.npz")
     counts = places["counts"]
-    return PreparedCase(
+    return PreprocessedCase(
         case,
         np.load(folder / f"{case}.image.npy", mmap_mode="r"),
         np.load(folder / f"{case}.classes.npy", mmap_mode="r"),
@@ -94,6 +94,6 @@ def open_prepared(folder: Path, case: str) -> PreparedCase:
     )
 
 
-def class_counts(cases: Sequence[PreparedCase]) -> IntArray:
+def class_counts(cases: Sequence[PreprocessedCase]) -> IntArray:
     """Voxels of each class over all cases."""
     return np.sum([case.counts for case in cases], axis=0)

@@ -15,7 +15,7 @@ _STATISTICS_VOXELS = 1_000_000
 _Size = Annotated[int, Field(ge=1)]
 
 
-class IntensityStep(BaseModel):
+class IntensityNormalization(BaseModel):
     """How one channel's intensities become network input: clip to [low, high], subtract `mean`, divide by `sd`.
 
     `per-scan` takes the four figures from each scan: its 0.5th and 99.5th percentile, then mean and standard
@@ -32,22 +32,22 @@ class IntensityStep(BaseModel):
     mean: float = 0.0
     sd: float = Field(1.0, gt=0)
 
-    def for_channel(self, channel: Array) -> IntensityStep:
+    def for_channel(self, channel: Array) -> IntensityNormalization:
         """The step with its four figures known for this (I, J, K) channel."""
         if self.kind == "z-score":
-            sample = voxel_sample(channel)
+            sample = subsample_voxels(channel)
             low, high = float(channel.min()), float(channel.max())
-            return IntensityStep(
+            return IntensityNormalization(
                 kind="fixed", low=low, high=high, mean=float(sample.mean()), sd=float(max(sample.std(), 1e-6))
             )
-        return self if self.kind == "fixed" else fixed_step(voxel_sample(channel))
+        return self if self.kind == "fixed" else fit_fixed_normalization(subsample_voxels(channel))
 
     def apply(self, channel: torch.Tensor) -> torch.Tensor:
         """Normalise in place."""
         return channel.clamp_(self.low, self.high).sub_(self.mean).div_(self.sd)
 
 
-class Preparation(BaseModel):
+class Preprocessing(BaseModel):
     """Everything needed to bring a scan to network space again; part of the bundle's manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,14 +58,14 @@ class Preparation(BaseModel):
     """Voxels that every scan becomes, however long its axes are in mm; in place of a spacing."""
     axes: str = Field("RAS", pattern="^[RL][AP][SI]$")
     """Where the axes of network space point."""
-    pooled: bool = False
-    """Whether voxels are averaged as if the scan were resampled to half the spacing, then pooled: 3×3×3, stride 2."""
+    antialias_pooling: bool = False
+    """Whether voxels are averaged as if the scan were resampled to half the spacing, then antialias_pooling: 3×3×3, stride 2."""
     channels: tuple[str, ...]
-    intensity: tuple[IntensityStep, ...]
+    intensity: tuple[IntensityNormalization, ...]
     """One step a channel."""
 
     @model_validator(mode="after")
-    def _says_one_size(self) -> Preparation:
+    def _says_one_size(self) -> Preprocessing:
         if (self.spacing is None) == (self.shape is None):
             raise ValueError("either spacing or shape")
         return self
@@ -76,16 +76,16 @@ class Preparation(BaseModel):
             step = Resample.to_spacing(grid, self.spacing)
         else:
             step = Resample.to_shape(grid, self.shape or grid.shape)
-        return Resample(step.source, step.target, self.pooled)
+        return Resample(step.source, step.target, self.antialias_pooling)
 
 
-def voxel_sample(channel: Array, limit: int = _STATISTICS_VOXELS) -> Array:
+def subsample_voxels(channel: Array, limit: int = _STATISTICS_VOXELS) -> Array:
     """At most about `limit` voxels of (I, J, K), evenly spread, float64, as input of intensity statistics."""
     step = max(1, int(np.ceil((channel.size / limit) ** (1 / 3))))
     return channel[::step, ::step, ::step].astype(np.float64).ravel()
 
 
-def fixed_step(values: Array) -> IntensityStep:
+def fit_fixed_normalization(values: Array) -> IntensityNormalization:
     """Clip limits, mean and spread from a sample of intensities, background at the minimum left out when large."""
     darkest = values.min()
     if (values == darkest).mean() > 0.25 and (values > darkest).any():
@@ -94,6 +94,6 @@ def fixed_step(values: Array) -> IntensityStep:
     if high <= low:
         low, high = values.min(), values.max()
     clipped = np.clip(values, low, high)
-    return IntensityStep(
+    return IntensityNormalization(
         kind="fixed", low=float(low), high=float(high), mean=float(clipped.mean()), sd=float(max(clipped.std(), 1e-6))
     )

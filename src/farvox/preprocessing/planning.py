@@ -12,8 +12,8 @@ from farvox.data.dataset import Case
 from farvox.errors import RecipeError
 from farvox.geometry import Orient
 from farvox.labels import IGNORE
-from farvox.models import list_models, model_facts
-from farvox.preprocessing.config import IntensityStep, Preparation, fixed_step, voxel_sample
+from farvox.models import list_models, model_info
+from farvox.preprocessing.config import IntensityNormalization, Preprocessing, fit_fixed_normalization, subsample_voxels
 from farvox.recipes import Recipe, with_settings
 from farvox.types import Array, FloatArray
 
@@ -28,14 +28,14 @@ class Fingerprint:
     Args:
         extent: Size along right, anterior, superior, mm.
         spacing: Voxel spacing, same axes, mm.
-        dark: 0.5th percentile of each channel.
-        inside: Sample of each channel's intensities inside the labelled structures, (C, N).
+        low_percentile: 0.5th percentile of each channel.
+        foreground_values: Sample of each channel's intensities foreground_values the labelled structures, (C, N).
     """
 
     extent: FloatArray
     spacing: FloatArray
-    dark: FloatArray
-    inside: Array
+    low_percentile: FloatArray
+    foreground_values: Array
 
 
 def fingerprint(case: Case) -> Fingerprint:
@@ -48,12 +48,12 @@ def fingerprint(case: Case) -> Fingerprint:
     return Fingerprint(
         extent=np.array(grid.shape) * grid.spacing,
         spacing=grid.spacing,
-        dark=np.array([np.percentile(voxel_sample(channel, 100_000), 0.5) for channel in case.image]),
-        inside=flat[:, chosen].astype(np.float64),
+        low_percentile=np.array([np.percentile(subsample_voxels(channel, 100_000), 0.5) for channel in case.image]),
+        foreground_values=flat[:, chosen].astype(np.float64),
     )
 
 
-def require_fit(recipe: Recipe) -> None:
+def validate_recipe(recipe: Recipe) -> None:
     """Refuse settings that contradict each other.
 
     Raises:
@@ -62,12 +62,12 @@ def require_fit(recipe: Recipe) -> None:
     if not recipe.points.count:
         return
     name, change = recipe.model.name, recipe.augment
-    if not model_facts(name).points:
-        able = ", ".join(model for model in list_models() if model_facts(model).points)
+    if not model_info(name).points:
+        able = ", ".join(model for model in list_models() if model_info(model).points)
         raise RecipeError(
             f"points.count = {recipe.points.count} for '{name}', which does not answer points",
             allowed=able,
-            remedy="take points.count=0 or another network",
+            hint="take points.count=0 or another network",
         )
     if recipe.points.count < 2:
         raise RecipeError("points.count = 1", allowed="0, or 2 and more: batch norm needs several")
@@ -81,24 +81,24 @@ def require_fit(recipe: Recipe) -> None:
         raise RecipeError("patch.z_score with points", allowed="false, or points.count=0")
 
 
-def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[str]) -> tuple[Recipe, Preparation]:
+def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[str]) -> tuple[Recipe, Preprocessing]:
     """Replace every `auto` by what suits these training cases.
 
     Returns:
-        The recipe with figures in place of `auto`, and the preparation that goes with it.
+        The recipe with figures in place of `auto`, and the preprocessing that goes with it.
 
     Raises:
-        RecipeError: As `require_fit`.
+        RecipeError: As `validate_recipe`.
     """
-    require_fit(recipe)
+    validate_recipe(recipe)
     spacing = _spacing(recipe, prints)
     kind = recipe.intensity.kind
     steps = []
     for index, name in enumerate(channels):
-        fixed = kind == "fixed" or (kind == "auto" and _is_ct(name, [p.dark[index] for p in prints]))
-        values = np.concatenate([p.inside[index] for p in prints])
-        own = IntensityStep(kind="z-score" if kind == "z-score" else "per-scan")
-        steps.append(fixed_step(values) if fixed else own)
+        fixed = kind == "fixed" or (kind == "auto" and _is_ct(name, [p.low_percentile[index] for p in prints]))
+        values = np.concatenate([p.foreground_values[index] for p in prints])
+        own = IntensityNormalization(kind="z-score" if kind == "z-score" else "per-scan")
+        steps.append(fit_fixed_normalization(values) if fixed else own)
     options = dict(recipe.model.options)
     if recipe.model.name == "unet3d":
         # Four levels unless the recipe says otherwise: what minutes on a CPU can train.
@@ -123,7 +123,7 @@ def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[st
         },
     )
     i, j, k = (round(float(s), 6) for s in spacing)
-    return resolved, Preparation(spacing=(i, j, k), channels=tuple(channels), intensity=tuple(steps))
+    return resolved, Preprocessing(spacing=(i, j, k), channels=tuple(channels), intensity=tuple(steps))
 
 
 def _spacing(recipe: Recipe, prints: Sequence[Fingerprint]) -> FloatArray:
@@ -143,11 +143,11 @@ def _spacing(recipe: Recipe, prints: Sequence[Fingerprint]) -> FloatArray:
     return np.maximum(spacing, high)
 
 
-def _is_ct(channel: str, dark: Sequence[float]) -> bool:
+def _is_ct(channel: str, low_percentile: Sequence[float]) -> bool:
     words = channel.lower().replace("-", " ").replace("_", " ").split()
     if "ct" in words or "hu" in words:
         return True
-    return words in ([], ["image"]) and float(np.median(dark)) < _AIR_HU
+    return words in ([], ["image"]) and float(np.median(low_percentile)) < _AIR_HU
 
 
 def _strides(spacing: FloatArray, depth: int) -> tuple[Any, Any]:

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from farvox.geometry import Grid, Orient, Resample
-from farvox.preprocessing.config import IntensityStep, Preparation
+from farvox.preprocessing.config import IntensityNormalization, Preprocessing
 from farvox.types import Array
 
 
 @dataclass(frozen=True)
-class NetworkSpace:
+class PreprocessedScan:
     """A scan seen in network space; slabs are computed when asked for, the whole never has to be in memory.
 
     Args:
@@ -26,7 +26,7 @@ class NetworkSpace:
     image: Array
     orient: Orient
     resample: Resample
-    steps: tuple[IntensityStep, ...]
+    steps: tuple[IntensityNormalization, ...]
 
     @property
     def grid(self) -> Grid:
@@ -35,29 +35,29 @@ class NetworkSpace:
 
     def slab(self, start: int, stop: int) -> torch.Tensor:
         """Normalised input (C, I, J, stop - start), float32, for network slices [start, stop) along K."""
-        first, last = self.resample.needs(start, stop)
-        block = _own_float_copy(self.image[..., first:last])
+        first, last = self.resample.source_range(start, stop)
+        block = _copy_float32(self.image[..., first:last])
         out = self.resample.apply(block, start, stop, offset=first)
         for channel, step in zip(out, self.steps, strict=True):
             step.apply(channel)
         return out
 
 
-def to_network_space(image: Array, grid: Grid, preparation: Preparation) -> NetworkSpace:
+def preprocess(image: Array, grid: Grid, preprocessing: Preprocessing) -> PreprocessedScan:
     """Plan the way of a scan (C, I, J, K) on `grid` into network space; cheap apart from intensity statistics."""
-    orient = Orient.to_canonical(grid, preparation.axes)
+    orient = Orient.to_canonical(grid, preprocessing.axes)
     canonical = orient.apply(image)
-    steps = tuple(s.for_channel(c) for s, c in zip(preparation.intensity, canonical, strict=True))
-    return NetworkSpace(canonical, orient, preparation.resample(orient.target), steps)
+    steps = tuple(s.for_channel(c) for s, c in zip(preprocessing.intensity, canonical, strict=True))
+    return PreprocessedScan(canonical, orient, preprocessing.resample(orient.target), steps)
 
 
-def _own_float_copy(array: Array) -> torch.Tensor:
+def _copy_float32(array: Array) -> torch.Tensor:
     # A copy even of float32, since it is normalised in place; and torch takes neither negative strides nor
     # big-endian data.
     return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
 
 
-def z_scored(patch: torch.Tensor) -> torch.Tensor:
+def zscore_normalise(patch: torch.Tensor) -> torch.Tensor:
     """Each channel of (..., C, I, J, K) at zero mean and unit spread over its voxels; a constant one becomes zero."""
     centred = patch - patch.mean((-3, -2, -1), keepdim=True)
     return centred / centred.square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-6)

@@ -29,7 +29,7 @@ _DRAWS = 3
 
 
 @dataclass(frozen=True)
-class Reach:
+class ReceptiveField:
     """How far a network sees.
 
     Args:
@@ -47,7 +47,7 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Speed:
+class Timing:
     """Seconds of one pass without gradients (median), and the most memory held above what was held before, bytes.
 
     On a CPU the bytes are 0 where a pass fits into memory that the process held already.
@@ -69,7 +69,7 @@ def multiply_adds(make: Callable[[], nn.Module], in_channels: int, size: Shape) 
         in_channels: Channels of the image.
         size: Voxels along each axis.
     """
-    network, image = _without_values(make, in_channels, size)
+    network, image = _on_meta_device(make, in_channels, size)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
     # With gradients, so that blocks go their plain way and not one that is rewritten for inference.
     with torch.enable_grad(), counter:
@@ -77,7 +77,7 @@ def multiply_adds(make: Callable[[], nn.Module], in_channels: int, size: Shape) 
     return counter.get_total_flops() // 2
 
 
-def least_bytes(make: Callable[[], nn.Module], in_channels: int, size: Shape) -> int:
+def minimum_bytes(make: Callable[[], nn.Module], in_channels: int, size: Shape) -> int:
     """Bytes that no pass does without: weights, image and answer in float32; nothing is computed.
 
     Args:
@@ -85,13 +85,13 @@ def least_bytes(make: Callable[[], nn.Module], in_channels: int, size: Shape) ->
         in_channels: Channels of the image.
         size: Voxels along each axis.
     """
-    network, image = _without_values(make, in_channels, size)
+    network, image = _on_meta_device(make, in_channels, size)
     with torch.enable_grad():
         answer = network(image)
     return sum(t.numel() * t.element_size() for t in (*network.state_dict().values(), image, answer))
 
 
-def measure_speed(network: nn.Module, in_channels: int, size: Shape, repeats: int = 5) -> Speed:
+def measure_time_and_memory(network: nn.Module, in_channels: int, size: Shape, repeats: int = 5) -> Timing:
     """Time and memory of passes over one image, on the device the network is on.
 
     On a CPU the memory is that of the process, as the system counts it (Linux) or looked at every millisecond. A pass
@@ -117,10 +117,10 @@ def measure_speed(network: nn.Module, in_channels: int, size: Shape, repeats: in
             network(image)
             _finish(device)
             seconds.append(time.perf_counter() - started)
-    return Speed(statistics.median(seconds), watch.peak)
+    return Timing(statistics.median(seconds), watch.peak)
 
 
-def measure_reach(network: nn.Module, in_channels: int, size: Shape) -> Reach:
+def measure_receptive_field(network: nn.Module, in_channels: int, size: Shape) -> ReceptiveField:
     """Receptive field of the central voxel, by the gradient of its scores with respect to the image.
 
     Works on a copy in float64, so that faint gradients do not vanish. Normalisation over the image and activations
@@ -137,7 +137,7 @@ def measure_reach(network: nn.Module, in_channels: int, size: Shape) -> Reach:
     with ExitStack() as hooks:
         for module in twin.modules():
             if isinstance(module, (*_STATISTICS, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.PReLU)):
-                hooks.callback(module.register_forward_hook(_untouched).remove)
+                hooks.callback(module.register_forward_hook(_identity_hook).remove)
         for draw in range(_DRAWS):
             generator = torch.Generator().manual_seed(draw)
             image = torch.randn(1, in_channels, *size, generator=generator, dtype=torch.float64).requires_grad_()
@@ -150,7 +150,7 @@ def measure_reach(network: nn.Module, in_channels: int, size: Shape) -> Reach:
         hit = seen.movedim(axis, 0).flatten(1).any(1).nonzero().flatten().tolist() or [centre[axis]]
         extents.append(hit[-1] - hit[0] + 1)
         cut.append(n > 1 and (hit[0] == 0 or hit[-1] == n - 1))
-    return Reach(
+    return ReceptiveField(
         (extents[0], extents[1], extents[2]),
         (cut[0], cut[1], cut[2]),
         _offset_reach(network, size),
@@ -158,15 +158,15 @@ def measure_reach(network: nn.Module, in_channels: int, size: Shape) -> Reach:
     )
 
 
-def training_bytes(make: Callable[[], nn.Module], in_channels: int, size: Shape) -> int:
+def activation_bytes(make: Callable[[], nn.Module], in_channels: int, size: Shape) -> int:
     """Bytes of all maps a pass computes in float32, about what a pass with gradients holds; nothing is computed."""
-    network, image = _without_values(make, in_channels, size)
-    with torch.enable_grad(), _Outputs() as outputs:
+    network, image = _on_meta_device(make, in_channels, size)
+    with torch.enable_grad(), _ActivationCounter() as outputs:
         network(image)
     return outputs.bytes
 
 
-def _without_values(make: Callable[[], nn.Module], in_channels: int, size: Shape) -> tuple[nn.Module, torch.Tensor]:
+def _on_meta_device(make: Callable[[], nn.Module], in_channels: int, size: Shape) -> tuple[nn.Module, torch.Tensor]:
     """Network and image on torch's meta device: shapes alone."""
     with torch.device("meta"):
         return make().eval(), torch.zeros(1, in_channels, *size)
@@ -184,7 +184,7 @@ def _offset_reach(network: nn.Module, size: Shape) -> tuple[float, float, float]
     return i, j, k
 
 
-def _untouched(_module: nn.Module, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> torch.Tensor:
+def _identity_hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> torch.Tensor:
     return inputs[0]
 
 
@@ -218,7 +218,7 @@ def _formulas() -> dict[Any, Callable[..., int]]:
     return formulas
 
 
-class _Outputs(TorchDispatchMode):
+class _ActivationCounter(TorchDispatchMode):
     """Adds up the bytes of what operations give back, views left out."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Recipes: settings as data, one TOML file per system and setting."""
 
 from farvox.recipes.duration import parse_duration
-from farvox.recipes.load import dump_recipe, list_recipes, load_recipe, parse_recipe, setting_value, with_settings
+from farvox.recipes.load import dump_recipe, list_recipes, load_recipe, parse_recipe, parse_toml_value, with_settings
 from farvox.recipes.schema import Recipe
 
 __all__ = [
@@ -11,6 +11,6 @@ __all__ = [
     "load_recipe",
     "parse_duration",
     "parse_recipe",
-    "setting_value",
+    "parse_toml_value",
     "with_settings",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from farvox.errors import RecipeError, nearest
+from farvox.errors import RecipeError, suggest
 from farvox.recipes.schema import Recipe
 
 
@@ -30,21 +30,21 @@ def load_recipe(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
     path = Path(name_or_path)
     if path.suffix == ".toml":
         if not path.is_file():
-            raise RecipeError(f"no recipe file {path}", remedy=f"give a path that exists or one of {_names()}")
+            raise RecipeError(f"no recipe file {path}", hint=f"give a path that exists or one of {_names()}")
         text, source = path.read_text(encoding="utf-8"), str(path)
     elif name_or_path in list_recipes():
         resource = resources.files("farvox.recipes") / f"{name_or_path}.toml"
         text, source = resource.read_text(encoding="utf-8"), f"recipe {name_or_path}"
     else:
-        raise RecipeError(f"no recipe '{name_or_path}'", remedy=nearest(name_or_path, list_recipes()))
+        raise RecipeError(f"no recipe '{name_or_path}'", hint=suggest(name_or_path, list_recipes()))
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{source} is not valid TOML: {error}", remedy="mend that line") from None
+        raise RecipeError(f"{source} is not valid TOML: {error}", hint="mend that line") from None
     content.setdefault("name", path.stem)
     _validated(content, source, text)
     for setting in settings:
-        _lay_over(content, setting)
+        _apply_override(content, setting)
     return _validated(content, "--set", "")
 
 
@@ -75,7 +75,7 @@ def with_settings(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     return _validated(content, "settings", "")
 
 
-def setting_value(text: str) -> Any:
+def parse_toml_value(text: str) -> Any:
     """What stands right of the `=` of a setting: a TOML value, or the text as it is where it is none."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -83,11 +83,11 @@ def setting_value(text: str) -> Any:
         return text.strip()
 
 
-def _lay_over(content: dict[str, Any], setting: str) -> None:
+def _apply_override(content: dict[str, Any], setting: str) -> None:
     key, separator, raw = setting.partition("=")
     if not separator or not key.strip():
         raise RecipeError(f"--set {setting}", allowed="section.key=value, such as train.batch=4")
-    value = setting_value(raw)
+    value = parse_toml_value(raw)
     *sections, last = key.strip().split(".")
     target = content
     for section in sections:
@@ -107,9 +107,9 @@ def _validated(content: dict[str, Any], source: str, text: str) -> Recipe:
         place = source if (line := _line_of(text, path)) is None else f"{source}, line {line}"
         if first["type"] == "extra_forbidden":
             parent = ".".join(path[:-1])
-            remedy = nearest(path[-1], _fields(path[:-1]))
+            hint = suggest(path[-1], _fields(path[:-1]))
             where = f"in section [{parent}]" if parent else "at the top level"
-            raise RecipeError(f"{place}: unknown key '{path[-1]}' {where}", remedy=remedy) from None
+            raise RecipeError(f"{place}: unknown key '{path[-1]}' {where}", hint=hint) from None
         found = f"{place}: {key} = {first['input']!r}"
         raise RecipeError(found, allowed=first["msg"].removeprefix("Input should be ")) from None
 

@@ -12,22 +12,22 @@ import torch
 import torch.nn.functional as F
 
 from farvox.bundle import Bundle
-from farvox.devices import arithmetic, pick_precision
+from farvox.devices import autocast_context, resolve_precision
 from farvox.errors import DataError
 from farvox.geometry import Grid, Resample
 from farvox.io.scan import Scan
 from farvox.models.features import features_and_logits
-from farvox.prediction.resample_back import ScoreStream
-from farvox.prediction.sliding_window import stream_scores
-from farvox.preprocessing.preprocess import NetworkSpace, to_network_space, z_scored
+from farvox.prediction.resample_back import StreamingResampler
+from farvox.prediction.sliding_window import sliding_window_inference
+from farvox.preprocessing.preprocess import PreprocessedScan, preprocess, zscore_normalise
 
 FeatureKind = Literal["hidden", "scores", "both"]
 """What enters the last layer, the probabilities that leave it, or both."""
 KINDS: tuple[str, ...] = get_args(FeatureKind)
 
-MOST_POINTS = 400_000
+MAX_POINTS = 400_000
 """Positions of the finest level: memory and time of a registration are bounded, whatever the scan's size."""
-_HIDDEN_SHARE = 0.2
+_PENULTIMATE_WEIGHT = 0.2
 """Say of what enters the last layer where both are compared: enough to lead where no structure is, and no more."""
 COMPONENTS = 32
 """Wider features are reduced to this many principal components."""
@@ -52,7 +52,7 @@ class ScanFeatures:
 
 
 @dataclass(frozen=True)
-class Description:
+class FeatureExtractor:
     """How a bundle describes one scan; features are computed when asked for.
 
     Args:
@@ -66,16 +66,16 @@ class Description:
     kind: FeatureKind
 
     @cached_property
-    def space(self) -> NetworkSpace:
+    def space(self) -> PreprocessedScan:
         """The scan in network space."""
-        return to_network_space(self.scan.image, self.scan.grid, self.bundle.manifest.preparation)
+        return preprocess(self.scan.image, self.scan.grid, self.bundle.manifest.preprocessing)
 
     @property
     def finest_mm(self) -> float:
-        """Smallest spacing at which the scan's field of view holds no more than `MOST_POINTS`, mm."""
+        """Smallest spacing at which the scan's field of view holds no more than `MAX_POINTS`, mm."""
         grid, mm = self.space.grid, float(self.space.grid.spacing.min())
         extent = np.array(grid.shape) * grid.spacing
-        while np.prod(np.ceil(extent / np.maximum(grid.spacing, mm))) > MOST_POINTS:
+        while np.prod(np.ceil(extent / np.maximum(grid.spacing, mm))) > MAX_POINTS:
             mm *= 1.05
         return mm
 
@@ -93,9 +93,9 @@ class Description:
             return ScanFeatures(maps.cpu(), Resample.to_shape(grid, (i, j, k)).target).at_spacing(mm)
         patch = self.bundle.recipe.patch
         window = self.bundle.manifest.window
-        parts = stream_scores(self._windows, self.space.slab, grid.shape, window, 0.5, 1, patch.blend)
+        parts = sliding_window_inference(self._windows, self.space.slab, grid.shape, window, 0.5, 1, patch.blend)
         target = Resample.to_spacing(grid, np.maximum(grid.spacing, mm).tolist()).target
-        stream = ScoreStream(_on_cpu(parts), Resample.to_shape(grid, target.shape))
+        stream = StreamingResampler(_on_cpu(parts), Resample.to_shape(grid, target.shape))
         slices = [stream.slab(k, k + 1) for k in range(target.shape[2])]
         return ScanFeatures(torch.cat(slices, -1), target)
 
@@ -108,8 +108,11 @@ class Description:
         device = next(self.bundle.network.parameters()).device
         image = image.to(device)
         if self.bundle.recipe.patch.z_score:
-            image = z_scored(image)
-        with torch.inference_mode(), arithmetic(pick_precision(self.bundle.recipe.train.precision, device), device):
+            image = zscore_normalise(image)
+        with (
+            torch.inference_mode(),
+            autocast_context(resolve_precision(self.bundle.recipe.train.precision, device), device),
+        ):
             hidden, logits = features_and_logits(self.bundle.network, image, stride)
         hidden, scores = hidden.float(), logits.float().softmax(1)
         if self.kind == "hidden":
@@ -120,13 +123,13 @@ class Description:
         return torch.cat((hidden, scores), 1)
 
 
-def describe(bundle: Bundle, scan: Scan, kind: FeatureKind = "both") -> Description:
+def feature_extractor(bundle: Bundle, scan: Scan, kind: FeatureKind = "both") -> FeatureExtractor:
     """Check that the network can see the scan.
 
     Raises:
         DataError: The wrong number of channels, or intensities that are NaN, infinite or the same everywhere.
     """
-    channels, name = bundle.manifest.preparation.channels, scan.path.name
+    channels, name = bundle.manifest.preprocessing.channels, scan.path.name
     if len(scan.image) != len(channels):
         raise DataError(
             f"{len(scan.image)} channel(s)",
@@ -138,11 +141,11 @@ def describe(bundle: Bundle, scan: Scan, kind: FeatureKind = "both") -> Descript
         if not (np.isfinite(low) and np.isfinite(high)):
             raise DataError("NaN or infinite intensities", allowed="finite intensities", case=name)
         if low == high:
-            raise DataError(f"the scan is constant: every voxel is {low:g}", remedy="export it again", case=name)
-    return Description(bundle, scan, kind)
+            raise DataError(f"the scan is constant: every voxel is {low:g}", hint="export it again", case=name)
+    return FeatureExtractor(bundle, scan, kind)
 
 
-def comparable(
+def normalise_features(
     fixed: ScanFeatures, moving: ScanFeatures, groups: Sequence[tuple[int, float]]
 ) -> tuple[ScanFeatures, ScanFeatures]:
     """Bring features of both scans to one scale, and to at most `COMPONENTS` of them.
@@ -173,7 +176,7 @@ def comparable(
         parts.append((torch.tensordot(matrix, f, 1), torch.tensordot(matrix, m, 1), share / len(matrix)))
     if not parts:
         raise DataError(
-            "the network answers the same everywhere in both scans", remedy="take a bundle trained on such scans"
+            "the network answers the same everywhere in both scans", hint="take a bundle trained on such scans"
         )
     scale = sum(len(f) for f, _, _ in parts) / sum(len(f) * weight for f, _, weight in parts)
     of_fixed = torch.cat([f * (scale * weight) for f, _, weight in parts])
@@ -181,11 +184,11 @@ def comparable(
     return ScanFeatures(of_fixed, fixed.grid), ScanFeatures(of_moving, moving.grid)
 
 
-def groups_of(kind: FeatureKind, features: int, classes: int) -> list[tuple[int, float]]:
-    """What `comparable` wants to know of `features` features of a kind."""
+def feature_groups(kind: FeatureKind, features: int, classes: int) -> list[tuple[int, float]]:
+    """What `normalise_features` wants to know of `features` features of a kind."""
     if kind != "both":
         return [(features, 1.0)]
-    return [(features - classes, _HIDDEN_SHARE), (classes, 1 - _HIDDEN_SHARE)]
+    return [(features - classes, _PENULTIMATE_WEIGHT), (classes, 1 - _PENULTIMATE_WEIGHT)]
 
 
 def _resized(maps: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

@@ -11,11 +11,11 @@ import torch
 from farvox.geometry import Grid
 from farvox.types import FloatArray
 
-Lines = tuple[FloatArray, FloatArray, FloatArray]
+AxisCoordinates = tuple[FloatArray, FloatArray, FloatArray]
 """Positions along each of a grid's axes, mm from the middle of its field of view."""
 
 
-def lines_of(grid: Grid) -> Lines:
+def axis_coordinates(grid: Grid) -> AxisCoordinates:
     """Where a grid's voxel centres lie; grids over one field of view share the origin."""
     i, j, k = ((np.arange(n) - (n - 1) / 2) * size for n, size in zip(grid.shape, grid.spacing, strict=True))
     return i, j, k
@@ -44,14 +44,14 @@ class Spline:
         counts = [1 if n == 1 else int(np.ceil(mm / spacing)) + 3 for n, mm in zip(grid.shape, extent, strict=True)]
         return cls(torch.zeros(3, *counts), spacing)
 
-    def matrices(self, lines: Lines) -> list[torch.Tensor]:
+    def matrices(self, lines: AxisCoordinates) -> list[torch.Tensor]:
         """Weights of the control points along each axis for positions along it, (positions, control points) each."""
         return [
             torch.from_numpy(_weights(line, count, self.spacing)).float()
             for line, count in zip(lines, self.coefficients.shape[1:], strict=True)
         ]
 
-    def at(self, lines: Lines) -> torch.Tensor:
+    def at(self, lines: AxisCoordinates) -> torch.Tensor:
         """(3, i, j, k) mm along the grid's axes, on the lattice of the lines."""
         return evaluate(self.coefficients, self.matrices(lines))
 
@@ -63,7 +63,7 @@ def evaluate(coefficients: torch.Tensor, matrices: Sequence[torch.Tensor]) -> to
     return (out.movedim(1, 3) @ matrices[0].T).movedim(3, 1)
 
 
-def roughness(coefficients: torch.Tensor, spacing: float) -> torch.Tensor:
+def bending_penalty(coefficients: torch.Tensor, spacing: float) -> torch.Tensor:
     """Mean squared difference between control points and their B-spline filtered version, in control spacings.
 
     The filter takes (1, 4, 1) / 6 along each axis, which are the spline's own values at its control points; what varies
@@ -100,14 +100,16 @@ class Displacement:
     start: FloatArray
     splines: list[Spline] = field(default_factory=list)
 
-    def along_axes(self, lines: Lines) -> torch.Tensor:
+    def along_grid_axes(self, lines: AxisCoordinates) -> torch.Tensor:
         """(3, i, j, k) of the splines alone, mm along the grid's axes."""
         shape = [len(line) for line in lines]
         return sum((spline.at(lines) for spline in self.splines), start=torch.zeros(3, *shape))
 
     def on(self, grid: Grid) -> FloatArray:
         """(3, I, J, K) mm, RAS+, float32, at the voxels of a grid with these axes and this field of view."""
-        turned = torch.tensordot(torch.from_numpy(self.grid.axes).float(), self.along_axes(lines_of(grid)), 1)
+        turned = torch.tensordot(
+            torch.from_numpy(self.grid.axes).float(), self.along_grid_axes(axis_coordinates(grid)), 1
+        )
         moved = turned + torch.from_numpy(self.start).float()[:, None, None, None]
         out: FloatArray = moved.numpy()
         return out

@@ -19,7 +19,7 @@ from farvox.report.overlays import (
     draw_outlines,
     draw_plane,
     draw_scale_bar,
-    focus,
+    most_foreground_slices,
 )
 from farvox.types import Array, FloatArray
 
@@ -66,7 +66,7 @@ def registration_figure(
     own = None if fixed_labels is None else orient.apply(fixed_labels)
     carried = None if labels is None else [orient.apply(values) for values in labels]
     nothing = np.zeros(scans[0].shape, np.uint8)
-    at = focus(nothing if own is None else own, nothing if carried is None else carried[1])
+    at = most_foreground_slices(nothing if own is None else own, nothing if carried is None else carried[1])
     differences = [np.abs(scan - scans[0]) for scan in scans[1:]]
     worst = float(np.percentile(differences[0], 99.5)) or 1.0
     if inside is not None:

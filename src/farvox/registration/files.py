@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from farvox._atomic import whole_files, write_json, writing
-from farvox._optional import MissingLibrary, optional
+from farvox._atomic import atomic_folder, write_json, writing
+from farvox._optional import MissingDependencyError, import_optional
 from farvox.bundle import Bundle
 from farvox.data import Dataset
 from farvox.data.load import load_image
 from farvox.errors import DataError, UsageError
 from farvox.geometry import Grid
-from farvox.io import Scan, scan_stem
-from farvox.io.images_2d import read_any, write_any
+from farvox.io import Scan, case_id_from_path
+from farvox.io.images_2d import read_image_2d_or_3d, write_image_2d_or_3d
 from farvox.io.itk import LPS_TO_RAS, Placement
 from farvox.metrics import Overlap
 from farvox.prediction.files import find_scans
-from farvox.registration.initial import shared
-from farvox.registration.jacobian import determinants, folding
-from farvox.registration.registration import RegisterOptions, Registration, register, require_one_dimension
+from farvox.registration.initial import overlap_fraction
+from farvox.registration.jacobian import jacobian_determinant, jacobian_statistics
+from farvox.registration.registration import RegisterOptions, Registration, register, require_same_dimension
 from farvox.types import Array, FloatArray
 
-_LITTLE_SHARED = 0.5
-_MUCH_FOLDED = 0.01
+_MIN_OVERLAP = 0.5
+_MAX_FOLDING = 0.01
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RegistrationResult:
     """What was written.
 
     Args:
@@ -65,7 +65,7 @@ def read_pair(
             lie on another grid than their scan.
     """
     scans = [_read(path, bundle) for path in (fixed, moving)]
-    require_one_dimension(*scans)
+    require_same_dimension(*scans)
     labels = [_labels(path, scan) for path, scan in zip((fixed_labels, moving_labels), scans, strict=True)]
     return Pair(scans[0], scans[1], labels[0], labels[1])
 
@@ -78,7 +78,7 @@ def register_to_folder(
     *,
     device: str = "cpu",
     told: Callable[[float], None] | None = None,
-) -> Outcome:
+) -> RegistrationResult:
     """Register and write the moved scan, the field, propagated labels, figures of merit and a picture into a folder.
 
     Nothing is written unless everything could be.
@@ -86,34 +86,34 @@ def register_to_folder(
     Raises:
         UsageError: `out` is a file, or holds one of the inputs under a name that would be written.
     """
-    suffix = pair.fixed.path.name[len(scan_stem(pair.fixed.path)) :] if pair.fixed.path.is_file() else ""
+    suffix = pair.fixed.path.name[len(case_id_from_path(pair.fixed.path)) :] if pair.fixed.path.is_file() else ""
     suffix = suffix or ".nii.gz"
     names = {"moved": f"moved{suffix}", "field": "field.mha", "metrics": "metrics.json", "figure": "figure.png"}
     if pair.moving_labels is not None:
         names["labels"] = f"labels{suffix}"
-    _require_room(out, names.values(), pair)
+    _require_writable(out, names.values(), pair)
     found = register(pair.fixed, pair.moving, bundle, options, device=device, told=told)
     moved = found.warp(pair.moving.image, pair.moving.grid)
     labels = None
     if pair.moving_labels is not None:
-        before, after = (r.warp_labels(pair.moving_labels, pair.moving.grid) for r in (found.undeformed, found))
+        before, after = (r.warp_labels(pair.moving_labels, pair.moving.grid) for r in (found.initial_only, found))
         labels = before, after
     document = _document(pair, bundle, options, found, labels)
-    notes = _doubts(document)
-    with writing(out), whole_files(out) as scratch:
+    notes = _warnings(document)
+    with writing(out), atomic_folder(out) as scratch:
         place = {what: scratch / name for what, name in names.items()}
-        write_any(place["moved"], _as_stored(moved, pair.moving.image.dtype), pair.fixed)
+        write_image_2d_or_3d(place["moved"], _as_stored(moved, pair.moving.image.dtype), pair.fixed)
         write_field(place["field"], found.field, found.grid, pair.fixed)
         if labels is not None:
-            write_any(place["labels"], labels[1][None], pair.fixed, labels=True)
+            write_image_2d_or_3d(place["labels"], labels[1][None], pair.fixed, labels=True)
         write_json(place["metrics"], document)
         try:
-            optional("matplotlib", "train")
+            import_optional("matplotlib", "train")
             _draw(place["figure"], pair, found, moved, labels)
-        except MissingLibrary as error:
+        except MissingDependencyError as error:
             names.pop("figure")
             notes.append(f"no picture: {error}")
-    return Outcome(document, {what: out / name for what, name in names.items()}, notes)
+    return RegistrationResult(document, {what: out / name for what, name in names.items()}, notes)
 
 
 def write_field(path: Path, displacement: FloatArray, grid: Grid, like: Scan) -> None:
@@ -136,25 +136,25 @@ def write_field(path: Path, displacement: FloatArray, grid: Grid, like: Scan) ->
 
 
 def _read(path: Path, bundle: Bundle) -> Scan:
-    channels, table = bundle.manifest.preparation.channels, bundle.manifest.label_table
+    channels, table = bundle.manifest.preprocessing.channels, bundle.manifest.label_table
     cases = find_scans([path], channels)
     if len(cases) != 1:
         raise DataError(f"{path} holds {len(cases)} scans", allowed="one scan")
     case = cases[0]
     if len(case.images) == 1:
-        return read_any(case.images[0])
+        return read_image_2d_or_3d(case.images[0])
     return load_image(Dataset("scans", Path(), (case,), channels, table), case)
 
 
 def _labels(path: Path | None, scan: Scan) -> Array | None:
     if path is None:
         return None
-    held = read_any(path)
-    if difference := scan.grid.mismatch(held.grid):
+    held = read_image_2d_or_3d(path)
+    if difference := scan.grid.difference_to(held.grid):
         raise DataError(
             f"{path.name} does not lie on the grid of {scan.path.name}: {difference} (label against scan)",
             allowed="labels on their scan's grid",
-            remedy="resample the labels with nearest-neighbour interpolation, or find the right pair",
+            hint="resample the labels with nearest-neighbour interpolation, or find the right pair",
         )
     values = held.image[0]
     if len(held.image) != 1 or not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0:
@@ -162,12 +162,12 @@ def _labels(path: Path | None, scan: Scan) -> Array | None:
     return values.astype(np.min_scalar_type(int(values.max())))
 
 
-def _require_room(out: Path, names: Iterable[str], pair: Pair) -> None:
+def _require_writable(out: Path, names: Iterable[str], pair: Pair) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file", allowed="a folder, or a path where one can be made")
     for scan in (pair.fixed, pair.moving):
         if any((out / name).resolve() == scan.path.resolve() for name in names):
-            raise UsageError(f"{scan.path} would be replaced", remedy="give --out a folder of its own")
+            raise UsageError(f"{scan.path} would be replaced", hint="give --out a folder of its own")
 
 
 def _as_stored(moved: FloatArray, dtype: np.dtype[Any]) -> Array:
@@ -178,15 +178,15 @@ def _as_stored(moved: FloatArray, dtype: np.dtype[Any]) -> Array:
     return np.clip(np.rint(moved), low, high).astype(dtype)
 
 
-def _doubts(document: dict[str, Any]) -> list[str]:
+def _warnings(document: dict[str, Any]) -> list[str]:
     """Why a result may be worthless though nothing failed."""
     doubts = []
-    if document["shared"] < _LITTLE_SHARED:
+    if document["overlap_fraction"] < _MIN_OVERLAP:
         doubts.append(
-            f"only {100 * document['shared']:.0f} % of the fixed scan lies in the moving one where registration "
+            f"only {100 * document['overlap_fraction']:.0f} % of the fixed scan lies in the moving one where registration "
             "starts; if that is not so in the patient, try --start centres or --start search"
         )
-    if document["jacobian"]["folded"] > _MUCH_FOLDED:
+    if document["jacobian"]["folded"] > _MAX_FOLDING:
         doubts.append(
             f"{100 * document['jacobian']['folded']:.1f} % of the voxels fold, which no body does; "
             "try another --start, or more --smoothness"
@@ -206,8 +206,8 @@ def _document(
         "options": {name: getattr(options, name) for name in ("features", "start", "iterations", "smoothness")},
         "start_mm": [round(float(mm), 4) for mm in found.start],
         "deformation_mm": {"mean": float(length.mean()), "most": float(length.max())},
-        "shared": shared(found.grid, pair.moving.grid, found.start),
-        "jacobian": folding(determinants(found.field, found.grid)),
+        "overlap_fraction": overlap_fraction(found.grid, pair.moving.grid, found.start),
+        "jacobian": jacobian_statistics(jacobian_determinant(found.field, found.grid)),
         "feature_distance": [{"before": before, "after": after} for before, after in found.distances],
         "seconds": {part: round(seconds, 3) for part, seconds in found.seconds.items()},
     }
@@ -234,7 +234,7 @@ def _draw(path: Path, pair: Pair, found: Registration, moved: FloatArray, labels
     covered = np.ones(pair.moving.grid.shape, np.uint8)
     figure = registration_figure(
         pair.fixed.image[0],
-        found.undeformed.warp(pair.moving.image[:1], pair.moving.grid)[0],
+        found.initial_only.warp(pair.moving.image[:1], pair.moving.grid)[0],
         moved[0],
         found.deformation,
         pair.fixed.grid,

@@ -14,8 +14,8 @@ from farvox.ops.warp import FeatureDistance
 from farvox.registration.features import ScanFeatures
 from farvox.types import Array, FloatArray
 
-Start = Literal["header", "centres", "search"]
-STARTS: tuple[str, ...] = get_args(Start)
+InitialTransform = Literal["header", "centres", "search"]
+INITIAL_TRANSFORMS: tuple[str, ...] = get_args(InitialTransform)
 
 _REACH = 0.3
 """Furthest shift tried, as a share of the fixed field of view along each axis."""
@@ -25,7 +25,7 @@ _LEAST_OVERLAP = 0.5
 """Share of the fixed voxels that a shift must leave inside the moving scan."""
 
 
-def header_start(fixed: Grid, moving: Grid) -> FloatArray:
+def initial_from_headers(fixed: Grid, moving: Grid) -> FloatArray:
     """No displacement.
 
     Raises:
@@ -37,21 +37,21 @@ def header_start(fixed: Grid, moving: Grid) -> FloatArray:
     raise DataError(
         f"the scans do not overlap in space: their middles are {away:.0f} mm apart",
         allowed="scans that their headers place over each other",
-        remedy="--start centres, or --start search",
+        hint="--start centres, or --start search",
     )
 
 
-def shared(fixed: Grid, moving: Grid, shift: FloatArray) -> float:
+def overlap_fraction(fixed: Grid, moving: Grid, shift: FloatArray) -> float:
     """About which share of the fixed field of view lies in the moving one, shifted by `shift` (3,) mm: 0 to 1."""
     return float(_inside(fixed, moving, shift).mean())
 
 
-def centres_start(fixed: Grid, moving: Grid) -> FloatArray:
+def initial_from_centres(fixed: Grid, moving: Grid) -> FloatArray:
     """(3,) mm, RAS+, from the middle of one field of view to the other's."""
     return _middle(moving) - _middle(fixed)
 
 
-def searched_start(fixed: ScanFeatures, moving: ScanFeatures) -> FloatArray:
+def initial_from_search(fixed: ScanFeatures, moving: ScanFeatures) -> FloatArray:
     """The shift, from middle on middle up to a third of the field of view, that leaves features most alike.
 
     Shifts lie on an even lattice along the fixed axes; the best is refined on one of half the step, twice.
@@ -65,13 +65,13 @@ def searched_start(fixed: ScanFeatures, moving: ScanFeatures) -> FloatArray:
     """
     axes = fixed.grid.axes
     extent = np.where(np.array(fixed.grid.shape) > 1, np.array(fixed.grid.shape) * fixed.grid.spacing, 0)
-    best, step = centres_start(fixed.grid, moving.grid), _REACH * extent / _STEPS
+    best, step = initial_from_centres(fixed.grid, moving.grid), _REACH * extent / _STEPS
     reach, centres = _STEPS, fixed.grid.centres()
     # Features side by side, as distances read them: laid out once and not for every shift.
     wanted, read = (side.maps.movedim(0, -1).contiguous().movedim(-1, 0) for side in (fixed, moving))
     for _ in range(3):
         candidates = [best + axes @ (np.array(n) * step) for n in product(range(-reach, reach + 1), repeat=3)]
-        best = min(candidates, key=lambda shift: _difference(wanted, read, moving.grid.normalised(centres + shift)))
+        best = min(candidates, key=lambda shift: _difference(wanted, read, moving.grid.mm_to_unit(centres + shift)))
         reach, step = 1, step / 2
     return best
 
@@ -88,9 +88,9 @@ def _difference(wanted: torch.Tensor, maps: torch.Tensor, points: FloatArray) ->
 def _inside(grid: Grid, other: Grid, shift: FloatArray) -> Array:
     """Which of a handful of positions all over `grid` lie inside `other`."""
     lines = [np.linspace(-1, 1, 9)] * 3
-    points = grid.from_normalised(np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, 3))
-    return np.asarray((np.abs(other.normalised(points + shift)) <= 1).all(1))
+    points = grid.unit_to_mm(np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, 3))
+    return np.asarray((np.abs(other.mm_to_unit(points + shift)) <= 1).all(1))
 
 
 def _middle(grid: Grid) -> FloatArray:
-    return grid.from_normalised(np.zeros((1, 3)))[0]
+    return grid.unit_to_mm(np.zeros((1, 3)))[0]

@@ -1,4 +1,4 @@
-"""How a displacement stretches and folds space: determinants of its Jacobian, in mm."""
+"""How a displacement stretches and folds space: jacobian_determinant of its Jacobian, in mm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from farvox.types import Array, FloatArray
 _SLAB = 16
 
 
-def determinants(field: FloatArray, grid: Grid) -> FloatArray:
+def jacobian_determinant(field: FloatArray, grid: Grid) -> FloatArray:
     """Volume that a unit of volume at each voxel is moved to; 0 or less where space folds.
 
     Central differences inside, one-sided ones at the faces. Along an axis of one voxel nothing changes.
@@ -36,8 +36,8 @@ def determinants(field: FloatArray, grid: Grid) -> FloatArray:
     return out
 
 
-def folding(determinant: Array) -> dict[str, float]:
-    """Figures of a field's determinants.
+def jacobian_statistics(determinant: Array) -> dict[str, float]:
+    """Figures of a field's jacobian_determinant.
 
     Returns:
         `folded`: share of voxels with a determinant of 0 or less; `log_sd`: standard deviation of the natural logarithm

@@ -17,7 +17,7 @@ from farvox.errors import DataError
 from farvox.geometry import Grid
 from farvox.ops.warp import FeatureDistance
 from farvox.registration.features import ScanFeatures
-from farvox.registration.field import Displacement, Spline, evaluate, lines_of, roughness
+from farvox.registration.field import Displacement, Spline, axis_coordinates, bending_penalty, evaluate
 from farvox.types import FloatArray
 
 _STEP = 0.3
@@ -64,9 +64,9 @@ def refine(
         DataError: No voxel of the fixed scan is found inside the moving one.
     """
     wanted, read = fixed.at_spacing(level.features_mm), moving.at_spacing(level.features_mm)
-    lines = lines_of(wanted.grid)
-    start = torch.from_numpy(start_points(displacement, wanted.grid, read.grid))
-    per_mm = torch.from_numpy(normalised_per_mm(displacement, read.grid)).float()
+    lines = axis_coordinates(wanted.grid)
+    start = torch.from_numpy(initial_points(displacement, wanted.grid, read.grid))
+    per_mm = torch.from_numpy(unit_per_mm(displacement, read.grid)).float()
     flat = [axis for axis in range(3) if wanted.grid.shape[axis] == 1]
     # Where the moving scan does not reach nothing is compared; the spline carries on from where it does. Which points
     # these are stays as it was at the level's start, or leaving the scan would pay.
@@ -75,7 +75,7 @@ def refine(
         raise DataError(
             "no voxel of the fixed scan lies inside the moving one",
             allowed="scans that overlap by more than their rims",
-            remedy="--start centres, or --start search",
+            hint="--start centres, or --start search",
         )
     start = start[inside]
     distance = FeatureDistance(wanted.maps.flatten(1)[:, inside], read.maps)
@@ -92,7 +92,7 @@ def refine(
         coefficients = steps * free
         moved = evaluate(coefficients, matrices)
         data = distance(start + moved.flatten(1).T[inside] @ per_mm.T)
-        loss = data + level.smoothness * roughness(coefficients, level.control_mm)
+        loss = data + level.smoothness * bending_penalty(coefficients, level.control_mm)
         distances.append(data.item())
         if loss.item() < least:
             # The best is kept and not the last: scans that agree already stay exactly where they are.
@@ -107,14 +107,14 @@ def refine(
     return distances[0], kept
 
 
-def start_points(displacement: Displacement, fixed: Grid, moving: Grid) -> FloatArray:
+def initial_points(displacement: Displacement, fixed: Grid, moving: Grid) -> FloatArray:
     """(S, 3) float32: where the voxels of `fixed` are found in `moving` so far, normalised."""
     moved = displacement.on(fixed).reshape(3, -1).T
-    points: FloatArray = moving.normalised(fixed.centres() + moved).astype(np.float32)
+    points: FloatArray = moving.mm_to_unit(fixed.centres() + moved).astype(np.float32)
     return points
 
 
-def normalised_per_mm(displacement: Displacement, moving: Grid) -> FloatArray:
+def unit_per_mm(displacement: Displacement, moving: Grid) -> FloatArray:
     """(3, 3): normalised coordinates of `moving` for a mm along each axis of the displacement."""
     per_voxel: FloatArray = 2 / np.array(moving.shape)[:, None]
     return per_voxel * np.linalg.solve(moving.affine[:3, :3], displacement.grid.axes)

@@ -11,14 +11,20 @@ import numpy as np
 import torch
 
 from farvox.bundle import Bundle
-from farvox.devices import pick_device
+from farvox.devices import resolve_device
 from farvox.errors import DataError, UsageError
 from farvox.geometry import Grid
 from farvox.io.scan import Scan
 from farvox.ops.warp import warp
-from farvox.registration.features import KINDS, FeatureKind, comparable, describe, groups_of
+from farvox.registration.features import KINDS, FeatureKind, feature_extractor, feature_groups, normalise_features
 from farvox.registration.field import Displacement
-from farvox.registration.initial import STARTS, Start, centres_start, header_start, searched_start
+from farvox.registration.initial import (
+    INITIAL_TRANSFORMS,
+    InitialTransform,
+    initial_from_centres,
+    initial_from_headers,
+    initial_from_search,
+)
 from farvox.registration.optimise import Level, refine
 from farvox.types import Array, FloatArray
 
@@ -38,13 +44,13 @@ class RegisterOptions:
     """
 
     features: FeatureKind = "both"
-    start: Start = "header"
+    start: InitialTransform = "header"
     iterations: int = 40
     smoothness: float = 10.0
     levels: tuple[float, ...] = (4, 2, 1)
 
     def __post_init__(self) -> None:
-        for name, value, known in (("features", self.features, KINDS), ("start", self.start, STARTS)):
+        for name, value, known in (("features", self.features, KINDS), ("start", self.start, INITIAL_TRANSFORMS)):
             if value not in known:
                 raise UsageError(f"{name} '{value}'", allowed=", ".join(known))
         if self.iterations < 0:
@@ -77,7 +83,7 @@ class Registration:
         return self.field - self.start.astype(np.float32)[:, None, None, None]
 
     @property
-    def undeformed(self) -> Registration:
+    def initial_only(self) -> Registration:
         """The start alone."""
         still = np.broadcast_to(self.start.astype(np.float32)[:, None, None, None], self.field.shape)
         return Registration(self.grid, still, self.start, [], {})
@@ -97,7 +103,7 @@ class Registration:
             maps = torch.from_numpy(np.array(channel, dtype=np.float32, order="C"))[None, None]
             fill = float(maps.min())
             for span, places in self._slabs():
-                points = torch.from_numpy(grid.normalised(places)).float()[None]
+                points = torch.from_numpy(grid.mm_to_unit(places)).float()[None]
                 to[..., span] = warp(maps, points, fill=fill)[0, 0].reshape(to[..., span].shape).numpy()
         return out
 
@@ -106,7 +112,7 @@ class Registration:
         out = np.zeros(self.grid.shape, dtype=values.dtype)
         last = np.array(grid.shape) - 1
         for span, places in self._slabs():
-            voxels = np.floor(grid.voxel(places) + 0.5).astype(np.int64)
+            voxels = np.floor(grid.mm_to_voxel(places) + 0.5).astype(np.int64)
             inside = ((voxels >= 0) & (voxels <= last)).all(1)
             i, j, k = np.clip(voxels, 0, last).T
             out[..., span] = np.where(inside, values[i, j, k], 0).reshape(out[..., span].shape)
@@ -120,7 +126,7 @@ class Registration:
             span = slice(start, min(start + thick, shape[2]))
             lines = np.arange(shape[0]), np.arange(shape[1]), np.arange(span.start, span.stop)
             voxels = np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, 3)
-            yield span, self.grid.world(voxels) + self.field[..., span].reshape(3, -1).T
+            yield span, self.grid.voxel_to_mm(voxels) + self.field[..., span].reshape(3, -1).T
 
 
 def register(
@@ -141,7 +147,7 @@ def register(
         moving: The scan that is brought onto it.
         bundle: A network trained to segment such scans; it is not changed.
         options: How; None for the defaults.
-        device: Where the network runs, as in `pick_device`; the optimisation is on the processor.
+        device: Where the network runs, as in `resolve_device`; the optimisation is on the processor.
         told: Told the finished share, 0 to 1.
 
     Raises:
@@ -151,15 +157,15 @@ def register(
     """
     options = options or RegisterOptions()
     told = told or (lambda share: None)
-    require_one_dimension(fixed, moving)
-    bundle.network.to(pick_device(device)).eval()
+    require_same_dimension(fixed, moving)
+    bundle.network.to(resolve_device(device)).eval()
     began = time.perf_counter()
-    descriptions = [describe(bundle, scan, options.features) for scan in (fixed, moving)]
+    descriptions = [feature_extractor(bundle, scan, options.features) for scan in (fixed, moving)]
     places = [description.space.orient.target for description in descriptions]
     # Said before the network runs.
-    start = centres_start(*places) if options.start == "centres" else np.zeros(3)
+    start = initial_from_centres(*places) if options.start == "centres" else np.zeros(3)
     if options.start == "header":
-        start = header_start(*places)
+        start = initial_from_headers(*places)
     displacement, distances = Displacement(places[0], start), []
     described = time.perf_counter()
     if options.iterations or options.start == "search":
@@ -168,12 +174,12 @@ def register(
         told(0.2)
         of_moving = descriptions[1].features(finest)
         told(0.4)
-        groups = groups_of(options.features, len(of_fixed.maps), bundle.manifest.model.classes)
-        features = comparable(of_fixed, of_moving, groups)
+        groups = feature_groups(options.features, len(of_fixed.maps), bundle.manifest.model.classes)
+        features = normalise_features(of_fixed, of_moving, groups)
         described = time.perf_counter()
         if options.start == "search":
             coarse = [side.at_spacing(max(options.levels) * finest) for side in features]
-            displacement.start = searched_start(*coarse)
+            displacement.start = initial_from_search(*coarse)
         for number, multiple in enumerate(options.levels if options.iterations else ()):
             level = Level(multiple * finest, 4 * multiple**0.5 * finest, options.iterations, options.smoothness)
             begin, share = 0.4 + 0.5 * number / len(options.levels), 0.5 / len(options.levels)
@@ -185,7 +191,7 @@ def register(
     return Registration(fixed.grid, field, displacement.start, distances, seconds)
 
 
-def require_one_dimension(fixed: Scan, moving: Scan) -> None:
+def require_same_dimension(fixed: Scan, moving: Scan) -> None:
     """Raise where one scan is a single slice and the other is none."""
     flat = [min(scan.grid.shape) == 1 for scan in (fixed, moving)]
     if flat[0] != flat[1]:
@@ -194,7 +200,7 @@ def require_one_dimension(fixed: Scan, moving: Scan) -> None:
             f"{slices.path.name} is a single slice and {volume.path.name} a volume of "
             f"{'×'.join(map(str, volume.grid.shape))} voxels",
             allowed="two volumes or two slices",
-            remedy="take the slice out of the volume",
+            hint="take the slice out of the volume",
         )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from farvox.report.figures import INK, new_figure, quiet
+from farvox.report.figures import TEXT_COLOUR, new_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def grouped_box_plot(
     axes.set_yticks(range(len(labels)), [_short(names[label]) for label in labels], parse_math=False)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     for edge in range(1, len(labels)):
-        axes.axhline(edge - 0.5, color=INK, alpha=0.2, linewidth=0.8)
+        axes.axhline(edge - 0.5, color=TEXT_COLOUR, alpha=0.2, linewidth=0.8)
     _dice_axis(axes, everything)
     return figure
 
@@ -76,10 +76,10 @@ def _box(
     dice = np.asarray(values, dtype=float)
     if not dice.size:
         across = axes.get_yaxis_transform()
-        text = axes.text(0.5, place, "undefined in every case", transform=across, color=INK, alpha=0.6)
+        text = axes.text(0.5, place, "undefined in every case", transform=across, color=TEXT_COLOUR, alpha=0.6)
         text.set(ha="center", va="center", fontsize=10 if width > 0.3 else 8)
         return
-    line = {"color": INK, "linewidth": 1.0}
+    line = {"color": TEXT_COLOUR, "linewidth": 1.0}
     axes.boxplot(
         [dice],
         positions=[place],
@@ -87,8 +87,8 @@ def _box(
         widths=width,
         showfliers=False,
         patch_artist=True,
-        boxprops={"facecolor": colour, "alpha": 0.45, "edgecolor": INK, "linewidth": 1.0},
-        medianprops={"color": INK, "linewidth": 2.0},
+        boxprops={"facecolor": colour, "alpha": 0.45, "edgecolor": TEXT_COLOUR, "linewidth": 1.0},
+        medianprops={"color": TEXT_COLOUR, "linewidth": 2.0},
         whiskerprops=line,
         capprops=line,
         manage_ticks=False,
@@ -96,14 +96,14 @@ def _box(
     # The same offsets each time, so that a report made twice is the same report.
     offsets = np.random.default_rng(round(place * 1000) + 1000).uniform(-width / 3, width / 3, dice.size)
     dots = axes.scatter(dice, place + offsets, s=dot, color=colour, zorder=3)
-    dots.set(edgecolor=INK, linewidth=0.4, alpha=0.85, rasterized=raster)
+    dots.set(edgecolor=TEXT_COLOUR, linewidth=0.4, alpha=0.85, rasterized=raster)
 
 
 def _dice_axis(axes: Axes, values: Sequence[Sequence[float]]) -> None:
     lowest = min((min(dice) for dice in values if len(dice)), default=0.0)
     axes.set_xlim(max(0.0, np.floor(lowest * 10 - 0.2) / 10) - 0.005, 1.005)
     axes.set_xlabel("Dice")
-    quiet(axes, "x")
+    style_axes(axes, "x")
     axes.tick_params(axis="y", length=0)
 
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from farvox.errors import FarvoxError
 from farvox.report.figures import png
-from farvox.report.overlays import focus, overlay_figure
+from farvox.report.overlays import most_foreground_slices, overlay_figure
 from farvox.report.tables import number
 from farvox.runs.run import CaseResult
 from farvox.types import Array, FloatArray
 
 
-def extremes(cases: Sequence[CaseResult]) -> list[tuple[str, CaseResult]]:
+def worst_median_best(cases: Sequence[CaseResult]) -> list[tuple[str, CaseResult]]:
     """Worst, median (the lower one of an even count) and best case by mean Dice; fewer when there are fewer cases."""
     ranked = sorted((case for case in cases if case.value("dice") is not None), key=lambda c: (c.value("dice"), c.id))
     if len(ranked) < 2:
@@ -35,7 +35,7 @@ def case_section(title: str, case: CaseResult, colours: Mapping[str, str], legen
         return f'<section class="case">{heading}<p class="note">No picture: {html.escape(str(error))}.</p></section>'
     figure = overlay_figure(image, reference, prediction, spacing, colours)
     picture = png(figure, f"{title} {case.id}, reference and prediction in three planes")
-    at = ", ".join(map(str, focus(reference, prediction)))
+    at = ", ".join(map(str, most_foreground_slices(reference, prediction)))
     size = " × ".join(f"{mm:.3g}" for mm in spacing)
     caption = f"Planes through voxel ({at}), counted towards right, anterior, superior; voxels of {size} mm."
     return (
@@ -52,7 +52,7 @@ def _load(case: CaseResult) -> tuple[Array, Array, Array, FloatArray]:
     out: list[Array] = [scan.image[0]]
     for role in ("reference", "prediction"):
         values, grid = read_label(_present(case, role))
-        if difference := scan.grid.mismatch(grid):
+        if difference := scan.grid.difference_to(grid):
             raise FarvoxError(f"{role} and scan do not lie on one grid ({difference})")
         out.append(values)
     step = Orient.to_canonical(scan.grid)

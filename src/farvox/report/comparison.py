@@ -185,7 +185,7 @@ def _conditions(row: Mapping[str, Any], colours: Mapping[str, str]) -> str:
         "seeds": row["seeds"] or None,
         "length": row["length"],
         "folds": list(row["folds"]),
-        "multiply-adds counted on": " × ".join(map(str, row["counted_at"] or ())) or None,
+        "multiply-adds counted on": " × ".join(map(str, row["reference_size"] or ())) or None,
         "runs": row["folders"],
     }
     return f"<details><summary>{_named(row['name'], colours)}: runs</summary>{facts(told)}</details>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from farvox.report.figures import INK, new_figure, quiet
+from farvox.report.figures import TEXT_COLOUR, new_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -
                 "o",
                 color=colour,
                 markersize=9,
-                markeredgecolor=INK,
+                markeredgecolor=TEXT_COLOUR,
                 markeredgewidth=0.6,
                 label=row["name"],
                 linestyle="none",
@@ -56,8 +56,8 @@ def cost_figure(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -
             axes.set_ylabel("mean Dice")
             axes.set_xlim(0, 1.12 * axes.get_xlim()[1])
         else:
-            _round_logarithm(axes, [row[key] for row in rated if row[key]])
-        quiet(axes, "both")
+            _log_axis(axes, [row[key] for row in rated if row[key]])
+        style_axes(axes, "both")
     return figure
 
 
@@ -66,7 +66,7 @@ def _differ(costs: Sequence[float | None], key: str) -> bool:
     return bool(known) if key == "training_minutes" else len(known) > 1
 
 
-def _round_logarithm(axes: Any, values: Sequence[float]) -> None:
+def _log_axis(axes: Any, values: Sequence[float]) -> None:
     """A logarithmic axis with room on both sides and labels such as 20 k and 1 M, however short it is."""
     from matplotlib.ticker import LogLocator, NullFormatter
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from farvox.report.colours import FEW, label_colours
-from farvox.report.figures import INK, new_figure, quiet
+from farvox.report.figures import TEXT_COLOUR, new_figure, style_axes
 from farvox.runs.run import Fold
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def learning_curves(folds: Sequence[Fold]) -> Figure | None:
         axes.set_xlim(left=0)
         if event == "validation":
             axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
-        quiet(axes, "both")
+        style_axes(axes, "both")
         if few and len(folds) > 1:
             legend = axes.legend(
-                title="fold", frameon=False, labelcolor=INK, fontsize=10, ncols=2 if len(folds) > 4 else 1
+                title="fold", frameon=False, labelcolor=TEXT_COLOUR, fontsize=10, ncols=2 if len(folds) > 4 else 1
             )
-            legend.get_title().set(color=INK, fontsize=10)
+            legend.get_title().set(color=TEXT_COLOUR, fontsize=10)
     return figure
 
 
@@ -69,14 +69,14 @@ def compared_curves(folds: Mapping[str, Sequence[Fold]], colours: Mapping[str, s
             axes.plot(minutes, values, color=colours[recipe], linewidth=2.4, marker="o", markersize=3.5, label=recipe)
         if ended := [end for fold in own if (end := _end(fold))]:
             minutes, values = np.mean(ended, axis=0)
-            axes.plot(minutes, values, "D", color=colours[recipe], markersize=8, markeredgecolor=INK, zorder=4)
+            axes.plot(minutes, values, "D", color=colours[recipe], markersize=8, markeredgecolor=TEXT_COLOUR, zorder=4)
     if not shown:
         return None
     axes.set(xlabel="training time (minutes)", ylabel="mean validation Dice")
     axes.set_xlim(left=0)
     axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
-    quiet(axes, "both")
-    axes.legend(frameon=False, labelcolor=INK, fontsize=10, loc="best")
+    style_axes(axes, "both")
+    axes.legend(frameon=False, labelcolor=TEXT_COLOUR, fontsize=10, loc="best")
     return figure
 
 

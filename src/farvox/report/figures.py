@@ -1,4 +1,4 @@
-"""What all figures share: an empty figure, quiet axes, and the ways into a page that must load nothing."""
+"""What all figures share: an empty figure, style_axes axes, and the ways into a page that must load nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#010203"
+TEXT_COLOUR = "#010203"
 """Stands for the page's text colour, which differs in light and dark; replaced on the way out."""
 
 PNG_BYTES = 500_000
@@ -28,16 +28,16 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
     return figure
 
 
-def quiet(axes: Axes, grid: str) -> None:
+def style_axes(axes: Axes, grid: str) -> None:
     """Leave an axes its left and bottom line and a faint grid along `grid` ("x", "y" or "both")."""
     axes.patch.set_visible(False)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set(color=INK, alpha=0.5)
-    axes.grid(axis=grid, color=INK, alpha=0.13, linewidth=0.8)  # type: ignore[arg-type]
+    axes.spines[["left", "bottom"]].set(color=TEXT_COLOUR, alpha=0.5)
+    axes.grid(axis=grid, color=TEXT_COLOUR, alpha=0.13, linewidth=0.8)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, length=3, labelsize=10)
+    axes.tick_params(colors=TEXT_COLOUR, length=3, labelsize=10)
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
-        text.set(color=INK, fontsize=11)
+        text.set(color=TEXT_COLOUR, fontsize=11)
 
 
 def svg(figure: Figure, title: str) -> str:
@@ -50,7 +50,7 @@ def svg(figure: Figure, title: str) -> str:
         blank = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=blank)
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = text[text.index("<svg") :].replace(TEXT_COLOUR, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[A-Za-z]+\d*_\d+"', "<g", text)
     text = re.sub(r"font(-family)?: ([^;\"]*?)'DejaVu Sans'[^;\"]*", _page_font, text)

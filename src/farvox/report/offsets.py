@@ -14,7 +14,7 @@ import numpy as np
 from farvox.errors import DataError
 from farvox.report import texts
 from farvox.report.colours import FEW
-from farvox.report.figures import INK, new_figure, quiet, svg
+from farvox.report.figures import TEXT_COLOUR, new_figure, style_axes, svg
 from farvox.report.html_page import note
 from farvox.report.tables import table
 from farvox.report.texts import DASH
@@ -46,13 +46,13 @@ class LearnedOffsets:
 
     Args:
         step: Training step of each snapshot, (T,).
-        extent_mm: Mean field of view of the training scans along the network's axes, mm, (3,); NaN where not known.
+        field_of_view_mm: Mean field of view of the training scans along the network's axes, mm, (3,); NaN where not known.
         layers: Name of each sparse layer → its offsets, (T, K, 3), normalised: 1 is half of the field of view; both
             ends of a pair count.
     """
 
     step: Array
-    extent_mm: FloatArray
+    field_of_view_mm: FloatArray
     layers: dict[str, FloatArray]
 
     @classmethod
@@ -64,30 +64,30 @@ class LearnedOffsets:
         """
         try:
             with np.load(path, allow_pickle=False) as held:
-                step, extent = np.atleast_1d(held["step"]), np.asarray(held["extent_mm"], dtype=np.float64)
+                step, extent = np.atleast_1d(held["step"]), np.asarray(held["field_of_view_mm"], dtype=np.float64)
                 layers: dict[str, FloatArray] = {
                     key.removeprefix("offsets/"): _points(np.asarray(held[key], dtype=np.float64), len(step))
                     for key in held.files
                     if key.startswith("offsets/")
                 }
         except (OSError, KeyError, ValueError, BadZipFile) as error:
-            raise DataError(f"{path} cannot be read: {error}", remedy="remove the file") from None
+            raise DataError(f"{path} cannot be read: {error}", hint="remove the file") from None
         if extent.shape != (3,) or not layers or not all(layer.size for layer in layers.values()):
             raise DataError(
                 f"{path} has {len(layers)} layers and an extent of shape {extent.shape}",
                 allowed="at least one layer with offsets, and a field of view along three axes",
-                remedy="remove the file",
+                hint="remove the file",
             )
         return cls(step, extent, layers)
 
     @property
     def unit(self) -> str:
         """What the offsets are told in: mm, or shares of half the field of view where that is not known in mm."""
-        return "mm" if np.isfinite(self.extent_mm).all() else "half views"
+        return "mm" if np.isfinite(self.field_of_view_mm).all() else "half views"
 
     def scaled(self, layer: str) -> FloatArray:
         """Offsets of a layer in `unit`, (T, K, 3)."""
-        return self.layers[layer] * (self.extent_mm / 2 if self.unit == "mm" else 1.0)
+        return self.layers[layer] * (self.field_of_view_mm / 2 if self.unit == "mm" else 1.0)
 
     def reach(self, layer: str) -> FloatArray:
         """Distances of a layer's offsets from the centre in `unit`, (T, K)."""
@@ -163,13 +163,13 @@ def density_figure(learned: LearnedOffsets, layer: str, axes: Sequence[str]) -> 
             panel.set(
                 xlabel=f"{axes[a]} ({learned.unit})", ylabel=f"{axes[b]} ({learned.unit})", title="" if column else when
             )
-            quiet(panel, "both")
+            style_axes(panel, "both")
             panel.patch.set(visible=True, facecolor="#ffffff")
             shown = np.ma.masked_less(counts[row][column].T, 1)
             panel.pcolormesh(edges[a], edges[b], shown, cmap=map_, norm=scale, rasterized=True)
     bar = figure.colorbar(ScalarMappable(scale, map_), ax=panels, shrink=0.7, pad=0.02)
-    bar.set_label("offsets in a bin", color=INK, fontsize=11)
-    bar.ax.tick_params(which="both", colors=INK, labelsize=10)
+    bar.set_label("offsets in a bin", color=TEXT_COLOUR, fontsize=11)
+    bar.ax.tick_params(which="both", colors=TEXT_COLOUR, labelsize=10)
     bar.outline.set_visible(False)
     return figure
 
@@ -196,8 +196,8 @@ def spread_figure(learned: LearnedOffsets, epochs: tuple[str, FloatArray], axes:
         )
         panel.set_xlim(left=0)
         panel.set_ylim(bottom=0)
-        quiet(panel, "both")
-    figure.axes[0].legend(frameon=False, labelcolor=INK, fontsize=10)
+        style_axes(panel, "both")
+    figure.axes[0].legend(frameon=False, labelcolor=TEXT_COLOUR, fontsize=10)
     return figure
 
 
@@ -229,7 +229,7 @@ def _reach_table(found: Mapping[str, LearnedOffsets]) -> str:
             decimals = 1 if learned.unit == "mm" else 3
             told = [[f"{np.percentile(when, p):.{decimals}f}" for when in (before, after)] for _, p in POINTS]
             reach = [f"{first} → <b>{last}</b>" for first, last in told]
-            view = " × ".join(f"{mm:.0f}" for mm in learned.extent_mm) + " mm" if learned.unit == "mm" else DASH
+            view = " × ".join(f"{mm:.0f}" for mm in learned.field_of_view_mm) + " mm" if learned.unit == "mm" else DASH
             heading = html.escape(layer) + (f", fold {html.escape(name)}" if several else "")
             rows.append([heading, str(learned.layers[layer].shape[1]), *reach, view])
     units = "/".join(sorted({learned.unit for learned in found.values()}))
@@ -238,9 +238,9 @@ def _reach_table(found: Mapping[str, LearnedOffsets]) -> str:
 
 
 def _axes(fold: Fold) -> list[str]:
-    """Names of the network's axes, from the preparation in the fold's bundle."""
-    preparation: dict[str, Any] = fold.manifest.get("preparation") or {}
-    return [_AXES[letter] for letter in preparation.get("axes", "RAS")]
+    """Names of the network's axes, from the preprocessing in the fold's bundle."""
+    preprocessing: dict[str, Any] = fold.manifest.get("preprocessing") or {}
+    return [_AXES[letter] for letter in preprocessing.get("axes", "RAS")]
 
 
 def _epochs(fold: Fold, learned: LearnedOffsets) -> tuple[str, FloatArray]:

@@ -24,7 +24,7 @@ MARGIN = 0.35
 BLACK, LIGHT = "#0b0d10", "#c9d1d9"
 
 
-def focus(reference: Array, prediction: Array) -> tuple[int, int, int]:
+def most_foreground_slices(reference: Array, prediction: Array) -> tuple[int, int, int]:
     """Per axis the slice with most foreground: of the reference, else of the prediction, else the middle one."""
     mask = next((array > 0 for array in (reference, prediction) if np.any(array)), None)
     if mask is None:
@@ -34,7 +34,7 @@ def focus(reference: Array, prediction: Array) -> tuple[int, int, int]:
     return i, j, k
 
 
-def crop_box(foreground: Array, spacing: FloatArray) -> tuple[slice, slice, slice]:
+def foreground_box(foreground: Array, spacing: FloatArray) -> tuple[slice, slice, slice]:
     """The foreground's bounding box widened by a third of its longest side in mm; everything when there is none."""
     if not foreground.any():
         i, j, k = (slice(0, n) for n in foreground.shape)
@@ -65,8 +65,8 @@ def overlay_figure(
         spacing: Distance between voxel centres along each axis, mm.
         colours: Label value as text → colour; other values are not drawn.
     """
-    at = focus(reference, prediction)
-    box = crop_box((reference > 0) | (prediction > 0), spacing)
+    at = most_foreground_slices(reference, prediction)
+    box = foreground_box((reference > 0) | (prediction > 0), spacing)
     at = tuple(place - side.start for place, side in zip(at, box, strict=True))
     image = np.asarray(image[box], dtype=np.float32)
     finite = image[np.isfinite(image)]

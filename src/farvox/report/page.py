@@ -9,7 +9,7 @@ from typing import Any
 
 from farvox.report import texts
 from farvox.report.boxes import box_plot
-from farvox.report.cases import case_section, extremes
+from farvox.report.cases import case_section, worst_median_best
 from farvox.report.colours import label_colours
 from farvox.report.curves import learning_curves
 from farvox.report.figures import svg
@@ -121,7 +121,7 @@ def _results(run: RunFiles) -> list[str]:
         "<h2>Worst, median and best case</h2>",
         f"<p>{texts.PICTURES}</p>",
     ]
-    chosen = extremes(cases)
+    chosen = worst_median_best(cases)
     key = legend(run.labels, colours)
     out += [case_section(title.capitalize(), case, colours, key) for title, case in chosen]
     if not chosen:
@@ -179,10 +179,10 @@ def _reading(run: RunFiles) -> str:
     absent = (
         f"<b>Absent structures.</b> {html.escape(str(rule))}" if rule else "No file says how absent structures count."
     )
-    made_with: dict[str, str] = next(
-        (fold.manifest["made_with"] for fold in run.folds if fold.manifest.get("made_with")), {}
+    made: dict[str, str] = next(
+        (fold.manifest["versions"] for fold in run.folds if fold.manifest.get("versions")), {}
     )
-    versions = {"farvox": run.summary.get("version"), **made_with}
+    versions = {"farvox": run.summary.get("version"), **made}
     return f"<p>{texts.how_to_read(run.fact('tolerance_mm'))}</p><p>{absent}</p><h3>Versions</h3>{facts(versions)}"
 
 

@@ -13,7 +13,7 @@ from farvox.errors import UsageError
 from farvox.recipes import Recipe, dump_recipe, with_settings
 
 
-def fold_terms(dataset: Dataset, fold: Fold, recipe: Recipe) -> dict[str, Any]:
+def fold_identity(dataset: Dataset, fold: Fold, recipe: Recipe) -> dict[str, Any]:
     """What a fold is trained on and how, apart from for how long: `split.json`."""
     length = {f"train.{key}": getattr(Recipe().train, key) for key in ("budget", "epochs", "checkpoint_seconds")}
     return {
@@ -22,12 +22,12 @@ def fold_terms(dataset: Dataset, fold: Fold, recipe: Recipe) -> dict[str, Any]:
         "validation": list(fold.validation),
         "channels": list(dataset.channels),
         "labels": {str(v): name for v, name in zip(dataset.labels.values, dataset.labels.names, strict=True)},
-        **({} if dataset.radius_mm is None else {"radius": dataset.radius_mm}),
+        **({} if dataset.landmark_radius_mm is None else {"radius": dataset.landmark_radius_mm}),
         "recipe": dump_recipe(with_settings(recipe, length)).splitlines(),
     }
 
 
-def require_one_run(run: Path, dataset: Dataset, folds: Sequence[Fold], recipe: Recipe) -> None:
+def require_same_run(run: Path, dataset: Dataset, folds: Sequence[Fold], recipe: Recipe) -> None:
     """Refuse to put folds into a run whose other folds were split, labelled or set up differently.
 
     Args:
@@ -39,7 +39,7 @@ def require_one_run(run: Path, dataset: Dataset, folds: Sequence[Fold], recipe: 
     Raises:
         UsageError: What is in the folder does not belong to this run.
     """
-    planned = {fold.name: fold_terms(dataset, fold, recipe) for fold in folds}
+    planned = {fold.name: fold_identity(dataset, fold, recipe) for fold in folds}
     for path in sorted(run.glob("fold-*/split.json")):
         there = read_json(path)
         wanted = planned.get(there["fold"])
@@ -55,5 +55,5 @@ def require_one_run(run: Path, dataset: Dataset, folds: Sequence[Fold], recipe: 
         raise UsageError(
             f"{path.parent} was begun with other {differs.removeprefix('the ')}",
             allowed="folds of one split, one label table and one recipe in a run; the budget or the epochs may change",
-            remedy="repeat the first command, begin all anew with --overwrite, or choose another --out",
+            hint="repeat the first command, begin all anew with --overwrite, or choose another --out",
         )

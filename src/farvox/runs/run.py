@@ -92,7 +92,7 @@ class RunFiles:
             raise UsageError(
                 f"{run} holds no run",
                 allowed="a folder with summary.json and fold-N folders",
-                remedy="name the folder given to `farvox train --out`",
+                hint="name the folder given to `farvox train --out`",
             )
         return cls(run, summary, tuple(_fold(folder) for folder in folders))
 
@@ -144,7 +144,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise FarvoxError(f"{path} is not JSON ({error})", remedy="remove the file and repeat the step") from error
+        raise FarvoxError(f"{path} is not JSON ({error})", hint="remove the file and repeat the step") from error
 
 
 def _lines(path: Path) -> tuple[dict[str, Any], ...]:

@@ -18,7 +18,7 @@ from farvox.errors import FarvoxError, ResourceError
 Answer = TypeVar("Answer")
 
 
-def run_alone(work: Callable[..., Answer], *arguments: Any) -> Answer:
+def run_in_subprocess(work: Callable[..., Answer], *arguments: Any) -> Answer:
     """Call `work` in a fresh process and wait for its answer; Ctrl-C (or a polite kill) is handed on to it.
 
     Args:
@@ -38,7 +38,7 @@ def run_alone(work: Callable[..., Answer], *arguments: Any) -> Answer:
     child = context.Process(target=_answer, args=(sender, work, arguments))
     child.start()
     sender.close()
-    with _handed_on(child.pid or 0) as asked:
+    with _forward_signals(child.pid or 0) as asked:
         try:
             done, answer = receiver.recv()
         except EOFError:
@@ -52,7 +52,7 @@ def run_alone(work: Callable[..., Answer], *arguments: Any) -> Answer:
         raise KeyboardInterrupt
     code = child.exitcode or 0
     how = f"by signal {-code}" if code < 0 else f"with code {code}"
-    raise ResourceError(f"the process was ended {how}", remedy="see whether memory sufficed; smaller patches need less")
+    raise ResourceError(f"the process was ended {how}", hint="see whether memory sufficed; smaller patches need less")
 
 
 def _answer(
@@ -61,7 +61,7 @@ def _answer(
     """The fresh process: work, then send (True, answer) or (False, error)."""
     if hasattr(os, "setsid"):
         os.setsid()  # so that Ctrl-C at the terminal comes once, through the first process
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    threading.Thread(target=_terminate_with_parent, daemon=True).start()
     try:
         sender.send((True, work(*arguments)))
     except BaseException as error:
@@ -70,7 +70,7 @@ def _answer(
         sender.send((False, error))
 
 
-def _end_with_the_first() -> None:
+def _terminate_with_parent() -> None:
     """Stop politely when the process that waits for the answer is gone."""
     first = multiprocessing.parent_process()
     if first is not None:
@@ -79,7 +79,7 @@ def _end_with_the_first() -> None:
 
 
 @contextmanager
-def _handed_on(child: int) -> Iterator[threading.Event]:
+def _forward_signals(child: int) -> Iterator[threading.Event]:
     """Signals that ask to stop go to the child; the event tells whether there was one."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread() or not hasattr(os, "setsid"):

@@ -13,7 +13,7 @@ from farvox.evaluation import summarise
 from farvox.recipes import Recipe
 
 
-def is_done(run: Path, fold: Fold) -> bool:
+def is_complete(run: Path, fold: Fold) -> bool:
     """Whether a fold of the run has been trained and evaluated."""
     return (run / f"fold-{fold.name}" / "done.json").exists()
 

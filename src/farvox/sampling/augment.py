@@ -44,7 +44,7 @@ def flip(
     return image, classes
 
 
-def change_intensities(
+def augment_intensities(
     image: torch.Tensor, contrast: float, brightness: float, gamma: float, noise: float, rng: np.random.Generator
 ) -> torch.Tensor:
     """Contrast, brightness, gamma and noise on normalised intensities (C, I, J, K), each channel on its own."""

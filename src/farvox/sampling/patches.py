@@ -9,12 +9,12 @@ import torch
 
 from farvox.geometry import patch_bounds, sample_patch
 from farvox.labels import IGNORE
-from farvox.preprocessing.cases import PreparedCase
+from farvox.preprocessing.cases import PreprocessedCase
 from farvox.types import FloatArray, Shape
 
 
 def choose_centre(
-    case: PreparedCase, shape: Shape, rule: Literal["classes", "uniform"], rng: np.random.Generator
+    case: PreprocessedCase, shape: Shape, rule: Literal["classes", "uniform"], rng: np.random.Generator
 ) -> FloatArray:
     """Voxel (fractional) that becomes the middle of a patch of `shape`.
 
@@ -26,14 +26,14 @@ def choose_centre(
     low, high = np.minimum(half, size / 2), np.maximum(size - half, size / 2)
     if rule == "uniform":
         return rng.uniform(low, high) - 0.5
-    present = [places for places in case.places if len(places)]
+    present = [places for places in case.voxels_by_class if len(places)]
     places = present[rng.integers(len(present))]
     jitter = rng.uniform(-0.25, 0.25, 3) * shape
     return np.clip(places[rng.integers(len(places))] + 0.5 + jitter, low, high) - 0.5
 
 
-def draw_patch(
-    case: PreparedCase, centre: FloatArray, matrix: FloatArray, shape: Shape, device: torch.device
+def sample_patch_from(
+    case: PreprocessedCase, centre: FloatArray, matrix: FloatArray, shape: Shape, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample image (C, *shape) float32 and classes (*shape) uint8 around `centre` through a 3×3 voxel matrix.
 

@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 
 from farvox.labels import IGNORE, LabelTable
-from farvox.preprocessing.cases import PreparedCase
+from farvox.preprocessing.cases import PreprocessedCase
 from farvox.sampling.augment import AXES, random_matrices
 from farvox.types import Array, FloatArray, IntArray, Shape
 
 
-def draw_points(
-    case: PreparedCase, count: int, rule: Literal["uniform", "classes", "mixed"], rng: np.random.Generator
+def sample_points(
+    case: PreprocessedCase, count: int, rule: Literal["uniform", "classes", "mixed"], rng: np.random.Generator
 ) -> FloatArray:
     """Draw `count` continuous places (count, 3) of a scan, voxels.
 
@@ -25,17 +25,17 @@ def draw_points(
     if rule == "mixed":
         half = count // 2 + int(rng.integers(count % 2 + 1))
         return np.concatenate(
-            (draw_points(case, half, "uniform", rng), draw_points(case, count - half, "classes", rng))
+            (sample_points(case, half, "uniform", rng), sample_points(case, count - half, "classes", rng))
         )
     if rule == "uniform":
         return rng.uniform(0, case.shape, (count, 3)) - 0.5
-    present = [places for places in case.places if len(places)]
+    present = [places for places in case.voxels_by_class if len(places)]
     picked = rng.integers(len(present), size=count)
     voxels = np.array([present[n][rng.integers(len(present[n]))] for n in picked]).reshape(-1, 3)
     return voxels + rng.uniform(-0.5, 0.5, (count, 3))
 
 
-def class_at(classes: Array, places: FloatArray, rule: Literal["linear", "nearest"]) -> Array:
+def label_at_points(classes: Array, places: FloatArray, rule: Literal["linear", "nearest"]) -> Array:
     """Class of each place (S, 3), voxels, uint8.
 
     `linear` gives each of the eight voxels around a place its trilinear weight and takes the class, or `IGNORE`, with
@@ -64,7 +64,7 @@ def to_normalised(places: FloatArray, shape: Shape) -> FloatArray:
     return (2 * places + 1) / np.array(shape) - 1
 
 
-def turning_matrices(
+def random_offset_transforms(
     count: int, strength: float, flips: Sequence[str], extent: FloatArray, rng: np.random.Generator
 ) -> tuple[FloatArray, IntArray]:
     """A matrix for the offsets of each point: what `random_matrices` and `flip` do to a patch, without resampling.
@@ -75,12 +75,12 @@ def turning_matrices(
     Args:
         count: Number of points.
         strength: Spread of the nine entries.
-        flips: Axes mirrored half of the time, out of `farvox.sampling.augment.AXES`.
+        flips: Axes swap_left_right half of the time, out of `farvox.sampling.augment.AXES`.
         extent: Field of view along each axis, mm.
         rng: Source of the draws.
 
     Returns:
-        (count, 3, 3) acting on normalised offsets, and (count,) 1 where left and right are exchanged, else 0.
+        (count, 3, 3) acting on normalised offsets, and (count,) 1 where left and right are mirrored, else 0.
     """
     matrices = random_matrices(count, strength, extent / 2, rng)
     signs = np.ones((count, 3))
@@ -89,8 +89,8 @@ def turning_matrices(
     return matrices * signs[:, :, None], (signs[:, 0] < 0).astype(int)
 
 
-def mirrored(classes: Array, exchanged: IntArray, labels: LabelTable) -> Array:
-    """Classes (S,) with those of a left/right pair swapped where `exchanged` is 1."""
+def swap_left_right(classes: Array, mirrored: IntArray, labels: LabelTable) -> Array:
+    """Classes (S,) with those of a left/right pair swapped where `mirrored` is 1."""
     table = np.arange(IGNORE + 1, dtype=np.uint8)
     table[: labels.classes] = labels.mirror_classes
-    return np.where(exchanged == 1, table[classes], classes)
+    return np.where(mirrored == 1, table[classes], classes)

@@ -13,20 +13,26 @@ import torch
 
 from farvox.labels import LabelTable
 from farvox.models import PointNetwork
-from farvox.preprocessing.cases import PreparedCase
-from farvox.preprocessing.config import Preparation
-from farvox.preprocessing.preprocess import z_scored
+from farvox.preprocessing.cases import PreprocessedCase
+from farvox.preprocessing.config import Preprocessing
+from farvox.preprocessing.preprocess import zscore_normalise
 from farvox.recipes import Recipe
-from farvox.sampling.augment import change_intensities, flip, random_matrices
-from farvox.sampling.patches import choose_centre, draw_patch
-from farvox.sampling.points import class_at, draw_points, mirrored, to_normalised, turning_matrices
+from farvox.sampling.augment import augment_intensities, flip, random_matrices
+from farvox.sampling.patches import choose_centre, sample_patch_from
+from farvox.sampling.points import (
+    label_at_points,
+    random_offset_transforms,
+    sample_points,
+    swap_left_right,
+    to_normalised,
+)
 from farvox.types import FloatArray, Shape
 
 Answers = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """Which of the processes that train together this one is."""
 
     rank: int
@@ -34,7 +40,7 @@ class Place:
     device: torch.device
 
 
-class Feed(Protocol):
+class BatchSampler(Protocol):
     """A way to fill training steps; the same step and seed give the same batch."""
 
     @property
@@ -57,19 +63,19 @@ class PatchBatch:
 
 
 @dataclass(frozen=True)
-class PatchFeed:
+class PatchSampler:
     """Patches drawn from case after case, changed at random."""
 
     recipe: Recipe
-    preparation: Preparation
+    preprocessing: Preprocessing
     labels: LabelTable
-    cases: Sequence[PreparedCase]
-    place: Place
+    cases: Sequence[PreprocessedCase]
+    rank: Rank
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in which every training case is seen once, over all devices."""
-        return max(1, math.ceil(len(self.cases) / (self.recipe.train.batch * self.place.world)))
+        return max(1, math.ceil(len(self.cases) / (self.recipe.train.batch * self.rank.world)))
 
     def batch(self, step: int, rng: np.random.Generator) -> PatchBatch:
         """Patches of the next cases."""
@@ -78,16 +84,16 @@ class PatchFeed:
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(self.cases))
         images, targets = [], []
         for member in range(settings.batch):
-            position = (within * self.place.world + self.place.rank) * settings.batch + member
+            position = (within * self.rank.world + self.rank.rank) * settings.batch + member
             case = self.cases[order[position % len(self.cases)]]
             shape = patch_size(self.recipe, case)
             centre = choose_centre(case, shape, self.recipe.patch.centre, rng)
-            matrix = random_matrices(1, change.affine, self.preparation.spacing or (1.0, 1.0, 1.0), rng)[0]
-            image, target = draw_patch(case, centre, matrix, shape, self.place.device)
-            image = z_scored(image) if self.recipe.patch.z_score else image
+            matrix = random_matrices(1, change.affine, self.preprocessing.spacing or (1.0, 1.0, 1.0), rng)[0]
+            image, target = sample_patch_from(case, centre, matrix, shape, self.rank.device)
+            image = zscore_normalise(image) if self.recipe.patch.z_score else image
             image, target = flip(image, target, change.flip, self.labels, rng)
             images.append(
-                change_intensities(image, change.contrast, change.brightness, change.gamma, change.noise, rng)
+                augment_intensities(image, change.contrast, change.brightness, change.gamma, change.noise, rng)
             )
             targets.append(target)
         return PatchBatch(torch.stack(images), torch.stack(targets))
@@ -108,17 +114,17 @@ class PointBatch:
     target: torch.Tensor
 
 
-class PointFeed:
+class PointSampler:
     """Points drawn from several cases at once, the surroundings of each turned on their own.
 
     Heinrich, Oktay and Bouteldja, "OBELISK", MIDL 2018, section 2.1.
 
     Args:
         recipe: Resolved.
-        preparation: How scans came into network space.
+        preprocessing: How scans came into network space.
         labels: The label table.
         cases: Prepared training cases.
-        place: Which process this is.
+        rank: Which process this is.
         network: Says what is done once for each image.
         store: Folder for those images; they stay there, memory-mapped, unless the device is a GPU, which holds them.
     """
@@ -126,16 +132,16 @@ class PointFeed:
     def __init__(
         self,
         recipe: Recipe,
-        preparation: Preparation,
+        preprocessing: Preprocessing,
         labels: LabelTable,
-        cases: Sequence[PreparedCase],
-        place: Place,
+        cases: Sequence[PreprocessedCase],
+        rank: Rank,
         network: PointNetwork,
         store: Path,
     ) -> None:
-        self._recipe, self._labels, self._cases, self._place = recipe, labels, cases, place
-        self._spacing = np.array(preparation.spacing or (1.0, 1.0, 1.0))
-        self._images = [_prepared(network, case, place, store) for case in cases]
+        self._recipe, self._labels, self._cases, self._rank = recipe, labels, cases, rank
+        self._spacing = np.array(preprocessing.spacing or (1.0, 1.0, 1.0))
+        self._images = [_prepared(network, case, rank, store) for case in cases]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -144,7 +150,7 @@ class PointFeed:
 
     def ask(self, network: Any, batch: PointBatch) -> Answers:
         """Logits (1, classes, S)."""
-        return (network.at_several(batch.images, batch.points, batch.matrices),)
+        return (network.forward_points_batch(batch.images, batch.points, batch.matrices),)
 
     def batch(self, step: int, rng: np.random.Generator) -> PointBatch:
         """Points of some cases, evenly shared out."""
@@ -154,33 +160,35 @@ class PointFeed:
         for part, index in enumerate(chosen):
             count = (settings.count * (part + 1)) // len(chosen) - (settings.count * part) // len(chosen)
             case = self._cases[index]
-            places = draw_points(case, count, settings.draw, rng)
+            places = sample_points(case, count, settings.draw, rng)
             extent = np.array(case.shape) * self._spacing
-            turned, exchanged = turning_matrices(count, change.affine, change.flip, extent, rng)
+            turned, mirrored = random_offset_transforms(count, change.affine, change.flip, extent, rng)
             images.append(self._images[index])
             points.append(self._tensor(to_normalised(places, case.shape)))
             matrices.append(self._tensor(turned))
-            targets.append(mirrored(class_at(case.classes, places, settings.label), exchanged, self._labels))
-        target = torch.from_numpy(np.concatenate(targets))[None].to(self._place.device)
+            targets.append(
+                swap_left_right(label_at_points(case.classes, places, settings.label), mirrored, self._labels)
+            )
+        target = torch.from_numpy(np.concatenate(targets))[None].to(self._rank.device)
         changed = change.affine > 0 or bool(change.flip)
         return PointBatch(images, points, matrices if changed else None, target)
 
     def _tensor(self, array: FloatArray) -> torch.Tensor:
-        return torch.from_numpy(array[None].astype(np.float32)).to(self._place.device)
+        return torch.from_numpy(array[None].astype(np.float32)).to(self._rank.device)
 
 
-def patch_size(recipe: Recipe, case: PreparedCase) -> Shape:
+def patch_size(recipe: Recipe, case: PreprocessedCase) -> Shape:
     """Voxels the network sees of a case at once."""
     size = recipe.patch.size
     return case.shape if isinstance(size, str) else size
 
 
-def _prepared(network: PointNetwork, case: PreparedCase, place: Place, store: Path) -> torch.Tensor:
+def _prepared(network: PointNetwork, case: PreprocessedCase, rank: Rank, store: Path) -> torch.Tensor:
     with torch.no_grad():
-        image = network.prepare(torch.from_numpy(np.array(case.image))[None].to(place.device))
-    if place.device.type != "cpu":
+        image = network.prepare(torch.from_numpy(np.array(case.image))[None].to(rank.device))
+    if rank.device.type != "cpu":
         return image
     store.mkdir(parents=True, exist_ok=True)
-    path = store / f"{case.id}.points-{place.rank}.npy"
+    path = store / f"{case.id}.points-{rank.rank}.npy"
     np.save(path, image.numpy())
     return torch.from_numpy(np.load(path, mmap_mode="c"))  # never written to; torch takes no read-only arrays

@@ -39,8 +39,8 @@ def phantom_case(seed: int) -> tuple[Array, Array, Grid]:
     grain = [gaussian_filter(_white(rng, grid), sigma).ravel() for sigma in (0.8, 1.6)]
     texture = sum(field / field.std() for field in grain) / np.float32(np.sqrt(2))
 
-    image = np.full(grid.voxels, AIR, dtype=np.float32)
-    label = np.zeros(grid.voxels, dtype=np.uint8)
+    image = np.full(grid.n_voxels, AIR, dtype=np.float32)
+    label = np.zeros(grid.n_voxels, dtype=np.uint8)
     blur = np.float32(grid.spacing.mean())
     for layer in abdomen(points, rng):
         share = np.clip(0.5 - layer.distance / blur, 0, 1)
@@ -71,7 +71,7 @@ def draw_grid(rng: np.random.Generator) -> tuple[Grid, FloatArray]:
 def _patient_points(grid: Grid, centre: FloatArray, rng: np.random.Generator) -> FloatArray:
     """(3, N) position of every voxel in the upright patient, mm: pose and size undone, then bent smoothly."""
     voxels = np.indices(grid.shape, dtype=np.float64).reshape(3, -1).T
-    world = (grid.world(voxels) - centre).T.astype(np.float32)
+    world = (grid.voxel_to_mm(voxels) - centre).T.astype(np.float32)
     shift, size = rng.uniform(-8, 8, 3), rng.uniform(1.0, 1.13, 3)
     pose = rotation(rng.uniform(-5, 5, 3))
     points = (pose.T @ (world - shift[:, None].astype(np.float32))) / size[:, None].astype(np.float32)

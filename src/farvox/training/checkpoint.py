@@ -25,7 +25,7 @@ class Checkpoint:
     optimiser: dict[str, Any]
     log_bytes: int
     """Length of log.jsonl at that step; what was written later is cut off on resuming."""
-    preparation: str
+    preprocessing: str
     """As JSON."""
     training: tuple[str, ...]
     loss_sum: float
@@ -49,7 +49,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         fresh.unlink(missing_ok=True)
         raise ResourceError(
             f"cannot write checkpoint {path}: {getattr(error, 'strerror', None) or error}",
-            remedy="free disk space, then go on with --resume",
+            hint="free disk space, then go on with --resume",
         ) from None
 
 
@@ -66,4 +66,4 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         return Checkpoint(**{**content, "training": tuple(content["training"])})
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BundleError(f"checkpoint {path} is damaged: {first}", remedy="train anew without --resume") from None
+        raise BundleError(f"checkpoint {path} is damaged: {first}", hint="train anew without --resume") from None

@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from farvox._atomic import write_json
-from farvox._optional import optional
+from farvox._optional import import_optional
 from farvox.bundle import LabelEntry, Manifest, ModelEntry, load_bundle, save_bundle
-from farvox.data import CaseFiles, Dataset, load_case
+from farvox.data import CasePaths, Dataset, load_case
 from farvox.data.folds import Fold
-from farvox.data.load import label_file, label_grid
-from farvox.devices import pick_device, pick_precision
+from farvox.data.load import label_grid, label_path
+from farvox.devices import resolve_device, resolve_precision
 from farvox.errors import ResourceError, UsageError
-from farvox.evaluation import default_tolerance_mm, evaluate_pairs, write_metrics
-from farvox.models import count_parameters, create_model, model_facts
+from farvox.evaluation import default_tolerance_mm, evaluate_files, write_metrics
+from farvox.models import count_parameters, create_model, model_info
 from farvox.prediction import Predictor
 from farvox.prediction.files import predict_scans
-from farvox.preprocessing.cases import open_prepared, prepare_case
-from farvox.preprocessing.config import Preparation
+from farvox.preprocessing.cases import open_preprocessed, preprocess_case
+from farvox.preprocessing.config import Preprocessing
 from farvox.preprocessing.planning import fingerprint, resolve
 from farvox.recipes import Recipe
-from farvox.runs.identity import fold_terms
+from farvox.runs.identity import fold_identity
 from farvox.training.interrupt import graceful_interrupt
-from farvox.training.loop import Outcome, Progress, Training
+from farvox.training.loop import Progress, Training, TrainingResult
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -53,27 +53,27 @@ class FoldResult:
     """What a fold gave; `metrics` is None without validation cases or when interrupted."""
 
     fold: Fold
-    outcome: Outcome
+    outcome: TrainingResult
     metrics: dict[str, Any] | None
 
 
-def open_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabric:
+def setup_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabric:
     """The processes and arithmetic of a run; with several devices the program is started once more for each.
 
     Args:
         recipe: Says the precision.
-        device: As in `pick_device`.
+        device: As in `resolve_device`.
         devices: How many share the work of a fold.
 
     Raises:
         DeviceError: The device is not there.
     """
-    Fabric = optional("lightning_fabric", "train").Fabric
+    Fabric = import_optional("lightning_fabric", "train").Fabric
     for name in ("lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    picked = pick_device(device, devices)
-    precision = pick_precision(recipe.train.precision, picked)
-    staged = model_facts(recipe.model.name).staged
+    picked = resolve_device(device, devices)
+    precision = resolve_precision(recipe.train.precision, picked)
+    staged = model_info(recipe.model.name).multi_stage
     fabric = Fabric(
         accelerator=picked.type,
         devices=[picked.index] if picked.index is not None else devices,
@@ -85,7 +85,7 @@ def open_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabri
     return fabric
 
 
-def leave_processes(fabric: Fabric) -> None:
+def destroy_process_group(fabric: Fabric) -> None:
     """Close the connections between the processes of a run; the first goes on alone, the others end here."""
     if fabric.world_size == 1:
         return
@@ -106,7 +106,7 @@ def run_fold(
         recipe: May hold `auto`.
         run: The run's folder.
         watcher: Is told what happens.
-        fabric: As from `open_fabric`; its first process alone writes.
+        fabric: As from `setup_fabric`; its first process alone writes.
         resume: Go on from the fold's checkpoint where there is one.
 
     Raises:
@@ -118,11 +118,11 @@ def run_fold(
     if begun and not resume:
         raise UsageError(
             f"{folder} is there already",
-            remedy="add --resume to go on, --overwrite to begin anew, or choose another --out",
+            hint="add --resume to go on, --overwrite to begin anew, or choose another --out",
         )
     if "left-right" in recipe.augment.flip and dataset.labels.unpaired_sides:
         watcher.say(f"note: no left/right partner for {', '.join(dataset.labels.unpaired_sides)}; mirrored as they are")
-    resolved, preparation = _plan(dataset, fold, recipe, watcher)
+    resolved, preprocessing = _plan(dataset, fold, recipe, watcher)
     entry = ModelEntry(
         name=resolved.model.name,
         in_channels=len(dataset.channels),
@@ -135,10 +135,10 @@ def run_fold(
     prepared = folder / "prepared"
     try:
         if fabric.is_global_zero:
-            write_json(folder / "split.json", fold_terms(dataset, fold, recipe))
-            _prepare(dataset, fold, preparation, prepared, watcher)
+            write_json(folder / "split.json", fold_identity(dataset, fold, recipe))
+            _prepare(dataset, fold, preprocessing, prepared, watcher)
         fabric.barrier()
-        precision = pick_precision(resolved.train.precision, fabric.device)
+        precision = resolve_precision(resolved.train.precision, fabric.device)
         start = {
             "fold": fold.name,
             "dataset": dataset.name,
@@ -155,10 +155,10 @@ def run_fold(
         with graceful_interrupt() as interrupted:
             outcome = Training(
                 resolved,
-                preparation,
+                preprocessing,
                 dataset.labels,
-                [open_prepared(prepared, case) for case in fold.training],
-                [open_prepared(prepared, case) for case in fold.validation],
+                [open_preprocessed(prepared, case) for case in fold.training],
+                [open_preprocessed(prepared, case) for case in fold.validation],
                 folder,
                 fabric,
                 precision,
@@ -172,7 +172,7 @@ def run_fold(
         return FoldResult(fold, outcome, None)
     facts = asdict(outcome) | {"seconds": round(outcome.seconds, 1)}
     training = {**facts, "cases": len(fold.training), "precision": precision}
-    manifest = _manifest(dataset, fold, resolved, preparation, entry, parameters, training)
+    manifest = _manifest(dataset, fold, resolved, preprocessing, entry, parameters, training)
     bundle = save_bundle(folder / "bundle", network, manifest, resolved)
     if outcome.reason == "interrupted":
         return FoldResult(fold, outcome, None)
@@ -185,8 +185,8 @@ def run_fold(
     return FoldResult(fold, outcome, metrics)
 
 
-def _plan(dataset: Dataset, fold: Fold, recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Preparation]:
-    files, prints = dataset.by_id, []
+def _plan(dataset: Dataset, fold: Fold, recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Preprocessing]:
+    files, prints = dataset.cases_by_id, []
     for number, case in enumerate(fold.training, start=1):
         prints.append(fingerprint(load_case(dataset, files[case])))
         watcher.stage("look at scans", number / len(fold.training))
@@ -197,7 +197,7 @@ def _manifest(
     dataset: Dataset,
     fold: Fold,
     resolved: Recipe,
-    preparation: Preparation,
+    preprocessing: Preprocessing,
     entry: ModelEntry,
     parameters: int,
     training: dict[str, Any],
@@ -206,7 +206,7 @@ def _manifest(
     return Manifest(
         model=entry,
         parameters=parameters,
-        preparation=preparation,
+        preprocessing=preprocessing,
         window=None if isinstance(size, str) else size,
         labels=tuple(LabelEntry(value=v, name=n) for v, n in zip(table.values, table.names, strict=True)),
         ignore=table.ignore,
@@ -217,15 +217,15 @@ def _manifest(
     )
 
 
-def _prepare(dataset: Dataset, fold: Fold, preparation: Preparation, folder: Path, watcher: Watcher) -> None:
-    files, ids = dataset.by_id, (*fold.training, *fold.validation)
+def _prepare(dataset: Dataset, fold: Fold, preprocessing: Preprocessing, folder: Path, watcher: Watcher) -> None:
+    files, ids = dataset.cases_by_id, (*fold.training, *fold.validation)
     for number, case in enumerate(ids, start=1):
         loaded = load_case(dataset, files[case])
         try:
-            prepare_case(loaded, preparation, dataset.labels.classes, folder)
+            preprocess_case(loaded, preprocessing, dataset.labels.classes, folder)
         except OSError as error:
             raise ResourceError(
-                f"cannot write to {folder}: {error.strerror}", remedy="free space or choose another --out"
+                f"cannot write to {folder}: {error.strerror}", hint="free space or choose another --out"
             ) from None
         watcher.stage("prepare scans", number / len(ids))
 
@@ -234,19 +234,19 @@ def _evaluate(
     dataset: Dataset, fold: Fold, bundle: Path, folder: Path, device: torch.device, watcher: Watcher
 ) -> dict[str, Any]:
     """Predict the fold's unseen scans from their files, as a user would, and compare with their labels."""
-    cases = [dataset.by_id[case] for case in fold.validation]
+    cases = [dataset.cases_by_id[case] for case in fold.validation]
     predictor = Predictor([load_bundle(bundle)], str(device) if device.type == "cuda" else device.type)
     out = folder / "predictions"
     shutil.rmtree(out, ignore_errors=True)
     pairs, scans, seconds = [], {}, {}
-    unlabelled = [CaseFiles(case.id, case.images) for case in cases]
+    unlabelled = [CasePaths(case.id, case.images) for case in cases]
     for number, (case, done) in enumerate(zip(cases, predict_scans(predictor, unlabelled, out), strict=True), start=1):
         if done.mask is None:
             raise ResourceError(done.error or f"case {case.id} could not be predicted")
-        pairs.append((case.id, done.mask, label_file(case, folder / "references" / done.mask.name)))
+        pairs.append((case.id, done.mask, label_path(case, folder / "references" / done.mask.name)))
         scans[case.id], seconds[case.id] = case.images[0], round(done.seconds, 3)
         watcher.stage("predict unseen scans", number / len(cases))
-    metrics = evaluate_pairs(
+    metrics = evaluate_files(
         pairs,
         dataset.labels,
         # One tolerance for the whole dataset, so that the folds can be put together.

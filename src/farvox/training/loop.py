@@ -17,16 +17,16 @@ from farvox.devices import Precision, peak_memory_mb
 from farvox.errors import DataError, FarvoxError
 from farvox.labels import IGNORE, LabelTable
 from farvox.losses import class_weights, make_loss
-from farvox.prediction.predictor import make_scorer
-from farvox.prediction.sliding_window import stream_scores
-from farvox.preprocessing.cases import PreparedCase, class_counts
-from farvox.preprocessing.config import Preparation
+from farvox.prediction.predictor import make_predict_fn
+from farvox.prediction.sliding_window import sliding_window_inference
+from farvox.preprocessing.cases import PreprocessedCase, class_counts
+from farvox.preprocessing.config import Preprocessing
 from farvox.recipes import Recipe
-from farvox.sampling.samplers import Feed, PatchFeed, Place, PointFeed, patch_size
+from farvox.sampling.samplers import BatchSampler, PatchSampler, PointSampler, Rank, patch_size
 from farvox.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from farvox.training.offsets import OffsetTrack, mean_extent
+from farvox.training.offsets import OffsetLog, mean_field_of_view_mm
 from farvox.training.optimiser import make_optimiser
-from farvox.training.schedule import Pace, learning_rate
+from farvox.training.schedule import TrainingClock, learning_rate
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -56,7 +56,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How a training ended."""
 
     reason: Reason
@@ -66,7 +66,7 @@ class Outcome:
     peak_memory_mb: float
 
 
-class TrainingFailed(FarvoxError):
+class TrainingDivergedError(FarvoxError):
     """The loss is no longer a number."""
 
 
@@ -76,7 +76,7 @@ class Training:
 
     Args:
         recipe: Resolved: no `auto` left.
-        preparation: How scans came into network space.
+        preprocessing: How scans came into network space.
         labels: The label table.
         cases: Prepared training cases.
         validation: Prepared validation cases; a few of them are scored now and then for the learning curve.
@@ -88,17 +88,17 @@ class Training:
     """
 
     recipe: Recipe
-    preparation: Preparation
+    preprocessing: Preprocessing
     labels: LabelTable
-    cases: Sequence[PreparedCase]
-    validation: Sequence[PreparedCase]
+    cases: Sequence[PreprocessedCase]
+    validation: Sequence[PreprocessedCase]
     folder: Path
     fabric: Fabric
     precision: Precision
     on_progress: Callable[[Progress], None]
     stop: Callable[[], bool]
 
-    def run(self, network: torch.nn.Module, start: dict[str, Any]) -> Outcome:
+    def run(self, network: torch.nn.Module, start: dict[str, Any]) -> TrainingResult:
         """Train `network` in place, from the folder's checkpoint where there is one.
 
         Args:
@@ -109,11 +109,11 @@ class Training:
         network.to(self.fabric.device)  # before the optimiser's state is loaded, which follows its parameters
         optimiser = make_optimiser(network, settings)
         held = load_checkpoint(self.folder / "checkpoint.pt")
-        if held and (held.preparation, held.training) != self._origin():
+        if held and (held.preprocessing, held.training) != self._origin():
             raise DataError(
                 "the scans have changed since the training was begun",
                 allowed="the scans and labels it was begun with",
-                remedy="restore them, or begin anew with --overwrite",
+                hint="restore them, or begin anew with --overwrite",
             )
         if held:
             network.load_state_dict(held.network)
@@ -121,14 +121,14 @@ class Training:
         feed = self._feed(network)
         wrapped, optimiser = self.fabric.setup(network, optimiser)
         if self.recipe.points.count:
-            wrapped.mark_forward_method("at_several")
+            wrapped.mark_forward_method("forward_points_batch")
         counts = torch.from_numpy(class_counts(self.cases))
         weights = class_weights(counts).float() if self.recipe.loss.class_weights else None
         loss_function = make_loss(self.recipe.loss.terms, weights).to(self.fabric.device)
-        log = _Log(self.folder / "log.jsonl", held.log_bytes if held else 0, self.fabric.is_global_zero)
+        log = JsonLinesLog(self.folder / "log.jsonl", held.log_bytes if held else 0, self.fabric.is_global_zero)
         if not held:
             log.write({"event": "start", **start})
-        pace = Pace.of(self.recipe, feed.steps_per_epoch, held.seconds if held else 0.0)
+        pace = TrainingClock.of(self.recipe, feed.steps_per_epoch, held.seconds if held else 0.0)
         step = held.step if held else 0
         loss_sum, loss_steps = (held.loss_sum, held.loss_steps) if held else (0.0, 0)
         dice: float | None = None
@@ -136,12 +136,12 @@ class Training:
         validating = 0.0
         # Offsets are shares of what the network sees at once: a patch, where it learns from patches.
         seen = (patch_size(self.recipe, case) for case in self.cases)
-        extent = mean_extent(seen, self.preparation.spacing)
-        track = OffsetTrack(self.folder, network, extent, step) if self.fabric.is_global_zero else None
+        extent = mean_field_of_view_mm(seen, self.preprocessing.spacing)
+        track = OffsetLog(self.folder, network, extent, step) if self.fabric.is_global_zero else None
         if track:
             track.note(step, pace.seconds)
         network.train()
-        enter_stage: Callable[[float], None] | None = getattr(network, "at_progress", None)
+        enter_stage: Callable[[float], None] | None = getattr(network, "set_training_progress", None)
         while True:
             # The first process decides for all, whose clocks and signals may differ.
             done, stop = self.fabric.broadcast((pace.progress(step), self.stop()))
@@ -151,8 +151,8 @@ class Training:
             if stop:
                 reason = "interrupted"
                 break
-            slowed = settings.inverse_decay * step
-            rate = learning_rate(settings.learning_rate, done, settings.schedule, settings.warmup, slowed)
+            decay_steps = settings.inverse_decay * step
+            rate = learning_rate(settings.learning_rate, done, settings.schedule, settings.warmup, decay_steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             if enter_stage:
@@ -185,19 +185,23 @@ class Training:
                 self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
                 saved_at = time.monotonic()
         self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
-        outcome = Outcome(reason, step // feed.steps_per_epoch, step, pace.seconds, peak_memory_mb(self.fabric.device))
+        outcome = TrainingResult(
+            reason, step // feed.steps_per_epoch, step, pace.seconds, peak_memory_mb(self.fabric.device)
+        )
         # After the checkpoint, so that a run that goes on cuts this line off again.
         log.write({"event": "end", **asdict(outcome)})
         return outcome
 
-    def _feed(self, network: Any) -> Feed:
-        place = Place(self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
-        what = (self.recipe, self.preparation, self.labels, self.cases, place)
+    def _feed(self, network: Any) -> BatchSampler:
+        place = Rank(self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
+        what = (self.recipe, self.preprocessing, self.labels, self.cases, place)
         if self.recipe.points.count:
-            return PointFeed(*what, network, self.folder / "prepared")
-        return PatchFeed(*what)
+            return PointSampler(*what, network, self.folder / "prepared")
+        return PatchSampler(*what)
 
-    def _step(self, step: int, feed: Feed, network: Any, optimiser: Any, loss_function: torch.nn.Module) -> float:
+    def _step(
+        self, step: int, feed: BatchSampler, network: Any, optimiser: Any, loss_function: torch.nn.Module
+    ) -> float:
         """One step down the gradient; returns the loss before it."""
         key = self._key(step)
         batch = feed.batch(step, np.random.default_rng(key))
@@ -208,9 +212,9 @@ class Training:
         loss = torch.stack([loss_function(logits, batch.target) for logits in answers]).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise TrainingFailed(
+            raise TrainingDivergedError(
                 f"the loss became {value} at step {step}",
-                remedy="begin anew with --overwrite and a lower train.learning_rate, or train.precision=float32",
+                hint="begin anew with --overwrite and a lower train.learning_rate, or train.precision=float32",
             )
         optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
@@ -222,7 +226,7 @@ class Training:
 
     def _origin(self) -> tuple[str, tuple[str, ...]]:
         """What a checkpoint must agree with to be gone on from."""
-        return self.preparation.model_dump_json(), tuple(case.id for case in self.cases)
+        return self.preprocessing.model_dump_json(), tuple(case.id for case in self.cases)
 
     def _key(self, step: int) -> int:
         """Seed of everything random in a step on this device."""
@@ -232,13 +236,13 @@ class Training:
     def _validate(self, network: torch.nn.Module) -> dict[str, float]:
         """Dice of each label over a few validation cases together, in network space."""
         network.eval()
-        scorer = make_scorer(network, self.fabric.device, self.precision, self.recipe.patch.z_score)
+        predict_fn = make_predict_fn(network, self.fabric.device, self.precision, self.recipe.patch.z_score)
         chosen = np.unique(np.linspace(0, len(self.validation) - 1, _VALIDATION_CASES).astype(int))
         overlap, volume = np.zeros(self.labels.classes), np.zeros(self.labels.classes)
         for index in chosen:
             case = self.validation[index]
-            parts = stream_scores(
-                scorer,
+            parts = sliding_window_inference(
+                predict_fn,
                 case.slab,
                 case.shape,
                 patch_size(self.recipe, case),
@@ -260,8 +264,8 @@ class Training:
         network: torch.nn.Module,
         optimiser: Any,
         step: int,
-        pace: Pace,
-        log: _Log,
+        pace: TrainingClock,
+        log: JsonLinesLog,
         loss_sum: float,
         loss_steps: int,
     ) -> None:
@@ -275,7 +279,7 @@ class Training:
                 network=network.state_dict(),
                 optimiser=optimiser.state_dict(),
                 log_bytes=log.size,
-                preparation=self._origin()[0],
+                preprocessing=self._origin()[0],
                 training=self._origin()[1],
                 loss_sum=loss_sum,
                 loss_steps=loss_steps,
@@ -283,7 +287,7 @@ class Training:
         )
 
 
-class _Log:
+class JsonLinesLog:
     """`log.jsonl`: one JSON object a line, cut back to the checkpoint's length when a run goes on."""
 
     def __init__(self, path: Path, keep: int, active: bool) -> None:

@@ -13,17 +13,17 @@ from farvox.types import Array, FloatArray
 _NAME = "offsets.npz"
 
 
-class OffsetTrack:
-    """`offsets.npz`: `step`, `minutes`, `extent_mm` and, for each sparse layer, `offsets/<layer>` over time.
+class OffsetLog:
+    """`offsets.npz`: `step`, `minutes`, `field_of_view_mm` and, for each sparse layer, `offsets/<layer>` over time.
 
     Args:
         folder: Where the file lies; what is in it up to `step` is kept.
         network: Layers whose `offsets` are learned are followed.
-        extent_mm: Mean field of view in training, of scans or patches, mm; an offset of 1 is half of it.
+        field_of_view_mm: Mean field of view in training, of scans or patches, mm; an offset of 1 is half of it.
         step: Steps trained before.
     """
 
-    def __init__(self, folder: Path, network: torch.nn.Module, extent_mm: FloatArray, step: int) -> None:
+    def __init__(self, folder: Path, network: torch.nn.Module, field_of_view_mm: FloatArray, step: int) -> None:
         self._path = folder / _NAME
         self._layers = {
             name.removesuffix(".offsets") or "network": value
@@ -31,7 +31,7 @@ class OffsetTrack:
             if name.rpartition(".")[2] == "offsets" and value.requires_grad
         }
         self._held: dict[str, list[Array]] = {"step": [], "minutes": [], **{self._key(n): [] for n in self._layers}}
-        self._extent = extent_mm
+        self._extent = field_of_view_mm
         if step and self._layers and self._path.exists():
             with np.load(self._path) as stored:
                 kept = int((stored["step"] <= step).sum())
@@ -50,7 +50,7 @@ class OffsetTrack:
         stacked = {name: np.stack(values) for name, values in self._held.items()}
         part = self._path.with_name(f".{_NAME}.part")
         with part.open("wb") as file:
-            np.savez(file, extent_mm=self._extent, **stacked)  # type: ignore[arg-type]
+            np.savez(file, field_of_view_mm=self._extent, **stacked)  # type: ignore[arg-type]
         part.replace(self._path)
 
     @staticmethod
@@ -58,6 +58,8 @@ class OffsetTrack:
         return f"offsets/{layer}"
 
 
-def mean_extent(shapes: Iterable[tuple[int, int, int]], spacing: tuple[float, float, float] | None) -> FloatArray:
+def mean_field_of_view_mm(
+    shapes: Iterable[tuple[int, int, int]], spacing: tuple[float, float, float] | None
+) -> FloatArray:
     """Mean field of view of scans of these shapes, mm; NaN where network space has no spacing."""
     return np.mean(list(shapes), axis=0) * np.array(spacing or (np.nan,) * 3)

@@ -11,7 +11,7 @@ from farvox.recipes import Recipe, parse_duration
 
 
 @dataclass
-class Pace:
+class TrainingClock:
     """Progress from 0 to 1 by steps (repeatable) or by seconds trained, over all sittings of a resumed run.
 
     Args:
@@ -30,7 +30,7 @@ class Pace:
         self._started = self.clock()
 
     @classmethod
-    def of(cls, recipe: Recipe, steps_per_epoch: int, before: float = 0.0) -> Pace:
+    def of(cls, recipe: Recipe, steps_per_epoch: int, before: float = 0.0) -> TrainingClock:
         """The pace a recipe asks for."""
         clock = time.process_time if recipe.train.clock == "processor" else time.monotonic
         if recipe.train.epochs:
@@ -53,12 +53,12 @@ class Pace:
         return self.seconds * (1 - done) / done if done > 0 else None
 
 
-def learning_rate(peak: float, progress: float, schedule: str, warmup: float, slowed: float = 0.0) -> float:
+def learning_rate(peak: float, progress: float, schedule: str, warmup: float, decay_steps: float = 0.0) -> float:
     """Learning rate at a progress of 0 to 1: a linear rise over `warmup`, then the schedule's fall.
 
     "cosine" and "polynomial" end at zero, "exponential" at 4.9 % (0.99 an epoch, 300 epochs: OBELISK, 2019).
     "halving" takes half after each 20th part (every 50 of 1000 epochs: Eschen, 2018), "inverse" divides by 1 +
-    `slowed`, the steps so far times the decay a step.
+    `decay_steps`, the steps so far times the decay a step.
     """
     if progress < warmup:
         return peak * (0.05 + 0.95 * progress / warmup)
@@ -68,7 +68,7 @@ def learning_rate(peak: float, progress: float, schedule: str, warmup: float, sl
         "polynomial": (1 - rest) ** 0.9,
         "exponential": 0.99 ** (300 * rest),
         "halving": 0.5 ** int(20 * rest + 1e-9),
-        "inverse": 1 / (1 + slowed),
+        "inverse": 1 / (1 + decay_steps),
         "constant": 1.0,
     }
     return peak * fall[schedule]

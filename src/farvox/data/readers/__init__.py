@@ -14,7 +14,7 @@ from farvox.io.landmarks import read_landmarks
 __all__ = ["read_dataset"]
 
 _READERS = {"nnunet": nnunet, "msd": msd, "brats": brats, "promise12": promise12}
-"""Each has `recognises(root)` and `read(root)`; nnU-Net stands before MSD because its files look like MSD's."""
+"""Each has `matches(root)` and `read(root)`; nnU-Net stands before MSD because its files look like MSD's."""
 
 
 def read_dataset(
@@ -23,7 +23,7 @@ def read_dataset(
     images: str | None = None,
     labels: str | None = None,
     landmarks: Path | None = None,
-    radius_mm: float | None = None,
+    landmark_radius_mm: float | None = None,
 ) -> Dataset:
     """Find the cases of a dataset. Files are listed, not opened (patterns without labels.json: labels are).
 
@@ -32,7 +32,7 @@ def read_dataset(
         images: Pattern such as 'scans/*_img.nii.gz'.
         labels: Pattern with as many '*'; image and label belong together when their '*' stand for the same.
         landmarks: CSV file of points that stand in place of labels; see `farvox.data.landmarks`.
-        radius_mm: Of the balls that landmarks become, mm; None suits it to the scans.
+        landmark_radius_mm: Of the balls that landmarks become, mm; None suits it to the scans.
 
     Returns:
         The dataset. A fault of a single case (missing file, missing label) is left to `load_case` and `check_dataset`.
@@ -55,7 +55,7 @@ def read_dataset(
             dataset = pattern.read(root, images, labels)
     except OSError as error:
         found = f"{error.filename or root} cannot be read: {error.strerror}"
-        raise DataError(found, remedy="check the rights of the folder") from error
+        raise DataError(found, hint="check the rights of the folder") from error
     for cases in (dataset.cases, dataset.unlabelled):
         doubled = [id for id, count in Counter(case.id for case in cases).items() if count > 1]
         if doubled:
@@ -63,19 +63,19 @@ def read_dataset(
             raise DataError(
                 f"two cases of this id: {paths}",
                 allowed="every case once",
-                remedy="rename or remove one, or delete the second entry in dataset.json",
+                hint="rename or remove one, or delete the second entry in dataset.json",
                 case=doubled[0],
             )
-    return dataset if points is None else with_landmarks(dataset, points, radius_mm)
+    return dataset if points is None else with_landmarks(dataset, points, landmark_radius_mm)
 
 
 def _read_folder(root: Path | None) -> Dataset:
     if root is None:
-        raise UsageError("no dataset", remedy="give a dataset folder, or --images and --labels")
+        raise UsageError("no dataset", hint="give a dataset folder, or --images and --labels")
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder", remedy="give the folder of a dataset, or --images and --labels")
+        raise DataError(f"{root} is not a folder", hint="give the folder of a dataset, or --images and --labels")
     for reader in _READERS.values():
-        if reader.recognises(root):
+        if reader.matches(root):
             return reader.read(root)
     held = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     shown = ", ".join(held[:6]) + (", …" if len(held) > 6 else "") if held else "nothing"
@@ -83,5 +83,5 @@ def _read_folder(root: Path | None) -> Dataset:
     raise DataError(
         f"{root} is in no known dataset layout; it holds {shown}",
         allowed="MSD or nnU-Net (dataset.json), BraTS (a folder a case), PROMISE12 (CaseNN.mhd)",
-        remedy=f"give {below}" if below else "give the folder that holds dataset.json, or --images and --labels",
+        hint=f"give {below}" if below else "give the folder that holds dataset.json, or --images and --labels",
     )

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from farvox.errors import DataError
-from farvox.io import is_scan, scan_stem
+from farvox.io import case_id_from_path, is_scan
 from farvox.labels import LabelTable
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}", remedy="correct it in a text editor") from error
+        raise DataError(f"{path} is not valid JSON: {error}", hint="correct it in a text editor") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}", allowed="a JSON object {...}")
     return content
 
 
-def label_names(content: Any, path: Path) -> tuple[dict[int, str], int | None]:
+def parse_labels(content: Any, path: Path) -> tuple[dict[int, str], int | None]:
     """(value → name, ignore value or None) from {"1": "liver"} or {"liver": 1}; the name "ignore" is set apart."""
     names: dict[int, str] = {}
     if not isinstance(content, Mapping) or not content:
@@ -34,7 +34,7 @@ def label_names(content: Any, path: Path) -> tuple[dict[int, str], int | None]:
             raise DataError(
                 f"{path.name}: label '{name}' is a region of several values {value}",
                 allowed="one value a label",
-                remedy="give each value its own name; regions may overlap and are not supported",
+                hint="give each value its own name; regions may overlap and are not supported",
             )
         try:
             number = int(value)
@@ -48,8 +48,8 @@ def label_names(content: Any, path: Path) -> tuple[dict[int, str], int | None]:
 
 
 def label_table(content: Any, path: Path) -> LabelTable:
-    """The label table from a mapping as in `label_names`."""
-    return LabelTable.from_mapping(*label_names(content, path))
+    """The label table from a mapping as in `parse_labels`."""
+    return LabelTable.from_mapping(*parse_labels(content, path))
 
 
 def channel_names(content: Any, path: Path) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def channel_names(content: Any, path: Path) -> tuple[str, ...]:
     return tuple(str(content[str(index)]) for index in range(len(content)))
 
 
-def scans_in(folder: Path) -> dict[str, Path]:
+def list_scans(folder: Path) -> dict[str, Path]:
     """Name without suffix → path of the scans in a folder, sorted; empty where there is no folder.
 
     Raises:
@@ -69,12 +69,12 @@ def scans_in(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not is_scan(path):
             continue
-        stem = scan_stem(path)
+        stem = case_id_from_path(path)
         if stem in found:
             raise DataError(
                 f"{found[stem].name} and {path.name} in {folder} are two cases of one name",
                 allowed="one file a name",
-                remedy="rename or remove one of them",
+                hint="rename or remove one of them",
                 case=stem,
             )
         found[stem] = path

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from farvox.data.dataset import CaseFiles, Dataset
+from farvox.data.dataset import CasePaths, Dataset
 from farvox.errors import DataError
-from farvox.io import is_scan, scan_stem
+from farvox.io import case_id_from_path, is_scan
 from farvox.labels import LabelTable
 
 _CHANNELS = ("FLAIR", "T1", "T1c", "T2")
@@ -19,7 +19,7 @@ _STYLES = {
 """Separator before the contrast in file names → contrasts in the order of `_CHANNELS`, and label names."""
 
 
-def recognises(root: Path) -> bool:
+def matches(root: Path) -> bool:
     """Whether some folder at most two levels down holds two contrasts of one style or more."""
     return any(True for _ in _case_folders(root))
 
@@ -29,14 +29,16 @@ def read(root: Path) -> Dataset:
     found = list(_case_folders(root))
     styles = {style for _, style in found}
     if len(styles) > 1:
-        raise DataError(f"{root} mixes file names of BraTS 2018-2021 and 2023", remedy="give one release at a time")
+        raise DataError(f"{root} mixes file names of BraTS 2018-2021 and 2023", hint="give one release at a time")
     style = styles.pop()
     contrasts, names = _STYLES[style]
     cases = []
     for folder, _ in found:
-        files = {scan_stem(path).rsplit(style, 1)[-1]: path for path in sorted(folder.iterdir()) if is_scan(path)}
+        files = {
+            case_id_from_path(path).rsplit(style, 1)[-1]: path for path in sorted(folder.iterdir()) if is_scan(path)
+        }
         images = tuple(files.get(name, folder / f"{folder.name}{style}{name}.nii.gz") for name in contrasts)
-        cases.append(CaseFiles(folder.name, images, files.get("seg")))
+        cases.append(CasePaths(folder.name, images, files.get("seg")))
     labelled = any(case.label for case in cases)
     return Dataset(
         name=root.resolve().name,
@@ -52,7 +54,7 @@ def read(root: Path) -> Dataset:
 def _case_folders(root: Path) -> Iterator[tuple[Path, str]]:
     """(folder, separator) of every case folder, sorted."""
     for folder in sorted(path for depth in ("*", "*/*") for path in root.glob(depth) if path.is_dir()):
-        names = [scan_stem(path) for path in folder.iterdir() if is_scan(path)]
+        names = [case_id_from_path(path) for path in folder.iterdir() if is_scan(path)]
         for style, (contrasts, _) in _STYLES.items():
             ending = re.compile(rf".*{style}({'|'.join(contrasts)})")
             if sum(bool(ending.fullmatch(name)) for name in names) >= 2:

@@ -5,29 +5,29 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from farvox.data.dataset import CaseFiles, Dataset
-from farvox.data.readers._json import channel_names, label_table, read_object, scans_in
+from farvox.data.dataset import CasePaths, Dataset
+from farvox.data.readers._json import channel_names, label_table, list_scans, read_json_object
 from farvox.errors import DataError
 from farvox.io import SUFFIXES
 
 _NUMBERED = re.compile(r"(.+)_(\d{4})")
 
 
-def recognises(root: Path) -> bool:
+def matches(root: Path) -> bool:
     """Whether dataset.json names channels as version 2 does, or images carry channel numbers that labels lack."""
     source = root / "dataset.json"
     if not source.is_file():
         return False
-    if "channel_names" in read_object(source):
+    if "channel_names" in read_json_object(source):
         return True
-    images, labels = scans_in(root / "imagesTr"), scans_in(root / "labelsTr")
+    images, labels = list_scans(root / "imagesTr"), list_scans(root / "labelsTr")
     return any((match := _NUMBERED.fullmatch(name)) and match[1] in labels and name not in labels for name in images)
 
 
 def read(root: Path) -> Dataset:
     """Cases by the files in imagesTr and labelsTr, or by the "dataset" table of version 2."""
     source = root / "dataset.json"
-    content = read_object(source)
+    content = read_json_object(source)
     ending = str(content.get("file_ending", ".nii.gz"))
     if ending not in SUFFIXES:
         raise DataError(f"dataset.json: file_ending '{ending}'", allowed=", ".join(SUFFIXES))
@@ -35,9 +35,9 @@ def read(root: Path) -> Dataset:
     if isinstance(content.get("dataset"), dict):
         cases = tuple(_listed(root, id, entry) for id, entry in content["dataset"].items())
     else:
-        labels = scans_in(root / "labelsTr")
+        labels = list_scans(root / "labelsTr")
         images = _grouped(root / "imagesTr", len(channels), ending)
-        cases = tuple(CaseFiles(id, images.get(id, ()), labels.get(id)) for id in sorted(images.keys() | labels.keys()))
+        cases = tuple(CasePaths(id, images.get(id, ()), labels.get(id)) for id in sorted(images.keys() | labels.keys()))
     tests = _grouped(root / "imagesTs", len(channels), ending)
     if not cases and not tests:
         raise DataError(f"no case in {root / 'imagesTr'}", allowed=f"files such as case_0000{ending}")
@@ -49,21 +49,21 @@ def read(root: Path) -> Dataset:
         labels=label_table(content.get("labels"), source),
         licence=str(content.get("licence", content.get("license", ""))),
         layout="nnunet",
-        unlabelled=tuple(CaseFiles(id, files) for id, files in tests.items()),
+        unlabelled=tuple(CasePaths(id, files) for id, files in tests.items()),
     )
 
 
-def _listed(root: Path, id: str, entry: object) -> CaseFiles:
+def _listed(root: Path, id: str, entry: object) -> CasePaths:
     if not isinstance(entry, dict) or not isinstance(entry.get("images"), list):
         raise DataError(f"dataset.json lists {entry!r}", allowed='{"images": [...], "label": ...}', case=id)
     label = root / entry["label"] if entry.get("label") else None
-    return CaseFiles(id, tuple(root / image for image in entry["images"]), label)
+    return CasePaths(id, tuple(root / image for image in entry["images"]), label)
 
 
 def _grouped(folder: Path, channels: int, ending: str) -> dict[str, tuple[Path, ...]]:
     """Case → channel files in order; a channel without file keeps its place, so that loading can name it."""
     found: dict[str, dict[int, Path]] = {}
-    for name, path in scans_in(folder).items():
+    for name, path in list_scans(folder).items():
         if match := _NUMBERED.fullmatch(name):
             found.setdefault(match[1], {})[int(match[2])] = path
     return {

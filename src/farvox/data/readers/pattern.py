@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from farvox.data.dataset import CaseFiles, Dataset
-from farvox.data.readers._json import label_names, read_object
+from farvox.data.dataset import CasePaths, Dataset
+from farvox.data.readers._json import parse_labels, read_json_object
 from farvox.errors import DataError, UsageError
-from farvox.io import count_channels, is_scan, read_label, scan_stem
+from farvox.io import case_id_from_path, count_channels, is_scan, read_label
 from farvox.labels import LabelTable
 
 _WILD = re.compile(r"\*\*/|\*|\?")
@@ -26,7 +26,7 @@ def read(root: Path | None, images: str | None, labels: str | None) -> Dataset:
     the values in all label files. Images without label and labels without image become cases that fail to load.
     """
     if images is None or labels is None:
-        raise UsageError("only one of --images and --labels", remedy="give both patterns, each in quotes")
+        raise UsageError("only one of --images and --labels", hint="give both patterns, each in quotes")
     if len(_WILD.findall(images)) != len(_WILD.findall(labels)):
         raise UsageError(
             f"'{images}' and '{labels}' have {len(_WILD.findall(images))} and {len(_WILD.findall(labels))} wildcards",
@@ -37,8 +37,8 @@ def read(root: Path | None, images: str | None, labels: str | None) -> Dataset:
     known = {path for _, path in label_paths}
     image_paths = _scans(base, images, known)
     label_of = dict(label_paths)
-    cases = [CaseFiles(_id(key, path), (path,), label_of.pop(key, None)) for key, path in image_paths]
-    cases += [CaseFiles(_id(key, path), (), path) for key, path in label_of.items()]
+    cases = [CasePaths(_id(key, path), (path,), label_of.pop(key, None)) for key, path in image_paths]
+    cases += [CasePaths(_id(key, path), (), path) for key, path in label_of.items()]
     table, notes = _table(base, [path for _, path in label_paths])
     return Dataset(
         name=base.resolve().name,
@@ -62,7 +62,7 @@ def read_unlabelled(root: Path | None, images: str) -> Dataset:
         channels=_channels(path for _, path in paths),
         labels=LabelTable.from_mapping({1: "landmark"}),
         layout="pattern",
-        unlabelled=tuple(sorted((CaseFiles(_id(*one), (one[1],)) for one in paths), key=lambda case: case.id)),
+        unlabelled=tuple(sorted((CasePaths(_id(*one), (one[1],)) for one in paths), key=lambda case: case.id)),
     )
 
 
@@ -70,7 +70,7 @@ def _scans(base: Path, images: str, labels: Container[Path] = ()) -> list[tuple[
     """What fits the pattern of images and is no label; at least one."""
     found = [(key, path) for key, path in _matches(base, images) if path not in labels]
     if not found:
-        raise DataError(f"no scan matches '{images}' in {base.resolve()}", remedy="check the pattern; put it in quotes")
+        raise DataError(f"no scan matches '{images}' in {base.resolve()}", hint="check the pattern; put it in quotes")
     return found
 
 
@@ -91,7 +91,7 @@ def _matches(base: Path, pattern: str) -> list[tuple[tuple[str, ...], Path]]:
 
 
 def _id(key: tuple[str, ...], path: Path) -> str:
-    return "_".join(part.replace("/", "_") for part in key if part) or scan_stem(path)
+    return "_".join(part.replace("/", "_") for part in key if part) or case_id_from_path(path)
 
 
 def _channels(paths: Iterable[Path]) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def _table(base: Path, labels: list[Path]) -> tuple[LabelTable, tuple[str, ...]]
         values |= {int(value) for value in present if np.isfinite(value) and value == round(value) and value > 0}
     if not values:
         raise DataError(
-            "no label file with a value beside 0", remedy="check the --labels pattern, or write a labels.json"
+            "no label file with a value beside 0", hint="check the --labels pattern, or write a labels.json"
         )
     return LabelTable.from_mapping({value: f"label {value}" for value in values}), (
         "label table from the values found",
@@ -131,13 +131,13 @@ def _named(sources: list[Path]) -> LabelTable:
     merged: dict[int, str] = {}
     ignored: int | None = None
     for source in sources:
-        names, ignore = label_names(read_object(source), source)
+        names, ignore = parse_labels(read_json_object(source), source)
         ignored = ignore if ignore is not None else ignored
         for value, name in names.items():
             if merged.setdefault(value, name) != name:
                 raise DataError(
                     f"label value {value} is '{merged[value]}' in one labels.json and '{name}' in {source}",
                     allowed="one meaning a value",
-                    remedy="give patterns that take in one kind of case, or correct the names",
+                    hint="give patterns that take in one kind of case, or correct the names",
                 )
     return LabelTable.from_mapping(merged, ignored)

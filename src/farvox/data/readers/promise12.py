@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from farvox.data.dataset import CaseFiles, Dataset
+from farvox.data.dataset import CasePaths, Dataset
 from farvox.labels import LabelTable
 
 _CASE = re.compile(r"Case\d+")
 
 
-def recognises(root: Path) -> bool:
+def matches(root: Path) -> bool:
     """Whether the folder, or one in it, holds a CaseNN.mhd."""
     return bool(_images(root))
 
@@ -22,11 +22,11 @@ def read(root: Path) -> Dataset:
     return Dataset(
         name=root.resolve().name,
         root=root,
-        cases=tuple(CaseFiles(image.stem, (image,), label) for image, label in pairs if label.exists()),
+        cases=tuple(CasePaths(image.stem, (image,), label) for image, label in pairs if label.exists()),
         channels=("T2",),
         labels=LabelTable.from_mapping({1: "prostate"}),
         layout="promise12",
-        unlabelled=tuple(CaseFiles(image.stem, (image,)) for image, label in pairs if not label.exists()),
+        unlabelled=tuple(CasePaths(image.stem, (image,)) for image, label in pairs if not label.exists()),
     )
 
 

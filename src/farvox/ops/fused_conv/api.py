@@ -8,11 +8,11 @@ from importlib.util import find_spec
 import torch
 
 from farvox.errors import UsageError
-from farvox.ops.fast_path import why_no_shortcut
+from farvox.ops.fast_path import fast_path_unavailable_reason
 from farvox.ops.fused_conv import reference
 
 
-def few_channel_conv(
+def fused_conv(
     image: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor,
@@ -56,11 +56,11 @@ def few_channel_conv(
     if head_bias is not None and (head_weight is None or head_bias.shape != head_weight.shape[:1]):
         raise UsageError(f"head_bias of shape {tuple(head_bias.shape)}", allowed="(H,), beside a head_weight")
     tensors = [t for t in (image, weight, bias, coarse, head_weight, head_bias) if t is not None]
-    reason = why_no_shortcut(tensors) or _without_numba()
+    reason = fast_path_unavailable_reason(tensors) or _without_numba()
     if backend not in ("auto", "reference", "cpu"):
         raise UsageError(f"no backend '{backend}'", allowed="auto, reference, cpu")
     if backend == "cpu" and reason is not None:
-        raise UsageError(f"backend 'cpu' cannot run: {reason}", remedy="take 'reference' or 'auto'")
+        raise UsageError(f"backend 'cpu' cannot run: {reason}", hint="take 'reference' or 'auto'")
     if backend == "reference" or reason is not None:
         return reference.conv(image, weight, bias, slope, coarse, head_weight, head_bias)
     from farvox.ops.fused_conv import cpu

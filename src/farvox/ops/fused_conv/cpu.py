@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from farvox.ops.fused_conv import _cpu_kernels as kernels
-from farvox.ops.threads import even_parts, share_out
+from farvox.ops.threads import parallel_for, split_evenly
 from farvox.types import Array
 
 _CACHE_VALUES = 1 << 17
@@ -24,7 +24,7 @@ def conv(
     head_weight: torch.Tensor | None,
     head_bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """As `few_channel_conv`."""
+    """As `fused_conv`."""
     batch, _, size_i, size_j, size_k = image.shape
     outputs = weight.shape[0]
     if coarse is None:
@@ -51,7 +51,7 @@ def conv(
         )
 
     parts = 1 if batch % torch.get_num_threads() == 0 else torch.get_num_threads()
-    share_out(work, [(b, planes.start, planes.stop) for b in range(batch) for planes in even_parts(size_i, parts)])
+    parallel_for(work, [(b, planes.start, planes.stop) for b in range(batch) for planes in split_evenly(size_i, parts)])
     return torch.from_numpy(out)
 
 

@@ -15,7 +15,7 @@ def conv(
     head_weight: torch.Tensor | None,
     head_bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """As `few_channel_conv`."""
+    """As `fused_conv`."""
     if coarse is not None:
         enlarged = F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=False)
         image = torch.cat((enlarged, image), 1)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from farvox.ops.fast_path import why_no_shortcut
+from farvox.ops.fast_path import fast_path_unavailable_reason
 from farvox.ops.pointwise import cpu, reference
 
 
 @dataclass(frozen=True)
-class Step:
+class PointwiseLayer:
     """One layer: y = leaky(weight · x + bias).
 
     Args:
@@ -25,14 +25,14 @@ class Step:
     weight: torch.Tensor
     bias: torch.Tensor
     slope: float = 1.0
-    behind: bool = False
+    concatenate: bool = False
 
-    def detached(self) -> Step:
+    def detached(self) -> PointwiseLayer:
         """Without gradients."""
-        return Step(self.weight.detach(), self.bias.detach(), self.slope, self.behind)
+        return PointwiseLayer(self.weight.detach(), self.bias.detach(), self.slope, self.concatenate)
 
 
-def pointwise_chain(x: torch.Tensor, steps: Sequence[Step]) -> torch.Tensor:
+def pointwise_chain(x: torch.Tensor, steps: Sequence[PointwiseLayer]) -> torch.Tensor:
     """Take every position through a chain of layers.
 
     Without gradients on a CPU in float32 a few thousand positions go through all layers at a time; otherwise a layer
@@ -46,5 +46,5 @@ def pointwise_chain(x: torch.Tensor, steps: Sequence[Step]) -> torch.Tensor:
         (B, C', S).
     """
     steps = tuple(steps)
-    fast = why_no_shortcut([x, *(t for step in steps for t in (step.weight, step.bias))]) is None
+    fast = fast_path_unavailable_reason([x, *(t for step in steps for t in (step.weight, step.bias))]) is None
     return cpu.chain(x, steps) if fast else reference.chain(x, steps)

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 
 from farvox.ops.sparse_sample import _cpu_grid_kernels as kernels
 from farvox.ops.sparse_sample._cpu_plan import Block, Chunk, Slab, blocks, plan_grid, reach, tiles, voxels_per_unit
-from farvox.ops.sparse_sample._cpu_product import Product, borrow, give_back, volumes
+from farvox.ops.sparse_sample._cpu_product import Product, borrow, release_buffer, volumes
 from farvox.ops.sparse_sample.sample_points import SampleGrid
-from farvox.ops.threads import even_parts, share_out
+from farvox.ops.threads import parallel_for, split_evenly
 from farvox.types import Array
 
 _TILE_VALUES = 1 << 18
@@ -27,7 +27,7 @@ _LEAST_ROWS = 128
 """Rows of features a matrix product should have: several channels are taken at a time where offsets are few."""
 
 
-class GridWalk:
+class GridSampler:
     """Every block of a grid.
 
     Args:
@@ -48,7 +48,7 @@ class GridWalk:
 
     def forward(self, product: Product | None, out: torch.Tensor) -> None:
         """Fill out (B, O, S), or (B, C·K, S) without a product."""
-        share_out(partial(self._answer, product, out.unflatten(2, self.plan.shape)), self._blocks)
+        parallel_for(partial(self._answer, product, out.unflatten(2, self.plan.shape)), self._blocks)
 
     def backward(
         self,
@@ -63,9 +63,9 @@ class GridWalk:
         slabs = [(block, reach(self.plan, block)) for block in self._blocks]
         shares = [_Share(self, block, slab) for block, slab in slabs if slab is not None]
         wanted = grad_image is not None, grad_offsets is not None, grad_weight
-        share_out(lambda share: share.make_room(*wanted, grad, product is not None), shares)
+        parallel_for(lambda share: share.allocate_padded(*wanted, grad, product is not None), shares)
         for first in range(0, self.image.shape[1], self.channels):
-            share_out(partial(_Share.differentiate, first=first, product=product, grad=grad), shares)
+            parallel_for(partial(_Share.differentiate, first=first, product=product, grad=grad), shares)
             if grad_image is not None:
                 self._gather(shares, first, volumes(grad_image))
         for share in shares:
@@ -91,13 +91,13 @@ class GridWalk:
                     features, row = share.features(tile, chunk), first * self.count + chunk.first
                     if product is None:
                         rows = slice(row, row + len(features))
-                        _part(out, tile)[rows] = share.without_margin(features, tile)
+                        _part(out, tile)[rows] = share.crop_margin(features, tile)
                         continue
                     if tile not in totals:
                         totals[tile] = features.new_zeros(product.outputs, features.shape[1])
                     product.add(features, row, totals[tile])
                 if last and product is not None:
-                    _part(out, tile)[:] = share.without_margin(totals.pop(tile), tile)
+                    _part(out, tile)[:] = share.crop_margin(totals.pop(tile), tile)
         share.release()
 
     def _gather(self, shares: list[_Share], first: int, grad_image: torch.Tensor) -> None:
@@ -109,13 +109,13 @@ class GridWalk:
                     target = grad_image[share.block.member, first + n].numpy()
                     kernels.unsplit_add(share.grad_voxels[n], *share.slab.low, target, planes.start, planes.stop)
 
-        share_out(add, even_parts(grad_image.shape[2], torch.get_num_threads()))
+        parallel_for(add, split_evenly(grad_image.shape[2], torch.get_num_threads()))
 
 
 class _Share:
     """One block's voxels, buffers and gradients."""
 
-    def __init__(self, walk: GridWalk, block: Block, slab: Slab) -> None:
+    def __init__(self, walk: GridSampler, block: Block, slab: Slab) -> None:
         self._walk, self.block, self.slab = walk, block, slab
         self.taken = 0
         """Channels loaded now."""
@@ -133,7 +133,7 @@ class _Share:
     def release(self) -> None:
         """Give back what was borrowed; the share is of no use after that."""
         for array in self._borrowed:
-            give_back(array)
+            release_buffer(array)
 
     def load(self, first: int) -> None:
         """Take the slab of channels `first` and following."""
@@ -150,12 +150,12 @@ class _Share:
             sample(self._voxels[n], *self._reads(tile, chunk), rows)
         return found
 
-    def without_margin(self, features: torch.Tensor, tile: Block) -> torch.Tensor:
+    def crop_margin(self, features: torch.Tensor, tile: Block) -> torch.Tensor:
         """(rows, positions) → (rows, i, j, k): the unused end of each row of positions left out."""
         planes, rows = tile.i1 - tile.i0, tile.j1 - tile.j0
         return features.view(-1, planes, rows, self.slab.width)[..., : self._walk.plan.shape[2]]
 
-    def make_room(
+    def allocate_padded(
         self, image: bool, offsets: bool, weight: torch.Tensor | None, grad: torch.Tensor, weighed: bool
     ) -> None:
         """Make room for gradients; where weights come first, lay out what all channels start from."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from farvox.ops.sparse_sample.sample_points import SampleGrid
-from farvox.ops.threads import even_parts
+from farvox.ops.threads import split_evenly
 from farvox.types import Array, FloatArray, IntArray
 
 _CHUNK = 256
@@ -48,7 +48,7 @@ def voxels_per_unit(size: int, align_corners: bool) -> float:
     return (size - 1) / 2 if align_corners else size / 2
 
 
-def axis_reads(size: int, outputs: int, align_corners: bool, offsets: FloatArray, start: int, stop: int) -> Axis:
+def axis_samples(size: int, outputs: int, align_corners: bool, offsets: FloatArray, start: int, stop: int) -> Axis:
     """Reads of outputs start..stop; `offsets` (R,), normalised, may hold anything: NaN and infinity touch nothing."""
     with np.errstate(invalid="ignore", over="ignore"):
         shift = offsets.astype(np.float64) * voxels_per_unit(size, align_corners)
@@ -128,7 +128,7 @@ def plan_grid(image_shape: tuple[int, ...], grid: SampleGrid, offsets: FloatArra
         ranges = ((0, 1), (start, stop), (0, shape[2]))
     else:
         ranges = ((start, stop), (0, shape[1]), (0, shape[2]))
-    i, j, k = (axis_reads(image_shape[a], shape[a], grid.align_corners, offsets[:, a], *ranges[a]) for a in range(3))
+    i, j, k = (axis_samples(image_shape[a], shape[a], grid.align_corners, offsets[:, a], *ranges[a]) for a in range(3))
     runs = j.step > 0 and k.step > 0
     planes = i.low[:, :1] if i.low.shape[1] else np.zeros((len(offsets), 1))
     planes = planes.reshape(-1, reads)
@@ -160,7 +160,7 @@ def blocks(batch: int, plan: GridPlan, threads: int) -> list[Block]:
     return [
         Block(member, part.start, part.stop, 0, size_j) if along_i else Block(member, 0, size_i, part.start, part.stop)
         for member in range(batch)
-        for part in even_parts(size_i if along_i else size_j, parts)
+        for part in split_evenly(size_i if along_i else size_j, parts)
     ]
 
 

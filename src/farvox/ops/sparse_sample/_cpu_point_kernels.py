@@ -45,7 +45,7 @@ def _turn(matrix, offsets, turned):
 
 
 @kernel
-def _turn_back(matrix, moves, total):
+def _apply_transform_transposed(matrix, moves, total):
     """total (3, R) += transposed matrix · moves (3, R)."""
     for a in range(3):
         x, y, z = matrix[0, a], matrix[1, a], matrix[2, a]
@@ -54,10 +54,10 @@ def _turn_back(matrix, moves, total):
 
 
 @kernel
-def sample_points(flat, sizes, steps, positions, matrices, offsets, reads, out):
+def sample_points(flat, sizes, steps, positions, offset_transforms, offsets, reads, out):
     """Read at positions (T, 3) + offsets (3, reads · K), voxels: out (T, C, K).
 
-    matrices: (T, 3, 3), each turning the offsets of its position, or empty.
+    offset_transforms: (T, 3, 3), each turning the offsets of its position, or empty.
     steps: of channels, i, j and k in `flat`. The second reads of pairs, the second half of the offsets, are subtracted.
     """
     count = offsets.shape[1]
@@ -68,8 +68,8 @@ def sample_points(flat, sizes, steps, positions, matrices, offsets, reads, out):
     turned = offsets.copy()
     for t in range(len(positions)):
         index[:] = 0
-        if len(matrices):
-            _turn(matrices[t], offsets, turned)
+        if len(offset_transforms):
+            _turn(offset_transforms[t], offsets, turned)
         for a in range(3):
             _locate(positions[t, a], turned[a], sizes[a], steps[a + 1], index, up[a], weights[a], slopes[a])
         for c in range(out.shape[1]):
@@ -90,7 +90,7 @@ def sample_points(flat, sizes, steps, positions, matrices, offsets, reads, out):
 
 
 @kernel
-def adjoint_points(flat, sizes, steps, positions, matrices, offsets, reads, grad, flat_grad, moves):
+def adjoint_points(flat, sizes, steps, positions, offset_transforms, offsets, reads, grad, flat_grad, moves):
     """Adjoint of `sample_points`: adds to flat_grad (unless empty) and, in voxels, to moves (3, R) (unless empty)."""
     count = offsets.shape[1]
     index, up = np.empty(count, np.int64), np.empty((3, count), np.int64)
@@ -98,12 +98,12 @@ def adjoint_points(flat, sizes, steps, positions, matrices, offsets, reads, grad
     half = count // reads
     turned = offsets.copy()
     total = moves
-    if len(matrices):
+    if len(offset_transforms):
         moves = np.empty(total.shape)
     for t in range(len(positions)):
         index[:] = 0
-        if len(matrices):
-            _turn(matrices[t], offsets, turned)
+        if len(offset_transforms):
+            _turn(offset_transforms[t], offsets, turned)
             moves[:] = 0
         for a in range(3):
             _locate(positions[t, a], turned[a], sizes[a], steps[a + 1], index, up[a], weights[a], slopes[a])
@@ -128,5 +128,5 @@ def adjoint_points(flat, sizes, steps, positions, matrices, offsets, reads, grad
                         flat_grad[b + k] += w * j0 * k1
                         flat_grad[b + j] += w * j1 * k0
                         flat_grad[b + j + k] += w * j1 * k1
-        if len(matrices):
-            _turn_back(matrices[t], moves, total)
+        if len(offset_transforms):
+            _apply_transform_transposed(offset_transforms[t], moves, total)

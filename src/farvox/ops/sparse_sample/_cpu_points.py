@@ -14,7 +14,7 @@ from farvox.ops.sparse_sample import _cpu_point_kernels as kernels
 from farvox.ops.sparse_sample._cpu_lattice import find_lattice
 from farvox.ops.sparse_sample._cpu_product import Product, volumes
 from farvox.ops.sparse_sample.sample_points import FreePoints
-from farvox.ops.threads import even_parts, share_out
+from farvox.ops.threads import parallel_for, split_evenly
 from farvox.types import Array
 
 _TILE_VALUES = 1 << 18
@@ -22,7 +22,7 @@ _TILE_VALUES = 1 << 18
 _NONE = np.empty((0, 3, 3), np.float32)
 
 
-class PointWalk:
+class PointSampler:
     """Every batch member's points.
 
     Args:
@@ -41,7 +41,7 @@ class PointWalk:
         self._offsets = F.pad(reads, lift).t().contiguous().numpy()
         points = places.positions.detach()
         self._places = F.pad(((points.float() + 1) * sizes - 1) / 2, lift).contiguous().numpy()
-        self._matrices = _in_voxels(places.matrices, sizes)
+        self._matrices = _in_voxels(places.offset_transforms, sizes)
         self._scales = sizes.numpy()[:, None] / 2
         channels, (i, j, k) = image.shape[1], self._image.shape[2:]
         # Many points repay the copy that brings a voxel's channels together.
@@ -55,7 +55,7 @@ class PointWalk:
         """Fill out (B, O, S), or (B, C·K, S) without a product."""
         for member in range(len(self._image)):
             work = partial(self._answer, member, self._flat(member), product, out[member])
-            share_out(work, even_parts(out.shape[2], torch.get_num_threads()))
+            parallel_for(work, split_evenly(out.shape[2], torch.get_num_threads()))
 
     def backward(
         self,
@@ -69,8 +69,8 @@ class PointWalk:
         for member in range(len(self._image)):
             flat = self._flat(member)
             wanted = grad_image is not None, grad_offsets is not None, grad_weight
-            sums = [_Sums(run, self, *wanted) for run in even_parts(grad.shape[2], torch.get_num_threads())]
-            share_out(partial(self._differentiate, member, flat, product, grad[member]), sums)
+            sums = [_Sums(run, self, *wanted) for run in split_evenly(grad.shape[2], torch.get_num_threads())]
+            parallel_for(partial(self._differentiate, member, flat, product, grad[member]), sums)
             for part in sums:
                 if grad_image is not None:
                     volumes(grad_image)[member] += self._unflat(part.image)
@@ -112,8 +112,8 @@ class PointWalk:
 
     def _where(self, member: int, span: slice) -> tuple[Any, ...]:
         """Arguments that both kernels take."""
-        matrices = _NONE if self._matrices is None else self._matrices[member, span]
-        return self._sizes, self._steps, self._places[member, span], matrices, self._offsets, self._reads
+        offset_transforms = _NONE if self._matrices is None else self._matrices[member, span]
+        return self._sizes, self._steps, self._places[member, span], offset_transforms, self._offsets, self._reads
 
     def _flat(self, member: int) -> Array:
         image = self._image[member]
@@ -133,12 +133,12 @@ class PointWalk:
             yield slice(first, min(first + self._tile, run.stop))
 
 
-def _in_voxels(matrices: torch.Tensor | None, sizes: torch.Tensor) -> Array | None:
+def _in_voxels(offset_transforms: torch.Tensor | None, sizes: torch.Tensor) -> Array | None:
     """(B, S, 3, 3) acting on voxels instead of normalised units; a 2D one leaves the axis it has not got alone."""
-    if matrices is None:
+    if offset_transforms is None:
         return None
-    inside = matrices.detach().float() * sizes[:, None] / sizes
-    whole = torch.eye(3).repeat(*matrices.shape[:2], 1, 1)
+    inside = offset_transforms.detach().float() * sizes[:, None] / sizes
+    whole = torch.eye(3).repeat(*offset_transforms.shape[:2], 1, 1)
     whole[..., -len(sizes) :, -len(sizes) :] = inside
     array: Array = whole.numpy()
     return array
@@ -147,7 +147,7 @@ def _in_voxels(matrices: torch.Tensor | None, sizes: torch.Tensor) -> Array | No
 class _Sums:
     """One thread's gradients; empty where not wanted."""
 
-    def __init__(self, run: range, walk: PointWalk, image: bool, offsets: bool, weight: torch.Tensor | None) -> None:
+    def __init__(self, run: range, walk: PointSampler, image: bool, offsets: bool, weight: torch.Tensor | None) -> None:
         self.run = run
         self.image = np.zeros(walk._image[0].numel() if image else 0, np.float32)
         self.moves = np.zeros((3, walk._offsets.shape[1] if offsets else 0))

@@ -82,7 +82,7 @@ def borrow(count: int) -> Array:
     return np.empty(count, np.float32)
 
 
-def give_back(array: Array) -> None:
+def release_buffer(array: Array) -> None:
     """Keep what was borrowed for the next who asks, 128 MB at most in all."""
     whole = array if array.base is None else array.base
     with _free_lock:

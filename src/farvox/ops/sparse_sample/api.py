@@ -10,8 +10,8 @@ import torch
 
 from farvox.errors import UsageError
 from farvox.ops.sparse_sample import reference
-from farvox.ops.sparse_sample.library import FAST, sparse_conv_op
-from farvox.ops.sparse_sample.sample_points import FreePoints, Places, SampleGrid, laid_out
+from farvox.ops.sparse_sample.library import BACKEND_MODULES, sparse_conv_op
+from farvox.ops.sparse_sample.sample_points import FreePoints, SampleGrid, SamplePoints, flatten_positions
 
 BACKENDS = ("reference", "cpu", "triton")
 """Backends that can be asked for by name; "auto" takes the fast one of the image's device where it can run."""
@@ -25,21 +25,21 @@ def sparse_sample(
     *,
     grid: Sequence[int] | SampleGrid | None = None,
     points: torch.Tensor | None = None,
-    matrices: torch.Tensor | None = None,
+    offset_transforms: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
     """Read an image at learned offsets around each output position, linear interpolation, zero outside.
 
     Coordinates are normalised (−1 to +1 over the image) and in array axis order (I, J, K); d is 3, or 2 for 2D images.
     An offset or a point that is not finite reads zero. The image, offsets and, by the reference alone, points and
-    matrices receive gradients.
+    offset_transforms receive gradients.
 
     Args:
         image: (B, C, I, J, K) or (B, C, I, J), floating point; half precision is sampled in float32.
         offsets: (K, d), or (K, 2, d) for pairs: first minus second; float32 or the image's type.
         grid: Output sizes (voxel centres of an evenly divided volume), or a `SampleGrid`.
         points: (B, S, d) output positions, half-pixel convention, float32 or the image's type; either this or `grid`.
-        matrices: (B, S, d, d), with points alone: each multiplies the offsets of its own point, normalised like them;
+        offset_transforms: (B, S, d, d), with points alone: each multiplies the offsets of its own point, normalised like them;
             turning the offsets is turning the image around the point (OBELISK, MIDL 2018, section 2.1).
         backend: "auto" or a name out of `BACKENDS`.
 
@@ -49,11 +49,11 @@ def sparse_sample(
     Raises:
         UsageError: Arguments that do not fit together, or a backend that cannot run.
     """
-    offsets, places = _prepare(image, offsets, grid, points, matrices)
+    offsets, places = _prepare(image, offsets, grid, points, offset_transforms)
     backend = _choose(backend, image, places)
     if backend == "reference":
-        return reference.sample(image, offsets, *laid_out(places, offsets), _matrices(places))
-    return sparse_conv_op(image, offsets, None, *_spelt_out(places), 1, backend).unflatten(
+        return reference.sample(image, offsets, *flatten_positions(places, offsets), _matrices(places))
+    return sparse_conv_op(image, offsets, None, *_operator_arguments(places), 1, backend).unflatten(
         1, (image.shape[1], offsets.shape[0])
     )
 
@@ -65,7 +65,7 @@ def sparse_conv(
     *,
     grid: Sequence[int] | SampleGrid | None = None,
     points: torch.Tensor | None = None,
-    matrices: torch.Tensor | None = None,
+    offset_transforms: torch.Tensor | None = None,
     groups: int = 1,
     backend: str = "auto",
 ) -> torch.Tensor:
@@ -77,7 +77,7 @@ def sparse_conv(
         weight: (O, C·K / groups), second axis channel-major (c·K + k), of the image's type.
         grid: As for `sparse_sample`.
         points: As for `sparse_sample`.
-        matrices: As for `sparse_sample`.
+        offset_transforms: As for `sparse_sample`.
         groups: Groups of the convolution; divides both O and C·K.
         backend: "auto" or a name out of `BACKENDS`.
 
@@ -87,7 +87,7 @@ def sparse_conv(
     Raises:
         UsageError: Arguments that do not fit together, or a backend that cannot run.
     """
-    offsets, places = _prepare(image, offsets, grid, points, matrices)
+    offsets, places = _prepare(image, offsets, grid, points, offset_transforms)
     channels, count = image.shape[1], offsets.shape[0]
     rows = channels * count
     if not isinstance(groups, int):
@@ -100,51 +100,53 @@ def sparse_conv(
     _check_tensor("weight", weight, image, (image.dtype,))
     backend = _choose(backend, image, places)
     if backend == "reference":
-        return reference.conv(image, offsets, weight, *laid_out(places, offsets), groups, _matrices(places))
-    return sparse_conv_op(image, offsets, weight, *_spelt_out(places), groups, backend)
+        return reference.conv(image, offsets, weight, *flatten_positions(places, offsets), groups, _matrices(places))
+    return sparse_conv_op(image, offsets, weight, *_operator_arguments(places), groups, backend)
 
 
-def _matrices(places: Places) -> torch.Tensor | None:
-    return places.matrices if isinstance(places, FreePoints) else None
+def _matrices(places: SamplePoints) -> torch.Tensor | None:
+    return places.offset_transforms if isinstance(places, FreePoints) else None
 
 
-def _spelt_out(places: Places) -> tuple[torch.Tensor | None, torch.Tensor | None, list[int], bool, int, int]:
-    """Places as the operator takes them."""
+def _operator_arguments(
+    places: SamplePoints,
+) -> tuple[torch.Tensor | None, torch.Tensor | None, list[int], bool, int, int]:
+    """SamplePoints as the operator takes them."""
     if isinstance(places, SampleGrid):
         if places.start == 0 and places.stop is None:
             return None, None, list(places.shape), places.align_corners, 0, places.shape[0]
         first = range(places.shape[0])[places.start : places.stop]
         return None, None, list(places.shape), places.align_corners, first.start, first.start + len(first)
-    return places.positions, places.matrices, [], False, 0, 0
+    return places.positions, places.offset_transforms, [], False, 0, 0
 
 
-def _choose(backend: str, image: torch.Tensor, places: Places) -> str:
+def _choose(backend: str, image: torch.Tensor, places: SamplePoints) -> str:
     """The backend that runs."""
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"no sampling backend '{backend}'", allowed=f"auto, {', '.join(BACKENDS)}")
     if backend == "reference":
         return backend
     candidate = backend if backend != "auto" else "triton" if image.is_cuda else "cpu"
-    reason = _why_not(candidate, image.device, image.dtype)
+    reason = _unavailable_reason(candidate, image.device, image.dtype)
     if reason is None and isinstance(places, FreePoints):
-        if places.matrices is not None and candidate == "triton":
-            reason = "matrices are for the reference and the CPU"
-        learned = (t for t in (places.positions, places.matrices) if t is not None)
+        if places.offset_transforms is not None and candidate == "triton":
+            reason = "offset_transforms are for the reference and the CPU"
+        learned = (t for t in (places.positions, places.offset_transforms) if t is not None)
         if torch.is_grad_enabled() and any(t.requires_grad for t in learned):
-            reason = "gradients of points and matrices are for the reference"
+            reason = "gradients of points and offset_transforms are for the reference"
     if reason is None:
         return candidate
     if backend != "auto":
         raise UsageError(
-            f"backend '{backend}' cannot run: {reason}", remedy="take 'reference', or 'auto' for the fastest that can"
+            f"backend '{backend}' cannot run: {reason}", hint="take 'reference', or 'auto' for the fastest that can"
         )
     return "reference"
 
 
 @cache
-def _why_not(backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
+def _unavailable_reason(backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why a backend cannot take images of this kind; said in the log when it is first found out."""
-    reason: str | None = FAST[backend].why_not(torch.empty(0, dtype=dtype, device=device))
+    reason: str | None = BACKEND_MODULES[backend].unavailable_reason(torch.empty(0, dtype=dtype, device=device))
     if reason is not None:
         _log.info("sparse sampling by '%s' is not possible: %s", backend, reason)
     return reason
@@ -155,12 +157,12 @@ def _prepare(
     offsets: torch.Tensor,
     grid: Sequence[int] | SampleGrid | None,
     points: torch.Tensor | None,
-    matrices: torch.Tensor | None,
-) -> tuple[torch.Tensor, Places]:
+    offset_transforms: torch.Tensor | None,
+) -> tuple[torch.Tensor, SamplePoints]:
     """Offsets in the type they are computed in, and where to answer."""
-    given = {"image": image, "offsets": offsets, "points": points, "matrices": matrices}
+    given = {"image": image, "offsets": offsets, "points": points, "offset_transforms": offset_transforms}
     for name, value in given.items():
-        may_miss = value is None and name in ("points", "matrices")
+        may_miss = value is None and name in ("points", "offset_transforms")
         if not may_miss and not isinstance(value, torch.Tensor):
             raise UsageError(f"{name} of type {type(value).__name__}", allowed="a torch tensor")
     if image.ndim not in (4, 5) or 0 in image.shape[1:]:
@@ -181,22 +183,23 @@ def _prepare(
         )
     if (grid is None) == (points is None):
         raise UsageError("both a grid and points" if points is not None else "neither a grid nor points", allowed="one")
-    if matrices is not None and points is None:
-        raise UsageError("matrices beside a grid", allowed="matrices with points")
+    if offset_transforms is not None and points is None:
+        raise UsageError("offset_transforms beside a grid", allowed="offset_transforms with points")
     dtype = torch.promote_types(image.dtype, torch.float32)
     offsets = offsets.to(dtype)
     if points is not None:
         _check_tensor("points", points, image, (image.dtype, torch.float32))
         if points.ndim != 3 or points.shape[0] != image.shape[0] or points.shape[2] != dims:
             raise UsageError(f"points of shape {tuple(points.shape)}", allowed=f"({image.shape[0]}, S, {dims})")
-        if matrices is None:
+        if offset_transforms is None:
             return offsets, FreePoints(points.to(dtype))
-        _check_tensor("matrices", matrices, image, (image.dtype, torch.float32))
-        if matrices.shape != (*points.shape, dims):
+        _check_tensor("offset_transforms", offset_transforms, image, (image.dtype, torch.float32))
+        if offset_transforms.shape != (*points.shape, dims):
             raise UsageError(
-                f"matrices of shape {tuple(matrices.shape)}", allowed=str((*points.shape, dims)) + ", one a point"
+                f"offset_transforms of shape {tuple(offset_transforms.shape)}",
+                allowed=str((*points.shape, dims)) + ", one a point",
             )
-        return offsets, FreePoints(points.to(dtype), matrices.to(dtype))
+        return offsets, FreePoints(points.to(dtype), offset_transforms.to(dtype))
     if not isinstance(grid, SampleGrid):
         grid = SampleGrid(tuple(grid) if isinstance(grid, Sequence) else (grid,))  # type: ignore[arg-type]
     whole = all(isinstance(size, (int, torch.SymInt)) for size in grid.shape)
@@ -207,14 +210,14 @@ def _prepare(
 
 def _check_tensor(name: str, tensor: torch.Tensor, image: torch.Tensor, types: tuple[torch.dtype, ...]) -> None:
     if not tensor.is_floating_point():
-        raise UsageError(f"{name} of type {tensor.dtype}", allowed="floating point", remedy=f"pass {name}.float()")
+        raise UsageError(f"{name} of type {tensor.dtype}", allowed="floating point", hint=f"pass {name}.float()")
     if tensor.device != image.device:
         raise UsageError(
-            f"{name} on {tensor.device}, image on {image.device}", remedy=f"pass {name}.to('{image.device}')"
+            f"{name} on {tensor.device}, image on {image.device}", hint=f"pass {name}.to('{image.device}')"
         )
     if tensor.dtype not in types:
         raise UsageError(
             f"{name} of type {tensor.dtype} beside an image of type {image.dtype}",
             allowed=" or ".join(str(dtype) for dtype in dict.fromkeys(types)),
-            remedy=f"pass {name}.to(image.dtype)",
+            hint=f"pass {name}.to(image.dtype)",
         )

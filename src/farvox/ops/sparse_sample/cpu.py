@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from farvox.ops.sparse_sample._cpu_product import Product
-from farvox.ops.sparse_sample.sample_points import Places, SampleGrid
+from farvox.ops.sparse_sample.sample_points import SampleGrid, SamplePoints
 
 _log = logging.getLogger(__name__)
 
 
-def why_not(image: torch.Tensor) -> str | None:
+def unavailable_reason(image: torch.Tensor) -> str | None:
     """Why these kernels cannot read this image; None if they can."""
     if image.device.type != "cpu":
         return f"the image is on {image.device}"
@@ -28,18 +28,20 @@ def why_not(image: torch.Tensor) -> str | None:
     return None
 
 
-def sample(image: torch.Tensor, offsets: torch.Tensor, places: Places) -> torch.Tensor:
+def sample(image: torch.Tensor, offsets: torch.Tensor, places: SamplePoints) -> torch.Tensor:
     """As `sparse_sample`: (B, C, K, S)."""
     return _forward(image, offsets, None, places, 1).unflatten(1, (image.shape[1], offsets.shape[0]))
 
 
-def conv(image: torch.Tensor, offsets: torch.Tensor, weight: torch.Tensor, places: Places, groups: int) -> torch.Tensor:
+def conv(
+    image: torch.Tensor, offsets: torch.Tensor, weight: torch.Tensor, places: SamplePoints, groups: int
+) -> torch.Tensor:
     """As `sparse_conv`: (B, O, S)."""
     return _forward(image, offsets, weight, places, groups)
 
 
 def sample_backward(
-    grad: torch.Tensor, image: torch.Tensor, offsets: torch.Tensor, places: Places, needs: tuple[bool, bool]
+    grad: torch.Tensor, image: torch.Tensor, offsets: torch.Tensor, places: SamplePoints, needs: tuple[bool, bool]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Gradients of image and offsets from grad (B, C, K, S); None where not needed."""
     return _backward(grad.flatten(1, 2), image, offsets, None, places, 1, (*needs, False))[:2]
@@ -50,7 +52,7 @@ def conv_backward(
     image: torch.Tensor,
     offsets: torch.Tensor,
     weight: torch.Tensor,
-    places: Places,
+    places: SamplePoints,
     groups: int,
     needs: tuple[bool, bool, bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
@@ -59,7 +61,7 @@ def conv_backward(
 
 
 def _forward(
-    image: torch.Tensor, offsets: torch.Tensor, weight: torch.Tensor | None, places: Places, groups: int
+    image: torch.Tensor, offsets: torch.Tensor, weight: torch.Tensor | None, places: SamplePoints, groups: int
 ) -> torch.Tensor:
     rows = image.shape[1] * offsets.shape[0] if weight is None else weight.shape[0]
     out = torch.empty(image.shape[0], rows, places.count, dtype=torch.float32)
@@ -75,7 +77,7 @@ def _backward(
     image: torch.Tensor,
     offsets: torch.Tensor,
     weight: torch.Tensor | None,
-    places: Places,
+    places: SamplePoints,
     groups: int,
     needs: tuple[bool, bool, bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
@@ -94,23 +96,23 @@ def _backward(
     )
 
 
-def _walk(image: torch.Tensor, offsets: torch.Tensor, places: Places) -> Any:
+def _walk(image: torch.Tensor, offsets: torch.Tensor, places: SamplePoints) -> Any:
     # Imported here because numba takes a while, and need not be installed where only the reference runs.
     image, offsets = image.detach(), offsets.detach()
     if isinstance(places, SampleGrid):
-        from farvox.ops.sparse_sample._cpu_grid import GridWalk
+        from farvox.ops.sparse_sample._cpu_grid import GridSampler
 
-        return GridWalk(image, offsets, places)
-    from farvox.ops.sparse_sample._cpu_points import PointWalk
+        return GridSampler(image, offsets, places)
+    from farvox.ops.sparse_sample._cpu_points import PointSampler
 
-    return PointWalk(image, offsets, places)
+    return PointSampler(image, offsets, places)
 
 
 _compiled: set[tuple[str, bool]] = set()
 
 
 @contextmanager
-def _saying_that_it_compiles(direction: str, places: Places) -> Iterator[None]:
+def _saying_that_it_compiles(direction: str, places: SamplePoints) -> Iterator[None]:
     """A line in the log when a first use takes long; compiled code is kept on disk, so most first uses do not."""
     key = direction, isinstance(places, SampleGrid)
     if key in _compiled:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from farvox.ops.sparse_sample import cpu, triton
-from farvox.ops.sparse_sample.sample_points import FreePoints, SampleGrid, laid_out
+from farvox.ops.sparse_sample.sample_points import FreePoints, SampleGrid, flatten_positions
 
-FAST = {"cpu": cpu, "triton": triton}
+BACKEND_MODULES = {"cpu": cpu, "triton": triton}
 """Backends beside the reference."""
 
 
@@ -22,7 +22,7 @@ def sparse_conv_op(
     offsets: torch.Tensor,
     weight: torch.Tensor | None,
     points: torch.Tensor | None,
-    matrices: torch.Tensor | None,
+    offset_transforms: torch.Tensor | None,
     grid: Sequence[int],
     align_corners: bool,
     start: int,
@@ -31,8 +31,8 @@ def sparse_conv_op(
     backend: str,
 ) -> torch.Tensor:
     """(B, O, S), or without a weight (B, C·K, S); `grid` is the whole grid, of which outputs start..stop are wanted."""
-    module: Any = FAST[backend]
-    where = _where(backend, points, matrices, grid, align_corners, start, stop, offsets)
+    module: Any = BACKEND_MODULES[backend]
+    where = _where(backend, points, offset_transforms, grid, align_corners, start, stop, offsets)
     if weight is None:
         features: torch.Tensor = module.sample(image, offsets, *where)
         return features.flatten(1, 2)
@@ -47,7 +47,7 @@ def sparse_conv_backward_op(
     offsets: torch.Tensor,
     weight: torch.Tensor | None,
     points: torch.Tensor | None,
-    matrices: torch.Tensor | None,
+    offset_transforms: torch.Tensor | None,
     grid: Sequence[int],
     align_corners: bool,
     start: int,
@@ -59,8 +59,8 @@ def sparse_conv_backward_op(
     needs_weight: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of image, offsets and weight; empty where not needed."""
-    module: Any = FAST[backend]
-    where = _where(backend, points, matrices, grid, align_corners, start, stop, offsets)
+    module: Any = BACKEND_MODULES[backend]
+    where = _where(backend, points, offset_transforms, grid, align_corners, start, stop, offsets)
     found: list[torch.Tensor | None]
     if weight is None:
         rows = grad.unflatten(1, (image.shape[1], offsets.shape[0]))
@@ -73,15 +73,17 @@ def sparse_conv_backward_op(
 
 
 def _where(
-    backend: str, points: Any, matrices: Any, grid: Any, align_corners: bool, start: int, stop: int, like: Any
+    backend: str, points: Any, offset_transforms: Any, grid: Any, align_corners: bool, start: int, stop: int, like: Any
 ) -> tuple[Any, ...]:
-    """Places as a backend takes them: the CPU walks a grid by its steps, a GPU reads positions."""
-    places = SampleGrid(tuple(grid), align_corners, start, stop) if points is None else FreePoints(points, matrices)
-    return (places,) if backend == "cpu" else laid_out(places, like)
+    """SamplePoints as a backend takes them: the CPU walks a grid by its steps, a GPU reads positions."""
+    places = (
+        SampleGrid(tuple(grid), align_corners, start, stop) if points is None else FreePoints(points, offset_transforms)
+    )
+    return (places,) if backend == "cpu" else flatten_positions(places, like)
 
 
 @sparse_conv_op.register_fake
-def _(image, offsets, weight, points, matrices, grid, align_corners, start, stop, groups, backend):
+def _(image, offsets, weight, points, offset_transforms, grid, align_corners, start, stop, groups, backend):
     rows = image.shape[1] * offsets.shape[0] if weight is None else weight.shape[0]
     count = (stop - start) * math.prod(grid[1:]) if points is None else points.shape[1]
     return image.new_empty((image.shape[0], rows, count))
@@ -94,8 +96,8 @@ def _(grad, image, offsets, weight, *rest):
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    image, offsets, weight, points, matrices, *ctx.rest = inputs
-    ctx.save_for_backward(image, offsets, weight, points, matrices)
+    image, offsets, weight, points, offset_transforms, *ctx.rest = inputs
+    ctx.save_for_backward(image, offsets, weight, points, offset_transforms)
 
 
 def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

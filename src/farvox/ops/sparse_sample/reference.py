@@ -17,7 +17,7 @@ def sample(
     offsets: torch.Tensor,
     positions: torch.Tensor,
     align_corners: bool,
-    matrices: torch.Tensor | None = None,
+    offset_transforms: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Read the image at every position + offset.
 
@@ -26,7 +26,7 @@ def sample(
         offsets: (K, d) or (K, 2, d), normalised, array axis order; float32, or float64 for a float64 image.
         positions: (B, S, d) or (1, S, d), likewise.
         align_corners: Whether ±1 are centres of corner voxels.
-        matrices: (B, S, d, d), each multiplying the offsets of its position, or None.
+        offset_transforms: (B, S, d, d), each multiplying the offsets of its position, or None.
 
     Returns:
         (B, C, K, S) of the image's dtype.
@@ -37,8 +37,8 @@ def sample(
         return nothing.expand(image.shape[0], image.shape[1], offsets.shape[0], positions.shape[1])
     batch, dims = image.shape[0], image.ndim - 2
     moves = offsets.reshape(1, -1, 1, dims)
-    if matrices is not None:
-        moves = torch.einsum("bsij,rj->brsi", matrices, offsets.reshape(-1, dims))
+    if offset_transforms is not None:
+        moves = torch.einsum("bsij,rj->brsi", offset_transforms, offsets.reshape(-1, dims))
     places = positions[:, None] + moves  # (B or 1, K or 2K, S, d)
     # Anything past 4 lies outside; grid_sample itself would make an index of NaN or 1e30.
     known = places.isfinite().all(-1)
@@ -60,16 +60,16 @@ def conv(
     positions: torch.Tensor,
     align_corners: bool,
     groups: int,
-    matrices: torch.Tensor | None = None,
+    offset_transforms: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Weighted sums of what `sample` reads, a chunk of positions at a time; weight (O, C·K / groups) → (B, O, S)."""
     reads = image.shape[0] * image.shape[1] * (offsets.numel() // offsets.shape[-1])
     length = max(1, _CHUNK_VALUES // max(1, reads))
     chunks = positions.split(length, dim=1)
-    turned = [None] * len(chunks) if matrices is None else matrices.split(length, dim=1)
+    turned = [None] * len(chunks) if offset_transforms is None else offset_transforms.split(length, dim=1)
     work = partial(_conv_chunk, image, offsets, weight, align_corners=align_corners, groups=groups)
     if len(chunks) == 1:
-        return work(positions, matrices)
+        return work(positions, offset_transforms)
     # Without the second computation autograd would keep what every chunk read until the backward pass.
     return torch.cat([checkpoint(work, *part, use_reentrant=False) for part in zip(chunks, turned, strict=True)], dim=2)
 
@@ -79,9 +79,9 @@ def _conv_chunk(
     offsets: torch.Tensor,
     weight: torch.Tensor,
     positions: torch.Tensor,
-    matrices: torch.Tensor | None,
+    offset_transforms: torch.Tensor | None,
     align_corners: bool,
     groups: int,
 ) -> torch.Tensor:
-    features = sample(image, offsets, positions, align_corners, matrices).flatten(1, 2)  # (B, C·K, S)
+    features = sample(image, offsets, positions, align_corners, offset_transforms).flatten(1, 2)  # (B, C·K, S)
     return (weight.unflatten(0, (groups, -1)) @ features.unflatten(1, (groups, -1))).flatten(1, 2).to(image.dtype)

@@ -56,11 +56,11 @@ class FreePoints:
 
     Args:
         positions: (B, S, d), normalised, half-pixel convention.
-        matrices: (B, S, d, d), each multiplying the offsets of its own point; None leaves them as they are.
+        offset_transforms: (B, S, d, d), each multiplying the offsets of its own point; None leaves them as they are.
     """
 
     positions: torch.Tensor
-    matrices: torch.Tensor | None = None
+    offset_transforms: torch.Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -68,10 +68,10 @@ class FreePoints:
         return self.positions.shape[1]
 
 
-Places = SampleGrid | FreePoints
+SamplePoints = SampleGrid | FreePoints
 
 
-def laid_out(places: Places, like: torch.Tensor) -> tuple[torch.Tensor, bool]:
+def flatten_positions(places: SamplePoints, like: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """Positions (B or 1, S, d) in the dtype and on the device of `like`, and whether corners are aligned."""
     if isinstance(places, SampleGrid):
         return places.positions(like), places.align_corners

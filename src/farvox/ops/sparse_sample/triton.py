@@ -33,7 +33,7 @@ _WIDE = 1 << 31
 """Voxels of one channel, strides included, from which indices take 64 bits."""
 
 
-def why_not(image: torch.Tensor) -> str | None:
+def unavailable_reason(image: torch.Tensor) -> str | None:
     """Why these kernels cannot read this image; None if they can.
 
     With TRITON_INTERPRET=1 in the environment before triton is first imported they run on the CPU, very slowly.
@@ -192,7 +192,7 @@ def _backward(
     if needs[0] and image.is_cuda and strict:
         raise UsageError(
             "the triton backend adds up the gradient for the image in no fixed order",
-            remedy="torch.use_deterministic_algorithms(False)",
+            hint="torch.use_deterministic_algorithms(False)",
         )
     batch, channels, places = image.shape[0], image.shape[1], positions.shape[1]
     block = _power(outputs, _BACKWARD_OUTPUTS)

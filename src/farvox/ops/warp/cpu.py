@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from farvox.ops.jit import kernel
-from farvox.ops.threads import share_out
+from farvox.ops.threads import parallel_for
 
 _PIECE = 8192
 """Points a thread takes at a time."""
@@ -35,7 +35,7 @@ def feature_distance(
         span = slice(starts[piece], starts[piece] + _PIECE)
         sums[piece] = _distances(held[span], read, at[span], np.float32(round_below), gradient[span])
 
-    share_out(work, range(len(starts)))
+    parallel_for(work, range(len(starts)))
     share = 1.0 / max(held.size, 1)
     gradient *= share
     return torch.tensor(sums.sum() * share, dtype=torch.float32), torch.from_numpy(gradient).to(points.dtype)
