@@ -55,16 +55,18 @@ def test_the_work_ends_when_the_first_process_is_asked_to_or_is_gone(tmp_path: P
     started = tmp_path / "started"
     script = textwrap.dedent(f"""
         from farvox.runs.subprocess import run_in_subprocess
-        from tests.cli.test_alone import wait_politely
+        from tests.runs.test_subprocess import wait_politely
         if __name__ == "__main__":
             print(run_in_subprocess(wait_politely, {str(started)!r}))
     """)
     (tmp_path / "script.py").write_text(script)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])}
     first = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, text=True, env=environment
     )
+    deadline = time.monotonic() + 60
     while not started.exists() or not started.read_text():
+        assert time.monotonic() < deadline, "the process did not start its work"
         time.sleep(0.05)
     first.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
     out, _ = first.communicate(timeout=60)
