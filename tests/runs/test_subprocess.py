@@ -60,7 +60,10 @@ def test_the_work_ends_when_the_first_process_is_asked_to_or_is_gone(tmp_path: P
             print(run_in_subprocess(wait_politely, {str(started)!r}))
     """)
     (tmp_path / "script.py").write_text(script)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+    }
     first = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, text=True, env=environment
     )

@@ -179,9 +179,7 @@ def _reading(run: RunFiles) -> str:
     absent = (
         f"<b>Absent structures.</b> {html.escape(str(rule))}" if rule else "No file says how absent structures count."
     )
-    made: dict[str, str] = next(
-        (fold.manifest["versions"] for fold in run.folds if fold.manifest.get("versions")), {}
-    )
+    made: dict[str, str] = next((fold.manifest["versions"] for fold in run.folds if fold.manifest.get("versions")), {})
     versions = {"farvox": run.summary.get("version"), **made}
     return f"<p>{texts.how_to_read(run.fact('tolerance_mm'))}</p><p>{absent}</p><h3>Versions</h3>{facts(versions)}"
 
