@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help setup setup-dev demo test quick check format bench clean
+.PHONY: help setup setup-dev demo test quick check format bench mutants clean
 
 help:
 	@echo "make demo     train, predict, evaluate and report on generated phantoms (demo/report.html)"
@@ -13,6 +13,7 @@ help:
 	@echo "make check    formatting, lint, types"
 	@echo "make format   rewrite files to the house style"
 	@echo "make bench    measurements behind the figures in the docs"
+	@echo "make mutants  break lines one by one and count how many the tests notice (half an hour)"
 
 $(VENV)/.user: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -51,6 +52,9 @@ bench: setup-dev
 	$(BIN)/python benchmarks/point_training.py
 	$(BIN)/python benchmarks/points.py
 	$(BIN)/python benchmarks/landmarks.py
+
+mutants: setup-dev
+	$(BIN)/python -m tests.mutants --count 120 --seed 0
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
