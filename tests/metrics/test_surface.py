@@ -133,7 +133,9 @@ def test_sheared_axes_measure_in_space() -> None:
     axes = np.array([[1.0, 0, 0], [0, 1.0, 2.0], [0, 0, 3.0]])
     a, b = box((3, 4), (3, 9), (3, 9)), box((7, 8), (3, 9), (3, 9))
     assert hd95(surface_distances(a, b, axes)) == pytest.approx(4)
-    assert hd95(surface_distances(box((3, 9), (3, 9), (3, 4)), box((3, 9), (3, 9), (5, 6)), axes)) == pytest.approx(np.hypot(4, 6))
+    assert hd95(surface_distances(box((3, 9), (3, 9), (3, 4)), box((3, 9), (3, 9), (5, 6)), axes)) == pytest.approx(
+        np.hypot(4, 6)
+    )
     # A face spanned by the second and third axis is a parallelogram of 1 × 3 mm.
     assert _areas(axes)[0b11110000] == pytest.approx(3)
     assert _areas(axes)[0b11001100] == pytest.approx(np.hypot(2, 3))
