@@ -43,13 +43,13 @@ class Placement(NamedTuple):
         return LPS_TO_RAS @ lps
 
 
-def read(path: Path) -> tuple[Array, Grid, Placement]:
-    """Image (C, I, J, K) in the file's dtype, grid and placement."""
+def read(path: Path) -> tuple[Array, Grid, Placement, tuple[str, ...]]:
+    """Image (C, I, J, K) in the file's dtype, grid, placement and notes."""
     import SimpleITK as sitk
 
     grid, _ = info(path)
     image = sitk.ReadImage(str(path))
-    return to_channels_first(image), grid, Placement.of(image)
+    return to_channels_first(image), grid, Placement.of(image), ()
 
 
 def info(path: Path) -> tuple[Grid, int]:

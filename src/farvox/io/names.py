@@ -44,10 +44,15 @@ def is_scan(path: Path) -> bool:
         return False
     if path.is_dir():
         files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
-        return any(_is_dicom(file) for file in files[:5])
+        return any(is_dicom(file) for file in files)
     return bool(suffix(path)) and path.is_file()
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, with the usual preamble or without it."""
+    if path.name.startswith(".") or path.name == "DICOMDIR":
+        return False
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        head = file.read(132)
+    # Without a preamble a file starts with an element of group 8 (or 2), little endian.
+    return head[128:] == b"DICM" or (len(head) == 132 and head[:2] in (b"\x08\x00", b"\x02\x00") and head[3:4] == b"\0")

@@ -16,8 +16,8 @@ _MM = {1: 1000.0, 3: 0.001}
 """Millimetres per unit by the header's spatial unit code (metre, micrometre); all other codes mean mm."""
 
 
-def read(path: Path) -> tuple[Array, Grid, Any]:
-    """Image (C, I, J, K), grid and nibabel header.
+def read(path: Path) -> tuple[Array, Grid, Any, tuple[str, ...]]:
+    """Image (C, I, J, K), grid, nibabel header and notes.
 
     The dtype is the file's own unless the header asks for scaling, then float32.
     """
@@ -33,7 +33,7 @@ def read(path: Path) -> tuple[Array, Grid, Any]:
         voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
     else:
         voxels = np.asarray(stored, dtype=np.float32)
-    return np.moveaxis(voxels.reshape(*grid.shape, channels, order="F"), -1, 0), grid, file.header
+    return np.moveaxis(voxels.reshape(*grid.shape, channels, order="F"), -1, 0), grid, file.header, ()
 
 
 def info(path: Path) -> tuple[Grid, int]:

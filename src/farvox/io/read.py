@@ -30,8 +30,8 @@ def read_scan(path: Path, *, case: str | None = None) -> Scan:
     """
     path = Path(path)
     with reading(path, case):
-        image, grid, header = _format(path).read(path)
-    return Scan(image, grid, path, header)
+        image, grid, header, notes = _format(path).read(path)
+    return Scan(image, grid, path, header, notes)
 
 
 def read_label(path: Path, *, case: str | None = None) -> tuple[Array, Grid]:

@@ -18,6 +18,7 @@ class Scan:
         image: (C, I, J, K) in the file's own intensities and, where nothing needs scaling, its own dtype.
         grid: Where the voxels lie.
         path: The file, or the folder of a DICOM series.
+        notes: What was assumed or is unusual about the file, one line each.
         header: What the format needs to write a mask that matches: a nibabel header, SimpleITK meta data, or None.
     """
 
@@ -25,3 +26,4 @@ class Scan:
     grid: Grid
     path: Path
     header: Any = None
+    notes: tuple[str, ...] = ()

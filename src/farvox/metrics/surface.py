@@ -144,13 +144,14 @@ def _areas(axes: FloatArray) -> FloatArray:
     codes, triangles = _triangles()
     corners = triangles @ axes.T
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    return np.bincount(codes, np.linalg.norm(normals, axis=1) / 2, minlength=256)
+    return np.asarray(np.bincount(codes, np.linalg.norm(normals, axis=1) / 2, minlength=256), dtype=np.float64)
 
 
 @cache
 def _triangles() -> tuple[Array, FloatArray]:
     """Code (T,) and corners (T, 3, 3), in voxels, of the triangles of all codes."""
-    codes, triangles = [], []
+    codes: list[int] = []
+    triangles: list[FloatArray] = []
     for code in range(1, 255):
         inside = [bool(code >> (7 - bit) & 1) for bit in range(8)]
         for outline in _outlines(dict(zip(_CORNERS, inside, strict=True))):
