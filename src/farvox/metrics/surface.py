@@ -104,7 +104,7 @@ def _percentile(values: FloatArray, areas: FloatArray, fraction: float) -> float
     """The smallest value such that values up to it cover at least the fraction of the whole area."""
     order = np.argsort(values)
     covered = np.cumsum(areas[order]) / areas.sum()
-    return float(values[order][min(np.searchsorted(covered, fraction), len(order) - 1)])
+    return float(values[order][min(int(np.searchsorted(covered, fraction)), len(order) - 1)])
 
 
 def _surface(mask: Array, axes: FloatArray, ignored: Array | None) -> tuple[FloatArray, FloatArray]:
