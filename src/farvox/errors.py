@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class FarvoxError(Exception):
-    """Something the user can mend.
+    """An error that the user can fix.
 
     Args:
         found: What was found, as a plain statement.
-        allowed: What would have been right.
+        allowed: What is expected.
         hint: What to do or type next.
         case: Id of the case at fault; stands first in the message.
     """
@@ -27,7 +27,7 @@ class FarvoxError(Exception):
     def __str__(self) -> str:
         parts = [f"case {self.case}: {self.found}" if self.case else self.found]
         if self.allowed:
-            parts.append(f"allowed: {self.allowed}")
+            parts.append(f"expected: {self.allowed}")
         if self.hint:
             parts.append(f"hint: {self.hint}")
         return "; ".join(" ".join(part.split()) for part in parts)

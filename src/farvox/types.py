@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -13,3 +14,6 @@ IntArray = NDArray[np.integer[Any]]
 
 Shape = tuple[int, int, int]
 """Voxels along I, J, K."""
+
+PathLike = str | os.PathLike[str]
+"""A path as text or as a `pathlib.Path`."""

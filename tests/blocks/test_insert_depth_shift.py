@@ -261,7 +261,7 @@ def test_answers_keep_their_type_and_what_is_not_by_slice(answer: Any, kind: typ
 
 
 def test_an_answer_that_has_lost_the_slices_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"_Answering answers with shape \(2,\) for 4 slices; allowed: .* first axis"):
+    with pytest.raises(ModelError, match=r"_Answering answers with shape \(2,\) for 4 slices; expected: .* first axis"):
         insert_depth_shift(_Answering(lambda y: y.mean((0, 2, 3))))(torch.zeros(1, 1, 6, 5, 4))
 
 
@@ -328,17 +328,17 @@ def test_the_scores_are_not_shifted_by_the_rule() -> None:
 @pytest.mark.parametrize(
     ("network", "options", "message"),
     [
-        (_basic, {"kind": "distil"}, "kind='distil' of a depth shift; allowed: distill or residual; .*'distill'"),
-        (_basic, {"alpha": 0.0}, "alpha=0.0 of a depth shift; allowed: a share above 0 up to 1"),
+        (_basic, {"kind": "distil"}, "kind='distil' of a depth shift; expected: distill or residual; .*'distill'"),
+        (_basic, {"alpha": 0.0}, "alpha=0.0 of a depth shift; expected: a share above 0 up to 1"),
         (_basic, {"alpha": 1.5}, "alpha=1.5"),
         (_basic, {"alpha": "half"}, "alpha='half'"),
-        (_basic, {"kernel": 2}, "kernel=2 of a depth shift; allowed: an odd number"),
-        (_basic, {"every": 0}, "every=0; allowed: a whole number of at least 1"),
+        (_basic, {"kernel": 2}, "kernel=2 of a depth shift; expected: an odd number"),
+        (_basic, {"every": 0}, "every=0; expected: a whole number of at least 1"),
         (_basic, {"alpha": 0.1}, "nothing in BasicUNet .* 40 channels or more for alpha=0.1"),
         (_basic, {"where": lambda name, conv: name.startswith("final")}, "final_conv: 3 channels are too few"),
         (_basic, {"where": lambda name, conv: False}, "nothing in BasicUNet"),
-        (lambda: "a word", {}, "a depth shift in str; allowed: a torch.nn.Module"),
-        (lambda: nn.Conv2d, {}, "a depth shift in type; allowed: a torch.nn.Module"),
+        (lambda: "a word", {}, "a depth shift in str; expected: a torch.nn.Module"),
+        (lambda: nn.Conv2d, {}, "a depth shift in type; expected: a torch.nn.Module"),
         (lambda: nn.Linear(3, 3), {}, "nothing in Linear"),
         (lambda: nn.Sequential(nn.Conv3d(1, 8, 3), nn.Conv3d(8, 8, 3)), {}, "nothing in Sequential"),
     ],
@@ -362,5 +362,5 @@ class _Folding(nn.Module):
 def test_slices_that_are_lost_on_the_way_are_noticed() -> None:
     with pytest.raises(ModelError, match=r"'conv' gives maps of shape \(6, 8, 4, 8\) for 3 slices"):
         insert_depth_shift(_Folding())(torch.zeros(1, 1, 8, 8, 3))
-    with pytest.raises(ModelError, match=r"input of shape \(1, 1, 16, 16\); allowed: volumes"):
+    with pytest.raises(ModelError, match=r"input of shape \(1, 1, 16, 16\); expected: volumes"):
         insert_depth_shift(_basic())(torch.zeros(1, 1, 16, 16))

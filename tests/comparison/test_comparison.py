@@ -140,7 +140,7 @@ def test_folds_of_one_run_may_lie_in_several_places(runs: list[Path], tmp_path: 
 
 def test_what_is_not_finished_is_left_out_and_noted(runs: list[Path], tmp_path: Path) -> None:
     (runs[1] / "fold-1" / "done.json").unlink()
-    with pytest.raises(UsageError, match=r"large has 2 of 4 cases; missing: c, d; allowed: .* same cases"):
+    with pytest.raises(UsageError, match=r"large has 2 of 4 cases; missing: c, d; expected: .* same cases"):
         compare_runs(runs, tmp_path / "out", strict=True)
     assert not (tmp_path / "out").exists()
     document = compare_runs(runs, tmp_path / "out")

@@ -27,18 +27,18 @@ def with_value(array: Array, value: float) -> Array:
 
 BAD: dict[str, tuple[Array | None, Array | None, str]] = {
     "image missing": (None, LABEL, r"no image file bad\.nii\.gz in .*add the file or leave the case out"),
-    "label missing": (IMAGE, None, r"no label file bad\.nii\.gz in .*allowed: one label a training case"),
-    "NaN": (with_value(IMAGE, np.nan), LABEL, "the image holds NaN or infinite values; allowed: finite"),
+    "label missing": (IMAGE, None, r"no label file bad\.nii\.gz in .*expected: one label a training case"),
+    "NaN": (with_value(IMAGE, np.nan), LABEL, "the image holds NaN or infinite values; expected: finite"),
     "infinite": (with_value(IMAGE, -np.inf), LABEL, "the image holds NaN or infinite values"),
     "constant": (np.full(SHAPE, 7, np.int16), LABEL, "the image is constant: every voxel is 7"),
     "shape": (IMAGE, blob((6, 5, 3), 1), "label and image do not match: shape 6×5×3 against 6×5×4"),
-    "image 4D": (noise((*SHAPE, 3)), LABEL, r"the image has 3 channels; allowed: 1 \(CT\)"),
-    "image 2D": (noise((6, 5)), LABEL, r"bad\.nii\.gz: 2 dimensions \(6×5\); allowed: 3"),
-    "label 4D": (IMAGE, np.stack([LABEL, LABEL], -1), "the label has 2 channels; allowed: one integer a voxel"),
-    "unknown value": (IMAGE, blob(SHAPE, 1, 9), r"label holds the value\(s\) 9; allowed: 0, 1, 2"),
+    "image 4D": (noise((*SHAPE, 3)), LABEL, r"the image has 3 channels; expected: 1 \(CT\)"),
+    "image 2D": (noise((6, 5)), LABEL, r"bad\.nii\.gz: 2 dimensions \(6×5\); expected: 3"),
+    "label 4D": (IMAGE, np.stack([LABEL, LABEL], -1), "the label has 2 channels; expected: one integer a voxel"),
+    "unknown value": (IMAGE, blob(SHAPE, 1, 9), r"label holds the value\(s\) 9; expected: 0, 1, 2"),
     "fractional": (IMAGE, with_value(LABEL, 0.5), r"fractional values such as 0\.5; .*nearest-neighbour"),
     "label NaN": (IMAGE, with_value(LABEL, np.nan), "label holds NaN"),
-    "empty": (IMAGE, blob(SHAPE), "the label is empty: .*allowed: at least one structure"),
+    "empty": (IMAGE, blob(SHAPE), "the label is empty: .*expected: at least one structure"),
 }
 
 
@@ -78,9 +78,9 @@ def test_affine_mismatch_and_singular_affine(tmp_path: Path) -> None:
     problems = {check.id: check.problem for check in check_dataset(read_dataset(root))}
     assert problems == {
         "moved": "label and image do not match: affine differs by up to 2 mm (label against image)"
-        " (allowed: label on the image's grid)",
+        " (expected: label on the image's grid)",
         "flat": "flat.nii.gz: the affine is singular: voxel spacing 1, 0, 1 mm"
-        " (allowed: three independent axes with positive spacing)",
+        " (expected: three independent axes with positive spacing)",
         "half": "half.nii.gz: the file is cut short",
     }
 

@@ -114,7 +114,7 @@ def test_nnunet_dataset_table_and_missing_channel(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^case x2: no image file x2_0001\.mha for channel 'T2'.*add the file"):
         load_case(dataset, dataset.cases[1])
     (root / "imagesTr" / "x1_0002.mha").write_bytes((root / "imagesTr" / "x1_0001.mha").read_bytes())
-    with pytest.raises(DataError, match=r"^case x1: the image has 3 channels; allowed: 2 \(T1, T2\)"):
+    with pytest.raises(DataError, match=r"^case x1: the image has 3 channels; expected: 2 \(T1, T2\)"):
         load_case(dataset := read_dataset(root), dataset.cases[0])
 
 
@@ -122,7 +122,7 @@ def test_nnunet_regions_are_refused(tmp_path: Path) -> None:
     fields = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "whole": [1, 2]}, "file_ending": ".nii.gz"}
     with pytest.raises(DataError, match=r"label 'whole' is a region of several values \[1, 2\].*not supported"):
         read_dataset(nnunet(tmp_path, ".nii.gz", **fields))
-    with pytest.raises(DataError, match=r"file_ending '\.png'; allowed: \.nii\.gz"):
+    with pytest.raises(DataError, match=r"file_ending '\.png'; expected: \.nii\.gz"):
         read_dataset(nnunet(tmp_path, ".nii.gz", **{**fields, "file_ending": ".png"}))
 
 
@@ -239,7 +239,7 @@ def test_two_cases_of_one_id(tmp_path: Path) -> None:
     ("fields", "words"),
     [
         ({"labels": {}}, "dataset.json has no labels"),
-        ({"labels": {"1": "a", "x": "b"}}, "label 'b' has value 'x'; allowed: a whole number"),
+        ({"labels": {"1": "a", "x": "b"}}, "label 'b' has value 'x'; expected: a whole number"),
         ({"labels": {"a": 1, "b": 1}}, "'a' and 'b' share the value 1"),
         ({"labels": {"0": "background"}}, "no label beside background"),
         ({"modality": {"1": "CT"}}, "channels .*numbered from 0"),
@@ -257,13 +257,13 @@ def test_dataset_json_that_is_no_json(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset\.json is not valid JSON.*line 1"):
         read_dataset(tmp_path)
     (tmp_path / "dataset.json").write_text("[1]")
-    with pytest.raises(DataError, match="holds a list; allowed: a JSON object"):
+    with pytest.raises(DataError, match="holds a list; expected: a JSON object"):
         read_dataset(tmp_path)
 
 
 def test_folders_in_no_layout() -> None:
     with pytest.raises(
-        DataError, match=r"no known dataset layout; it holds HippoCrop, README\.md; allowed: MSD or nnU-Net"
+        DataError, match=r"no known dataset layout; it holds HippoCrop, README\.md; expected: MSD or nnU-Net"
     ):
         read_dataset(real_data("dicom_sample"))
     with pytest.raises(DataError, match=r"it holds README\.md, mr, us; .*hint: give .*prostate_mr_trus/mr"):

@@ -290,10 +290,10 @@ def test_damaged_files_are_one_line_with_the_case(tmp_path: Path, how: str, word
 
 
 def test_images_that_are_not_3d_or_have_no_place(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"2 dimensions \(7×5\); allowed: 3"):
+    with pytest.raises(DataError, match=r"2 dimensions \(7×5\); expected: 3"):
         read_scan(save(tmp_path / "flat.nii", noise((7, 5))))
     sitk.WriteImage(sitk.GetImageFromArray(noise((7, 5))), str(tmp_path / "flat.mha"))
-    with pytest.raises(DataError, match=r"2 dimensions \(5×7\); allowed: 3"):
+    with pytest.raises(DataError, match=r"2 dimensions \(5×7\); expected: 3"):
         read_scan(tmp_path / "flat.mha")
     file = nib.Nifti1Image(noise(SHAPE), np.eye(4))
     file.header["srow_z"] = 0

@@ -117,7 +117,7 @@ def test_a_unit_adds_its_shortcut_and_hands_out_the_map_before_its_stride() -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"slices": 4}, "slices=4 for 'prostate-deeplab'; allowed: an odd whole number"),
+        ({"slices": 4}, "slices=4 for 'prostate-deeplab'; expected: an odd whole number"),
         ({"slices": -1}, "slices=-1"),
         ({"middle_units": -1}, "middle_units=-1"),
         ({"middle_units": 1.5}, "middle_units=1.5"),

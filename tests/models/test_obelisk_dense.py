@@ -182,6 +182,6 @@ def test_one_voxel_is_answered_too() -> None:
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_impossible_options(name: str, options: dict) -> None:
-    with pytest.raises(ModelError, match="allowed: ") as error:
+    with pytest.raises(ModelError, match="expected: ") as error:
         create_model(name, **options)
     assert "\n" not in str(error.value)

@@ -22,5 +22,5 @@ def test_compat_changes_the_sampling() -> None:
 
 @pytest.mark.parametrize("option", [{"variant": "brats"}, {"compat": "pulished"}])
 def test_unknown_choice(option: dict[str, str]) -> None:
-    with pytest.raises(ModelError, match="allowed: "):
+    with pytest.raises(ModelError, match="expected: "):
         create_model("obelisk-hybrid", **option)

@@ -37,7 +37,7 @@ def test_names_are_sorted_and_every_fact_is_stated() -> None:
         (["unet3d"], {}, r"no network is called '\['unet3d'\]'"),
         ("unet3d", {"width": [8]}, r"'unet3d' has no option 'width'.*did you mean 'widths'\?"),
         ("unet2d", {"widths": [8]}, r"'unet2d' has no option 'widths'.*leave it out"),
-        ("unet3d", {"classes": 1}, "classes=1 for 'unet3d'; allowed: a whole number of at least 2"),
+        ("unet3d", {"classes": 1}, "classes=1 for 'unet3d'; expected: a whole number of at least 2"),
         ("unet3d", {"in_channels": 0}, "in_channels=0 for 'unet3d'"),
         ("unet3d", {"classes": 2.5}, "classes=2.5"),
     ],

@@ -110,7 +110,7 @@ def test_memory_kept_for_the_gradient_grows_with_depth_not_with_its_square() -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": [2, 2]}, r"layers=\[2, 2\] for a Tiramisu; allowed: 3, 5, 7"),
+        ({"layers": [2, 2]}, r"layers=\[2, 2\] for a Tiramisu; expected: 3, 5, 7"),
         ({"layers": [2]}, "layers"),
         ({"layers": [2, 0, 2]}, "positive whole numbers"),
         ({"growth": 0}, "growth=0"),

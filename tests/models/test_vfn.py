@@ -123,9 +123,9 @@ def test_fusion_is_sums_across_and_transposed_convolutions_up() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"widths": []}, r"widths=\[\] for 'vfn'; allowed: one positive whole number a stage"),
+        ({"widths": []}, r"widths=\[\] for 'vfn'; expected: one positive whole number a stage"),
         ({"widths": [8, 0]}, "widths="),
-        ({"views_share": 1.5}, "views_share=1.5 for 'vfn'; allowed: 0 to 1"),
+        ({"views_share": 1.5}, "views_share=1.5 for 'vfn'; expected: 0 to 1"),
         ({"views_share": "half"}, "views_share='half'"),
     ],
 )

@@ -184,7 +184,7 @@ def test_samplings_that_cannot_be_are_refused() -> None:
     patches = replace(point, manifest=point.manifest.model_copy(update={"window": (8, 8, 8)}))
     with pytest.raises(UsageError, match="trained on whole scans"):
         Predictor([patches], "cpu", sampling="adaptive")
-    with pytest.raises(UsageError, match="allowed: network, adaptive, 1, 2, 4"):
+    with pytest.raises(UsageError, match="expected: network, adaptive, 1, 2, 4"):
         parse_point_stride("3")
     assert [parse_point_stride(text) for text in ("network", "2", "adaptive")] == ["network", 2, "adaptive"]
 

@@ -45,7 +45,7 @@ def test_the_answer_comes_from_another_process() -> None:
 def test_errors_come_back_whole_and_a_killed_process_is_one() -> None:
     with pytest.raises(DataError) as caught:
         run_in_subprocess(fail, "a7")
-    assert str(caught.value) == "case a7: no such scan; allowed: scans; hint: look"
+    assert str(caught.value) == "case a7: no such scan; expected: scans; hint: look"
     with pytest.raises(ResourceError, match="by signal 9"):
         run_in_subprocess(die)
 

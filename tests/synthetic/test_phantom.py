@@ -41,7 +41,7 @@ def test_same_seed_same_bytes_and_other_seed_other_patient() -> None:
 
 
 def test_negative_seed_is_the_users_mistake() -> None:
-    with pytest.raises(UsageError, match="phantom seed -1; allowed: 0 or larger"):
+    with pytest.raises(UsageError, match="phantom seed -1; expected: 0 or larger"):
         phantom_case(-1)
 
 
@@ -213,7 +213,7 @@ def test_same_set_same_files_and_more_cases_keep_the_first(tmp_path) -> None:
 
 @pytest.mark.parametrize(("training", "testing", "seed"), [(0, 1, 0), (1, -1, 0), (1, 1, -1)])
 def test_too_small_counts_are_named(tmp_path, training: int, testing: int, seed: int) -> None:
-    with pytest.raises(UsageError, match=r"(training 0|testing -1|seed -1) for the phantoms; allowed: . or larger"):
+    with pytest.raises(UsageError, match=r"(training 0|testing -1|seed -1) for the phantoms; expected: . or larger"):
         write_phantoms(tmp_path, training=training, testing=testing, seed=seed)
     assert not list(tmp_path.iterdir())
 

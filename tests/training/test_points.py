@@ -102,7 +102,7 @@ def test_turning_the_offsets_is_turning_the_scan() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["model.name=unet3d", "model.options={}"], "'unet3d', which does not answer points; allowed: obelisk-dense"),
+        (["model.name=unet3d", "model.options={}"], "'unet3d', which does not answer points; expected: obelisk-dense"),
         (["augment.gamma=0.1"], "augment.gamma = 0.1 with points"),
         (["patch.z_score=true"], "patch.z_score with points"),
         (["points.count=1"], "batch norm needs several"),
