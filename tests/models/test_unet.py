@@ -92,7 +92,10 @@ def test_unet3d_flat_kernels_keep_slices_apart() -> None:
         ({"widths": 16}, "widths=16 for 'unet3d'"),
         ({"widths": [8, "x"]}, "widths="),
         ({"widths": [8, 8], "strides": [2]}, "1 triples"),
-        ({"widths": [4, 4, 4, 4], "strides": [(2, 2, 2)]}, r"strides=\[\(2, 2, 2\)\] for 'unet3d'; expected: 3 triples"),
+        (
+            {"widths": [4, 4, 4, 4], "strides": [(2, 2, 2)]},
+            r"strides=\[\(2, 2, 2\)\] for 'unet3d'; expected: 3 triples",
+        ),
         ({"widths": [8, 8], "strides": [(2, 2, 3)]}, "out of 1, 2"),
         ({"widths": [8, 8], "kernels": [(3, 3), (3, 3)]}, "2 triples"),
         ({"widths": [8], "kernels": [(2, 3, 3)]}, "out of 1, 3, 5"),
