@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from farvox._atomic import read_json
 from farvox.cli.train import train_folds
 from farvox.data import Dataset, read_dataset
 from farvox.data.folds import Fold
@@ -29,6 +28,7 @@ from farvox.localization.files import ScanResult, locate_scans
 from farvox.localization.reference import References
 from farvox.prediction import Predictor
 from farvox.recipes import load_recipe
+from farvox.runs.schema import FoldIdentity
 from farvox.synthetic import write_phantoms
 
 AIM = "at most 5 % of the samples, median error at most 1 voxel above dense"
@@ -94,7 +94,7 @@ def measure(run: Path, root: Path, limit: int, seeds: int) -> Row:
     few: list[ScanResult] = []
     apart: list[float] = []
     for split in sorted(run.glob("fold-*/split.json")):
-        ids = read_json(split)["validation"][:limit]
+        ids = FoldIdentity.read(split).validation_cases[:limit]
         predictor = Predictor.load(split.parent / "bundle", device="cpu")
         known = known_points(dataset, ids)
         for id in ids:

@@ -35,6 +35,7 @@ from farvox.evaluation import evaluate_case
 from farvox.io import Scan
 from farvox.ops import sparse_conv
 from farvox.prediction import Predictor, Sampling
+from farvox.runs.schema import FoldIdentity
 from farvox.synthetic import write_phantoms
 
 POINTS, QUESTIONS = 1000, 50
@@ -54,7 +55,7 @@ def validation_cases(bundle: Path, dataset: Path, limit: int) -> list[Case]:
     """Labelled cases: of a bundle that lies in a run those of its fold's validation, else the first ones."""
     known = read_dataset(dataset)
     split = bundle.parent / "split.json"
-    ids = json.loads(split.read_text())["validation"] if split.is_file() else list(known.cases_by_id)
+    ids = FoldIdentity.read(split).validation_cases if split.is_file() else list(known.cases_by_id)
     return [load_case(known, known.cases_by_id[name]) for name in ids[:limit]]
 
 
@@ -92,7 +93,7 @@ def densities(bundle: Path, cases: Sequence[Case], repeats: int) -> list[dict[st
         for sampling, predictor in predictors.items():
             figures = evaluate_case(lookup[masks[sampling]], case.classes, case.grid, table, 1.0)
             share = predictor.samples.share if predictor.samples else float(sampling) ** -3
-            rows[sampling].append((figures["mean"]["dice"], share, statistics.median(seconds[sampling])))
+            rows[sampling].append((figures.mean.dice, share, statistics.median(seconds[sampling])))
     means = {sampling: np.mean(rows[sampling], 0).tolist() for sampling in SAMPLINGS}
     return [
         {"sampling": s, "dice": dice, "lost": 100 * (means[1][0] - dice), "asked": share, "seconds": seconds}

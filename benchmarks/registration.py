@@ -28,6 +28,7 @@ from farvox.io import read_label, read_scan
 from farvox.metrics import Overlap
 from farvox.registration import RegisterOptions, register
 from farvox.registration.jacobian import jacobian_determinant, jacobian_statistics
+from farvox.runs.schema import FoldIdentity
 from farvox.types import Array, FloatArray
 
 TUNING_PAIRS = 8
@@ -202,7 +203,7 @@ def main() -> None:
     torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
-    unseen = [set(json.loads((b.parent / "split.json").read_text())["validation"]) for b in given.bundle]
+    unseen = [set(FoldIdentity.read(b.parent / "split.json").validation_cases) for b in given.bundle]
     cases = sorted(set.intersection(*unseen))
     files = read_dataset(given.dataset).cases_by_id
     names = draw_pairs(cases, given.pairs, given.seed, given.tuning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,17 +9,18 @@ from farvox.geometry import Orient
 from farvox.io import read_label, read_scan
 from farvox.report.colours import label_colours
 from farvox.report.overlays import overlay_figure
+from farvox.runs.run import Run
 
 
 def main(demo: Path) -> None:
     """Write `demo.png` beside this file."""
-    document = json.loads((demo / "fold-0" / "metrics.json").read_text())
-    cases = sorted(document["cases"], key=lambda case: case["mean"]["dice"])
+    run = Run.read(demo)
+    cases = sorted(run.metrics.cases, key=lambda case: case.mean.dice or 0.0)
     case = cases[len(cases) // 2]
-    scan = read_scan(Path(case["scan"]))
+    scan = read_scan(Path(str(case.scan)))
     step = Orient.to_canonical(scan.grid)
-    labels = [step.apply(read_label(Path(case[side]))[0]) for side in ("reference", "prediction")]
-    colours = label_colours([str(label["value"]) for label in document["labels"]])
+    labels = [step.apply(read_label(Path(str(side)))[0]) for side in (case.reference, case.prediction)]
+    colours = label_colours([label.value for label in run.labels])
     figure = overlay_figure(step.apply(scan.image)[0], *labels, step.target.spacing, colours)
     figure.savefig(Path(__file__).parent / "demo.png", dpi=90)
 

@@ -94,7 +94,7 @@ def test_skip_bad_leaves_it_out_and_says_so(dataset: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert "left out: case case_1" in done.stderr
     split = json.loads((tmp_path / "run" / "fold-0" / "split.json").read_text())
-    assert "case_1" not in split["training"] + split["validation"]
+    assert "case_1" not in split["training_cases"] + split["validation_cases"]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_runs_that_are_there_are_compared(tmp_path: Path) -> None:
         (["--recipes", "quick"], UsageError, "no dataset given"),
         (["DATA", "--recipes", "quick", "--folds", "2", "--fold", "2"], UsageError, "--fold 2"),
         (["DATA", "--recipes", "quick", "--folds", "2", "--train-cases", "3"], UsageError, "--train-cases 3"),
-        (["--runs", "/nowhere/run"], UsageError, "holds no run"),
+        (["--runs", "/nowhere/run"], UsageError, "contains no run"),
     ],
 )
 def test_wrong_usage_is_one_line_before_any_work(
@@ -78,9 +78,9 @@ def test_recipes_are_trained_on_the_same_folds_and_finished_ones_are_kept(datase
     assert first.returncode == 0, first.stderr
     names = ["slow-seed-3", "fast-seed-3"]
     splits = {name: json.loads((out / name / "fold-1" / "split.json").read_text()) for name in names}
-    assert len({tuple(split["validation"]) for split in splits.values()}) == 1
-    assert splits["slow-seed-3"]["training"] == splits["fast-seed-3"]["training"]
-    assert len(splits["slow-seed-3"]["training"]) == 1
+    assert len({tuple(split["validation_cases"]) for split in splits.values()}) == 1
+    assert splits["slow-seed-3"]["training_cases"] == splits["fast-seed-3"]["training_cases"]
+    assert len(splits["slow-seed-3"]["training_cases"]) == 1
     weights = {name: (out / name / "fold-1" / "bundle" / "weights.safetensors").read_bytes() for name in names}
     assert len(set(weights.values())) == 2
     assert (out / "fast-seed-3" / "report.html").exists()

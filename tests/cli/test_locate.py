@@ -139,13 +139,13 @@ def test_landmarks_are_learned_and_located(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     split = json.loads((run / "fold-0" / "split.json").read_text())
-    assert split["radius"] == 6
+    assert split["landmark_radius_mm"] == 6
     metrics = json.loads((run / "fold-0" / "metrics.json").read_text())
     for case in metrics["cases"]:
         assert Path(case["reference"]).parent == run / "fold-0" / "references"
         for figures in case["labels"].values():
             assert figures["reference_ml"] == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.15)
-    scans = [data / "imagesTr" / f"{case}.nii.gz" for case in split["validation"]]
+    scans = [data / "imagesTr" / f"{case}.nii.gz" for case in split["validation_cases"]]
     options = ["--out", tmp_path / "out.csv", "--reference", tmp_path / "points.csv", "--least", "0"]
     found = locate(run / "fold-0" / "bundle", *scans, *options)
     assert found["errors"]["all"]["median_voxels"] < 3

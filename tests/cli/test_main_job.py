@@ -47,7 +47,7 @@ def test_check_tells_what_it_found(dataset: Path) -> None:
 
 def test_predictions_of_the_run_and_of_predict_are_the_same(dataset: Path, run: Path, tmp_path: Path) -> None:
     fold = run / "fold-0"
-    unseen = json.loads((fold / "split.json").read_text())["validation"]
+    unseen = json.loads((fold / "split.json").read_text())["validation_cases"]
     scans = [dataset / "imagesTr" / f"{case}.nii.gz" for case in unseen]
     done = farvox("predict", fold / "bundle", *scans, "--out", tmp_path / "masks", "--json")
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from farvox.evaluation import ABSENT_RULE, summarise
+from farvox.evaluation import ABSENT_RULE, CaseMetrics, summarise
+from farvox.evaluation.schema import label_infos
 from farvox.labels import LabelTable
 from farvox.recipes import Recipe, dump_recipe, with_settings
 
@@ -36,44 +37,44 @@ def write_run(
         folds: Fold name → case id → Dice of the two labels.
         model: Network in the manifest; with `options` of its own.
         options: Of the network.
-        parameters: Written into `done.json`.
+        parameters: Written into `result.json`.
         minutes: Training time of each fold.
         memory: Peak memory of each fold, MiB.
         settings: Of the recipe, "section.key" → value.
         seconds: Time of each prediction; None writes none.
         reference_ml: Volume of each reference structure.
         labels: Label table with two structures.
-        unfinished: Folds that have no `done.json`.
+        unfinished: Folds that have no `result.json`.
     """
     recipe = with_settings(Recipe(), {"model.name": model, "model.options": dict(options or {}), **(settings or {})})
     everything = sorted(case for cases in folds.values() for case in cases)
     for name, cases in folds.items():
         entries = [_entry(case, dice, labels, reference_ml, seconds) for case, dice in cases.items()]
         metrics = {
-            "format": "farvox-metrics/1",
-            "rule": ABSENT_RULE,
+            "format": "farvox-metrics/2",
+            "absent_rule": ABSENT_RULE,
             "tolerance_mm": 1.5,
             "labels": [{"value": value, "name": label} for _, value, label in labels.foreground],
             "cases": entries,
             "failed": [],
             "notes": [],
-            "summary": summarise(entries, labels),
+            "summary": summarise([CaseMetrics.model_validate(e) for e in entries], label_infos(labels)).model_dump(),
         }
         training = [case for case in everything if case not in cases]
-        done = {"reason": "budget", "seconds": 60 * minutes, "peak_memory_mb": memory, "parameters": parameters}
+        done = {"stop_reason": "budget", "seconds": 60 * minutes, "peak_memory_mb": memory, "parameters": parameters}
         entry = {"name": model, "in_channels": 1, "classes": labels.classes, "options": dict(options or {})}
         documents: dict[str, Any] = {
             "metrics.json": metrics,
             "split.json": {
                 "fold": name,
-                "training": training,
-                "validation": list(cases),
+                "training_cases": training,
+                "validation_cases": list(cases),
                 "recipe": dump_recipe(recipe).splitlines(),
             },
             "bundle/manifest.json": {"dataset": "Abdomen", "model": entry, "window": [16, 16, 16]},
         }
         if name not in unfinished:
-            documents["done.json"] = done
+            documents["result.json"] = done
         place = folder / f"fold-{name}"
         (place / "bundle").mkdir(parents=True)
         for path, content in documents.items():
@@ -115,6 +116,6 @@ def _log(minutes: float, entries: list[dict[str, Any]], model: str) -> list[dict
     events: list[dict[str, Any]] = [{"event": "start", "model": model, "device": "cpu", "dataset": "Abdomen"}]
     for tenth in range(1, 11):
         at = {"epoch": 4 * tenth, "step": 40 * tenth, "seconds": 6 * minutes * tenth}
-        events.append({"event": "epoch", **at, "progress": tenth / 10, "loss": 2 / tenth, "learning_rate": 1e-3})
+        events.append({"event": "epoch", **at, "fraction_done": tenth / 10, "loss": 2 / tenth, "learning_rate": 1e-3})
         events.append({"event": "validation", **at, "dice": {}, "mean": top * (1 - 0.7**tenth)})
     return events

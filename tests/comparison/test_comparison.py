@@ -15,10 +15,8 @@ import pytest
 
 from farvox.comparison import (
     compare_runs,
-    comparison_csv,
     make_comparison,
     paired_difference,
-    render_comparison,
 )
 from farvox.comparison.collect import collect_results, parse_run_name
 from farvox.errors import DataError, FarvoxError, UsageError
@@ -26,6 +24,7 @@ from farvox.evaluation import bootstrap_interval
 from farvox.labels import LabelTable
 from farvox.models import create_model
 from farvox.profiling.cost import multiply_adds
+from farvox.runs.schema import Comparison
 from tests.comparison.runs import write_run
 
 FOLDS = {"0": {"a": (0.9, 0.7), "b": (0.8, 0.6)}, "1": {"c": (0.7, None), "d": (0.6, 0.4)}}
@@ -50,43 +49,43 @@ def runs(tmp_path: Path) -> list[Path]:
 
 def test_a_row_tells_quality_and_cost(runs: list[Path], tmp_path: Path) -> None:
     document = compare_runs(runs, tmp_path / "out")
-    small, large = document["recipes"]
-    assert document["cases"] == ["a", "b", "c", "d"]
+    small, large = document.recipes
+    assert document.cases == ("a", "b", "c", "d")
     means = [0.8, 0.7, 0.7, 0.5]
-    overall = small["summary"]["foreground"]["dice"]
-    assert overall["mean"] == pytest.approx(np.mean(means))
-    assert (overall["low"], overall["high"]) == pytest.approx(bootstrap_interval(means))
-    assert small["summary"]["labels"]["1"]["dice"]["mean"] == pytest.approx(0.75)
-    assert small["summary"]["labels"]["5"]["dice"]["cases"] == 3
-    assert small["summary"]["foreground"]["hd95_mm"]["mean"] == pytest.approx(10 * (1 - np.mean(means)))
-    assert (large["parameters"], large["training_minutes"], large["peak_memory_mb"]) == (2800, 6, 900)
-    assert large["prediction_seconds"] == 1.5
-    assert (small["training_cases"], small["length"], small["seeds"]) == ([2, 2], ["8m"], [])
+    overall = small.summary.foreground.dice
+    assert overall.mean == pytest.approx(np.mean(means))
+    assert (overall.ci_low, overall.ci_high) == pytest.approx(bootstrap_interval(means))
+    assert small.summary.labels[1].dice.mean == pytest.approx(0.75)
+    assert small.summary.labels[5].dice.cases == 3
+    assert small.summary.foreground.hd95_mm.mean == pytest.approx(10 * (1 - np.mean(means)))
+    assert (large.parameters, large.training_seconds, large.peak_memory_mb) == (2800, 360, 900)
+    assert large.prediction_seconds == 1.5
+    assert (small.training_cases, small.budget, small.seeds) == ((2, 2), ("8m",), ())
     counted = multiply_adds(lambda: create_model("unet3d", 1, 3, **SMALL), 1, (16, 16, 16)) / 16**3
-    assert small["multiply_adds_per_voxel"] == pytest.approx(counted, abs=0.01)
-    assert small["difference"] is None
-    assert large["difference"]["mean"] == pytest.approx(0.05)
-    assert large["difference"]["higher"] == 4
-    assert document["notes"] == [
-        "4 pairs are too few for the test: p cannot fall below 0.125, however large the difference"
-    ]
+    assert small.multiply_adds_per_voxel == pytest.approx(counted, abs=0.01)
+    assert small.difference is None
+    assert large.difference.mean == pytest.approx(0.05)
+    assert large.difference.higher == 4
+    (note,) = document.notes
+    assert note == "4 pairs are too few for the test: p cannot fall below 0.125, regardless of the difference"
 
 
 def test_json_csv_and_page_hold_the_same_numbers(runs: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     document = compare_runs(runs, out)
-    assert json.loads((out / "comparison.json").read_text()) == json.loads(json.dumps(document))
+    assert Comparison.read(out / "comparison.json") == document.model_copy(update={"report": None})
+    assert document.report == out / "report.html"
     text = (out / "comparison.csv").read_text()
-    assert text == comparison_csv(document)
+    assert text == document.csv()
     rows = list(csv.DictReader(io.StringIO(text)))
-    for row, told in zip(rows, document["recipes"], strict=True):
-        assert row["recipe"] == told["name"]
-        assert float(row["dice"]) == told["summary"]["foreground"]["dice"]["mean"]
-        assert float(row["dice left kidney"]) == told["summary"]["labels"]["5"]["dice"]["mean"]
-        assert float(row["multiply_adds_per_voxel"]) == told["multiply_adds_per_voxel"]
+    for row, recipe in zip(rows, document.recipes, strict=True):
+        assert row["recipe"] == recipe.name
+        assert float(row["dice"]) == recipe.summary.foreground.dice.mean
+        assert float(row["dice left kidney"]) == recipe.summary.labels[5].dice.mean
+        assert float(row["multiply_adds_per_voxel"]) == recipe.multiply_adds_per_voxel
         assert int(row["cases"]) == 4
     assert (rows[0]["p"], rows[0]["difference"]) == ("", "")
-    assert float(rows[1]["p_holm"]) == document["recipes"][1]["difference"]["p_holm"]
+    assert float(rows[1]["p_holm"]) == document.recipes[1].difference.p_holm
     page = (out / "report.html").read_text()
     assert re.search(r"<b>0\.725</b><small>", page)  # the better mean Dice, in bold
     assert "+0.050" in page
@@ -103,16 +102,14 @@ def test_seeds_are_averaged_case_by_case_before_anything_else(tmp_path: Path) ->
         for seed, by in ((0, 0.01), (7, 0.05))
     ]
     document = compare_runs([first, *seeds], tmp_path / "out")
-    plain, other = document["recipes"]
-    assert (other["name"], other["seeds"]) == ("other", [0, 7])
-    assert len(other["cases"]) == 4  # not 8
-    assert other["cases"][0]["labels"]["1"]["dice"] == pytest.approx(0.93)
-    expected = paired_difference(
-        {c["case"]: c["mean"]["dice"] for c in plain["cases"]}, {c["case"]: c["mean"]["dice"] for c in other["cases"]}
-    )
-    assert other["difference"] == {**expected, "p_holm": expected["p"]}
-    assert other["difference"]["mean"] == pytest.approx(0.03)
-    assert set(other["folds"]) == {f"other-seed-{s}/fold-{f}" for s in (0, 7) for f in (0, 1)}
+    plain, other = document.recipes
+    assert (other.name, other.seeds) == ("other", (0, 7))
+    assert len(other.cases) == 4  # not 8
+    assert other.cases[0].labels[1].dice == pytest.approx(0.93)
+    expected = paired_difference({c.case: c.mean.dice for c in plain.cases}, {c.case: c.mean.dice for c in other.cases})
+    assert other.difference == expected.model_copy(update={"p_holm": expected.p})
+    assert other.difference.mean == pytest.approx(0.03)
+    assert set(other.folds) == {f"other-seed-{s}/fold-{f}" for s in (0, 7) for f in (0, 1)}
 
 
 def test_several_recipes_are_corrected_together(tmp_path: Path) -> None:
@@ -121,10 +118,10 @@ def test_several_recipes_are_corrected_together(tmp_path: Path) -> None:
     for number in range(3):
         folds = {"0": {f"case_{n}": (float(0.5 + 0.1 * number * rng.uniform()), 0.5) for n in range(9)}}
         made.append(write_run(tmp_path / f"r{number}", folds, options=SMALL))
-    found = [row["difference"] for row in compare_runs(made, tmp_path / "out")["recipes"][1:]]
-    low, high = sorted(found, key=lambda d: d["p"])
-    assert low["p_holm"] == pytest.approx(min(1, 2 * low["p"]))
-    assert high["p_holm"] == pytest.approx(max(low["p_holm"], high["p"]))
+    found = [row.difference for row in compare_runs(made, tmp_path / "out").recipes[1:]]
+    low, high = sorted(found, key=lambda d: d.p)
+    assert low.p_holm == pytest.approx(min(1, 2 * low.p))
+    assert high.p_holm == pytest.approx(max(low.p_holm, high.p))
 
 
 def test_folds_of_one_run_may_lie_in_several_places(runs: list[Path], tmp_path: Path) -> None:
@@ -132,36 +129,36 @@ def test_folds_of_one_run_may_lie_in_several_places(runs: list[Path], tmp_path: 
     elsewhere.mkdir(parents=True)
     shutil.move(runs[0] / "fold-1", elsewhere / "fold-1")
     document = compare_runs([runs[0], elsewhere, runs[1]], tmp_path / "out", strict=True)
-    assert document["cases"] == ["a", "b", "c", "d"]
+    assert document.cases == ("a", "b", "c", "d")
     shutil.copytree(elsewhere / "fold-1", runs[0] / "fold-1")
     with pytest.raises(UsageError, match="fold 1 of small is in"):
         collect_results([runs[0], elsewhere])
 
 
 def test_what_is_not_finished_is_left_out_and_noted(runs: list[Path], tmp_path: Path) -> None:
-    (runs[1] / "fold-1" / "done.json").unlink()
+    (runs[1] / "fold-1" / "result.json").unlink()
     with pytest.raises(UsageError, match=r"large has 2 of 4 cases; missing: c, d; expected: .* same cases"):
         compare_runs(runs, tmp_path / "out", strict=True)
     assert not (tmp_path / "out").exists()
     document = compare_runs(runs, tmp_path / "out")
-    assert document["cases"] == ["a", "b"]
-    assert document["recipes"][0]["summary"]["foreground"]["dice"]["mean"] == pytest.approx(0.75)
-    assert document["notes"][:3] == [
+    assert document.cases == ("a", "b")
+    assert document.recipes[0].summary.foreground.dice.mean == pytest.approx(0.75)
+    assert document.notes[:3] == (
         "large: fold 1 is not finished",
         "large has 2 of 4 cases; missing: c, d",
-        "all figures of quality are over the 2 cases that every recipe has",
-    ]
-    (runs[1] / "fold-0" / "done.json").unlink()
+        "all metrics are over the 2 cases that every recipe has",
+    )
+    (runs[1] / "fold-0" / "result.json").unlink()
     alone = compare_runs(runs, tmp_path / "out")
-    assert [row["name"] for row in alone["recipes"]] == ["small"]
-    assert "large: fold 0, 1 is not finished" in alone["notes"]
+    assert [row.name for row in alone.recipes] == ["small"]
+    assert "large: fold 0, 1 is not finished" in alone.notes
 
 
 def test_without_a_common_case_there_is_nothing_to_compare(runs: list[Path]) -> None:
-    (runs[0] / "fold-0" / "done.json").unlink()
-    (runs[1] / "fold-1" / "done.json").unlink()
+    (runs[0] / "fold-0" / "result.json").unlink()
+    (runs[1] / "fold-1" / "result.json").unlink()
     compared, notes = collect_results(runs)
-    with pytest.raises(UsageError, match="no case that all of small, large have predicted"):
+    with pytest.raises(UsageError, match="no case was predicted by all of small, large"):
         make_comparison(compared, notes)
     with pytest.raises(UsageError, match="no finished fold"):
         make_comparison([], [])
@@ -171,11 +168,11 @@ def test_files_that_are_missing_cost_a_figure_and_not_the_comparison(runs: list[
     shutil.rmtree(runs[0] / "fold-0" / "bundle")
     (runs[0] / "fold-1" / "log.jsonl").unlink()
     document = compare_runs(runs, tmp_path / "out")
-    small = document["recipes"][0]
-    assert small["multiply_adds_per_voxel"] is None
-    assert small["network"] == "unet3d"  # from the log
-    assert "small: no bundle, so its multiply-adds are not counted" in document["notes"]
-    assert any("different lengths" in line for line in document["notes"])
+    small = document.recipes[0]
+    assert small.multiply_adds_per_voxel is None
+    assert small.network == "unet3d"  # from the log
+    assert "small: multiply-adds are not counted because there is no bundle" in document.notes
+    assert any("different durations" in line for line in document.notes)
 
 
 @pytest.mark.parametrize(
@@ -197,12 +194,12 @@ def test_seeds_with_other_settings_and_strange_cases_are_refused(runs: list[Path
     other = write_run(tmp_path / "small-seed-1", FOLDS, options=SMALL, settings={"train.learning_rate": 0.5})
     with pytest.raises(UsageError, match=r"both named small and have other settings \(learning_rate = 0.5\)"):
         collect_results([runs[0], other])
-    with pytest.raises(UsageError, match="holds case d, which is not in the dataset"):
-        collect_results(runs, known=["a", "b", "c"])
-    with pytest.raises(UsageError, match="holds no run"):
+    with pytest.raises(UsageError, match="contains case d, which is not in the dataset"):
+        collect_results(runs, dataset_cases=["a", "b", "c"])
+    with pytest.raises(UsageError, match="contains no run"):
         collect_results([tmp_path])
-    notes = compare_runs(runs, tmp_path / "out", known=[*"abcdef"])["notes"]
-    assert "4 of the dataset's 6 cases were validated so far" in notes
+    notes = compare_runs(runs, tmp_path / "out", dataset_cases=[*"abcdef"]).notes
+    assert "4 of the dataset's 6 cases have been validated so far" in notes
 
 
 def test_lengths_and_training_cases_that_differ_are_noted(tmp_path: Path) -> None:
@@ -210,9 +207,9 @@ def test_lengths_and_training_cases_that_differ_are_noted(tmp_path: Path) -> Non
     second = write_run(tmp_path / "second", FOLDS, options=SMALL, settings={"train.epochs": 30})
     path = second / "fold-0" / "split.json"
     split = json.loads(path.read_text())
-    path.write_text(json.dumps({**split, "training": ["c"]}))
-    notes = compare_runs([first, second], tmp_path / "out")["notes"]
-    assert "trained for different lengths: first 8m; second 30 epochs" in notes
+    path.write_text(json.dumps({**split, "training_cases": ["c"]}))
+    notes = compare_runs([first, second], tmp_path / "out").notes
+    assert "trained for different durations: first 8m; second 30 epochs" in notes
     assert "second and first were trained on different cases (for the predictions of a, b)" in notes
 
 
@@ -226,8 +223,32 @@ def test_the_terminal_shows_a_row_a_recipe_in_80_columns(runs: list[Path], tmp_p
     from rich.console import Console
 
     console = Console(width=80, file=io.StringIO())
-    console.print(render_comparison(compare_runs(runs, tmp_path / "out")))
+    console.print(compare_runs(runs, tmp_path / "out").table())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= 80
     for shown in ("small", "large", "2,800", "0.675", "0.725", "+0.050", "p 0.12", "6.0"):
         assert shown in text, shown
+
+
+def test_files_of_version_1_are_read(runs: list[Path], tmp_path: Path) -> None:
+    """Runs and comparisons as they were written before: `done.json`, minutes, and the earlier keys."""
+    before = compare_runs(runs, tmp_path / "out")
+    for fold in (runs[0] / "fold-0", runs[0] / "fold-1"):
+        (fold / "result.json").rename(fold / "done.json")
+        for name, keys in (
+            ("done.json", {"stop_reason": "reason"}),
+            ("split.json", {"training_cases": "training", "validation_cases": "validation"}),
+            ("metrics.json", {"absent_rule": "rule", "ci_low": "low", "ci_high": "high"}),
+            ("log.jsonl", {"fraction_done": "progress"}),
+        ):
+            text = (fold / name).read_text()
+            for key, old in keys.items():
+                text = text.replace(f'"{key}"', f'"{old}"')
+            (fold / name).write_text(text)
+    assert compare_runs(runs, tmp_path / "out") == before
+    row = {"name": "quick", "length": ["8m"], "training_minutes": 2.5, "difference": {"pairs": 2, "low": -1, "high": 1}}
+    (tmp_path / "comparison.json").write_text(json.dumps({"rule": "r", "recipes": [row]}))
+    comparison = Comparison.read(tmp_path / "comparison.json")
+    (read,) = comparison.recipes
+    assert (comparison.absent_rule, read.budget, read.training_seconds) == ("r", ("8m",), 150)
+    assert (read.difference.ci_low, read.difference.ci_high) == (-1, 1)

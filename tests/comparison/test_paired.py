@@ -13,6 +13,7 @@ from scipy.stats import wilcoxon
 from farvox.comparison import holm, paired_difference
 from farvox.comparison.paired import minimum_p_value
 from farvox.evaluation import bootstrap_interval
+from farvox.runs.schema import PairedDifference
 
 
 def figures(values: list[float | None]) -> dict[str, float | None]:
@@ -35,18 +36,18 @@ def test_the_p_value_is_that_of_all_signs_counted() -> None:
     gain = np.array([0.05, 0.02, -0.01, 0.07, 0.03, 0.11, -0.04, 0.09])
     found = paired_difference(figures(first), figures((np.array(first) + gain).tolist()))
     statistic, p = exact_p(gain)
-    assert (found["statistic"], found["p"]) == (pytest.approx(statistic), pytest.approx(p))
-    assert found["pairs"] == 8
-    assert (found["higher"], found["lower"]) == (6, 2)
-    assert found["mean"] == pytest.approx(gain.mean())
+    assert (found.statistic, found.p) == (pytest.approx(statistic), pytest.approx(p))
+    assert found.pairs == 8
+    assert (found.higher, found.lower) == (6, 2)
+    assert found.mean == pytest.approx(gain.mean())
     low, high = bootstrap_interval(gain.tolist())
-    assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
+    assert (found.ci_low, found.ci_high) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_by_hand_five_gains_of_five() -> None:
     found = paired_difference(figures([0.5] * 5), figures([0.51, 0.52, 0.53, 0.54, 0.55]))
-    assert found["statistic"] == 0
-    assert found["p"] == pytest.approx(2 / 2**5) == minimum_p_value(5)
+    assert found.statistic == 0
+    assert found.p == pytest.approx(2 / 2**5) == minimum_p_value(5)
 
 
 @settings(deadline=None, max_examples=15)
@@ -56,24 +57,24 @@ def test_as_scipy_and_the_other_way_round(pairs: list[tuple[float, float]]) -> N
     found, back = paired_difference(first, second), paired_difference(second, first)
     differences = np.array([b - a for a, b in pairs])
     if differences.any():
-        assert found["p"] == pytest.approx(wilcoxon(differences).pvalue)
+        assert found.p == pytest.approx(wilcoxon(differences).pvalue)
     else:
-        assert found["p"] == 1
-    assert back["mean"] == pytest.approx(-found["mean"], abs=1e-12)
-    assert (back["higher"], back["p"]) == (found["lower"], pytest.approx(found["p"]))
+        assert found.p == 1
+    assert back.mean == pytest.approx(-found.mean, abs=1e-12)
+    assert (back.higher, back.p) == (found.lower, pytest.approx(found.p))
 
 
 def test_cases_that_either_lacks_or_leaves_undefined_make_no_pair() -> None:
     first = {"a": 0.5, "b": 0.6, "c": None, "e": 0.9}
     second = {"a": 0.6, "b": 0.5, "c": 0.7, "d": 0.8, "e": None}
     found = paired_difference(first, second)
-    assert (found["pairs"], found["higher"], found["lower"]) == (2, 1, 1)
+    assert (found.pairs, found.higher, found.lower) == (2, 1, 1)
     alone = paired_difference({"a": 0.5}, {"a": 0.75})
-    assert (alone["pairs"], alone["mean"], alone["low"], alone["p"]) == (1, 0.25, None, 1.0)
+    assert (alone.pairs, alone.mean, alone.ci_low, alone.p) == (1, 0.25, None, 1.0)
     none = paired_difference({"a": None}, {"b": 1.0})
-    assert none == {**none, "pairs": 0, "mean": None, "p": None, "statistic": None}
+    assert none == PairedDifference(pairs=0)
     same = paired_difference(first, first)
-    assert (same["mean"], same["p"], same["statistic"]) == (0, 1, None)
+    assert (same.mean, same.p, same.statistic) == (0, 1, None)
 
 
 def test_holm_by_hand() -> None:

@@ -34,7 +34,7 @@ def test_hand_computed_case():
     prediction[1:5, 4, 1:6] = 1
     reference[8:10, 7:9, 0:8] = prediction[8:10, 7:9, 0:8] = 2
     result = evaluate_case(prediction, reference, GRID, LABELS, tolerance_mm=2)
-    assert result["labels"]["3"] == pytest.approx(
+    assert result.labels[3].model_dump() == pytest.approx(
         {
             "dice": 0,
             "hd95_mm": 2,
@@ -45,7 +45,7 @@ def test_hand_computed_case():
             "prediction_ml": 0.12,
         }
     )
-    assert result["labels"]["7"] == pytest.approx(
+    assert result.labels[7].model_dump() == pytest.approx(
         {
             "dice": 1,
             "hd95_mm": 0,
@@ -56,7 +56,7 @@ def test_hand_computed_case():
             "prediction_ml": 0.192,
         }
     )
-    assert result["mean"] == pytest.approx(
+    assert result.mean.model_dump() == pytest.approx(
         {"dice": 0.5, "hd95_mm": 1, "surface_dice": 1, "sensitivity": 0.5, "specificity": (920 / 940 + 1) / 2}
     )
 
@@ -64,13 +64,13 @@ def test_hand_computed_case():
 def test_absent_in_both_has_no_figures_and_leaves_the_mean_alone():
     both = with_box(2, (2, 5), (2, 5), (2, 5))
     result = evaluate_case(both, both, GRID, LABELS, 1)
-    assert result["labels"]["3"] == dict.fromkeys(METRICS, None) | {"reference_ml": 0, "prediction_ml": 0}
-    assert result["mean"] == {"dice": 1, "hd95_mm": 0, "surface_dice": 1, "sensitivity": 1, "specificity": 1}
+    assert result.labels[3].model_dump() == dict.fromkeys(METRICS, None) | {"reference_ml": 0, "prediction_ml": 0}
+    assert result.mean.model_dump() == {"dice": 1, "hd95_mm": 0, "surface_dice": 1, "sensitivity": 1, "specificity": 1}
 
 
 def test_absent_in_prediction_only():
-    figures = evaluate_case(empty(), with_box(1, (2, 5), (2, 5), (2, 5)), GRID, LABELS, 1)["labels"]["3"]
-    assert figures == pytest.approx(
+    figures = evaluate_case(empty(), with_box(1, (2, 5), (2, 5), (2, 5)), GRID, LABELS, 1).labels[3]
+    assert figures.model_dump() == pytest.approx(
         {
             "dice": 0,
             "hd95_mm": np.sqrt(11**2 + 18**2 + 21**2),
@@ -84,7 +84,7 @@ def test_absent_in_prediction_only():
 
 
 def test_absent_in_reference_only():
-    figures = evaluate_case(with_box(1, (2, 5), (2, 5), (2, 5)), empty(), GRID, LABELS, 1)["labels"]["3"]
+    figures = evaluate_case(with_box(1, (2, 5), (2, 5), (2, 5)), empty(), GRID, LABELS, 1).labels[3].model_dump()
     assert figures.pop("sensitivity") is None
     assert figures == pytest.approx(
         {
@@ -99,12 +99,12 @@ def test_absent_in_reference_only():
 
 
 def test_nothing_anywhere_leaves_every_mean_undefined():
-    assert set(evaluate_case(empty(), empty(), GRID, LABELS, 1)["mean"].values()) == {None}
+    assert set(evaluate_case(empty(), empty(), GRID, LABELS, 1).mean.model_dump().values()) == {None}
 
 
 def test_specificity_is_undefined_where_the_reference_fills_the_scan():
     whole = np.full(GRID.shape, 1, np.uint8)
-    assert evaluate_case(whole, whole, GRID, LABELS, 1)["labels"]["3"]["specificity"] is None
+    assert evaluate_case(whole, whole, GRID, LABELS, 1).labels[3].specificity is None
 
 
 def test_ignored_voxels_take_no_part():
@@ -114,7 +114,7 @@ def test_ignored_voxels_take_no_part():
     prediction = with_box(1, (2, 8), (2, 6), (2, 6))
     prediction[7:9, 0:2, 0:2] = 2
     result = evaluate_case(prediction, reference, GRID, LABELS, 0)
-    assert result["labels"]["3"] == pytest.approx(
+    assert result.labels[3].model_dump() == pytest.approx(
         {
             "dice": 1,
             "hd95_mm": 0,
@@ -125,18 +125,18 @@ def test_ignored_voxels_take_no_part():
             "prediction_ml": 0.384,
         }
     )
-    assert result["labels"]["7"]["dice"] is None
-    assert result["labels"]["7"]["prediction_ml"] == 0
+    assert result.labels[7].dice is None
+    assert result.labels[7].prediction_ml == 0
     outside = with_box(1, (9, 10), (0, 1), (0, 1))
-    specificity = evaluate_case(outside, reference, GRID, LABELS, 0)["labels"]["3"]["specificity"]
+    specificity = evaluate_case(outside, reference, GRID, LABELS, 0).labels[3].specificity
     assert specificity == pytest.approx(1 - 1 / (960 - 240 - 64))
 
 
 def test_no_surface_figures_where_ignored_voxels_hide_the_border():
     reference = np.full(GRID.shape, IGNORE, np.uint8)
     reference[5, 5, 5] = 1
-    figures = evaluate_case(with_box(1, (4, 7), (4, 7), (4, 7)), reference, GRID, LABELS, 1)["labels"]["3"]
-    assert (figures["dice"], figures["hd95_mm"], figures["surface_dice"]) == (1, None, None)
+    figures = evaluate_case(with_box(1, (4, 7), (4, 7), (4, 7)), reference, GRID, LABELS, 1).labels[3]
+    assert (figures.dice, figures.hd95_mm, figures.surface_dice) == (1, None, None)
 
 
 @settings(deadline=None, max_examples=40)
@@ -154,24 +154,24 @@ def test_place_in_a_larger_scan_does_not_matter(prediction, reference, start):
         scan[box] = classes
         placed.append(scan)
     turned = Grid((8, 10, 12), GRID.affine[:, [2, 1, 0, 3]])
-    result = evaluate_case(*placed, GRID, LABELS, 2)["labels"]
-    other = evaluate_case(*[scan.T for scan in placed], turned, LABELS, 2)["labels"]
-    small = evaluate_case(prediction, reference, Grid((4, 3, 3), GRID.affine), LABELS, 2)["labels"]
+    result = evaluate_case(*placed, GRID, LABELS, 2).labels
+    other = evaluate_case(*[scan.T for scan in placed], turned, LABELS, 2).labels
+    small = evaluate_case(prediction, reference, Grid((4, 3, 3), GRID.affine), LABELS, 2).labels
     for value, figures in result.items():
-        assert other[value] == pytest.approx(figures, nan_ok=False)
+        assert other[value].model_dump() == pytest.approx(figures.model_dump(), nan_ok=False)
         for metric in ("dice", "sensitivity", "reference_ml", "prediction_ml"):
-            assert small[value][metric] == figures[metric]
+            assert small[value].get(metric) == figures.get(metric)
 
 
 @settings(deadline=None, max_examples=40)
 @given(*[arrays(np.uint8, (4, 3, 3), elements=st.sampled_from([0, 1, 2]))] * 2)
 def test_exchange_of_both_sides(first, second):
     grid = Grid((4, 3, 3), GRID.affine)
-    one, other = (evaluate_case(a, b, grid, LABELS, 2)["labels"] for a, b in ((first, second), (second, first)))
+    one, other = (evaluate_case(a, b, grid, LABELS, 2).labels for a, b in ((first, second), (second, first)))
     for value, figures in one.items():
         for metric in ("dice", "hd95_mm", "surface_dice"):
-            assert other[value][metric] == pytest.approx(figures[metric])
-        assert other[value]["prediction_ml"] == figures["reference_ml"]
+            assert other[value].get(metric) == pytest.approx(figures.get(metric))
+        assert other[value].prediction_ml == figures.reference_ml
 
 
 def test_shapes_that_do_not_fit_the_grid():

@@ -40,17 +40,22 @@ def test_real_masks_in_another_format_agree_with_themselves(name, tmp_path):
             tmp_path / (case_id_from_path(path) + ending), values.astype(np.uint16), Scan(values[None], grid, path)
         )
     document = evaluate_folder(tmp_path, references[0].parent)
-    assert [case["case"] for case in document["cases"]] == [case_id_from_path(path) for path in references]
-    assert document["failed"] == []
-    assert any("without prediction" in note for note in document["notes"])
-    for case, path in zip(document["cases"], references, strict=True):
+    assert [case.case for case in document.cases] == [case_id_from_path(path) for path in references]
+    assert document.failed == ()
+    assert any("without prediction" in note for note in document.notes)
+    for case, path in zip(document.cases, references, strict=True):
         values, grid = read_label(path)
-        for value, figures in case["labels"].items():
-            assert [figures[metric] for metric in ("dice", "hd95_mm", "surface_dice", "sensitivity")] == [1, 0, 1, 1]
-            volume = np.count_nonzero(values == int(value)) * np.prod(grid.spacing) / 1000
-            assert figures["reference_ml"] == figures["prediction_ml"] == pytest.approx(volume, rel=1e-4)
+        for value, figures in case.labels.items():
+            assert [figures.get(metric) for metric in ("dice", "hd95_mm", "surface_dice", "sensitivity")] == [
+                1,
+                0,
+                1,
+                1,
+            ]
+            volume = np.count_nonzero(values == value) * np.prod(grid.spacing) / 1000
+            assert figures.reference_ml == figures.prediction_ml == pytest.approx(volume, rel=1e-4)
     spacings = [np.prod(read_label(path)[1].spacing) ** (1 / 3) for path in references]
-    assert document["tolerance_mm"] == pytest.approx(np.median(spacings), abs=1e-6)
+    assert document.tolerance_mm == pytest.approx(np.median(spacings), abs=1e-6)
 
 
 def test_real_mask_moved_by_a_voxel(tmp_path):
@@ -61,11 +66,11 @@ def test_real_mask_moved_by_a_voxel(tmp_path):
     prediction = tmp_path / "moved.nii.gz"
     write_mask(prediction, np.roll(values, 1, 0).astype(np.uint16), Scan(values[None], grid, path))
     document = evaluate_folder(prediction, path, tolerance_mm=step)
-    for value, figures in document["cases"][0]["labels"].items():
-        mask = values == int(value)
-        assert figures["dice"] == pytest.approx(np.count_nonzero(mask[1:] & mask[:-1]) / np.count_nonzero(mask))
-        assert 0 < figures["hd95_mm"] <= step * (1 + 1e-6)
-        assert figures["surface_dice"] == 1
+    for value, figures in document.cases[0].labels.items():
+        mask = values == value
+        assert figures.dice == pytest.approx(np.count_nonzero(mask[1:] & mask[:-1]) / np.count_nonzero(mask))
+        assert 0 < figures.hd95_mm <= step * (1 + 1e-6)
+        assert figures.surface_dice == 1
 
 
 @pytest.mark.parametrize(
@@ -84,9 +89,9 @@ def test_names_that_belong_together(prediction, reference, tmp_path):
     write(tmp_path / "r" / reference, nested())
     write(tmp_path / "r" / "other.nii.gz", nested(2))
     document = evaluate_folder(tmp_path / "p", tmp_path / "r", labels=LABELS, tolerance_mm=1)
-    assert [case["case"] for case in document["cases"]] == [case_id_from_path(tmp_path / prediction)]
-    assert document["cases"][0]["labels"]["1"]["dice"] == pytest.approx(0.5)
-    assert document["notes"] == ["1 reference(s) without prediction: other"]
+    assert [case.case for case in document.cases] == [case_id_from_path(tmp_path / prediction)]
+    assert document.cases[0].labels[1].dice == pytest.approx(0.5)
+    assert document.notes == ("1 reference(s) without prediction: other",)
 
 
 def test_scan_beside_its_reference_is_not_mistaken_for_it(tmp_path):
@@ -94,15 +99,15 @@ def test_scan_beside_its_reference_is_not_mistaken_for_it(tmp_path):
     write(tmp_path / "r" / "Case00.mhd", np.full((9, 8, 7), 77, np.uint8))
     write(tmp_path / "r" / "Case00_segmentation.mhd", nested())
     document = evaluate_folder(tmp_path / "p", tmp_path / "r", labels=LABELS)
-    assert document["cases"][0]["mean"]["dice"] == 1
-    assert not any("without prediction" in note for note in document["notes"])
+    assert document.cases[0].mean.dice == 1
+    assert not any("without prediction" in note for note in document.notes)
 
 
 def test_two_files_need_no_common_name(tmp_path):
     prediction, reference = write(tmp_path / "x.mha", nested()), write(tmp_path / "y.nii.gz", nested())
     document = evaluate_folder(prediction, reference, labels=LABELS)
-    assert document["cases"][0]["case"] == "x"
-    assert document["cases"][0]["mean"]["dice"] == 1
+    assert document.cases[0].case == "x"
+    assert document.cases[0].mean.dice == 1
 
 
 def test_pairs_name_their_scans(tmp_path):
@@ -110,13 +115,13 @@ def test_pairs_name_their_scans(tmp_path):
     other = write(tmp_path / "z.nii.gz", nested(1), (1, 1, 8))
     pairs = [("one", other, reference), ("two", prediction, reference)]
     document = evaluate_files(pairs, LABELS, scans={"one": tmp_path / "image.nii.gz"})
-    assert document["tolerance_mm"] == 2
-    assert [row["case"] for row in document["failed"]] == ["two"]
-    [case] = document["cases"]
-    assert case["case"] == "one"
-    assert (case["prediction"], case["reference"]) == (str(other), str(reference))
-    assert case["scan"] == str(tmp_path / "image.nii.gz")
-    assert case["labels"] == evaluate_folder(other, reference, labels=LABELS)["cases"][0]["labels"]
+    assert document.tolerance_mm == 2
+    assert [failure.case for failure in document.failed] == ["two"]
+    [case] = document.cases
+    assert case.case == "one"
+    assert (case.prediction, case.reference) == (str(other), str(reference))
+    assert case.scan == str(tmp_path / "image.nii.gz")
+    assert case.labels == evaluate_folder(other, reference, labels=LABELS).cases[0].labels
 
 
 def test_cases_that_do_not_fit_fail_alone_with_their_reason(tmp_path):
@@ -132,14 +137,14 @@ def test_cases_that_do_not_fit_fail_alone_with_their_reason(tmp_path):
     document = evaluate_folder(
         tmp_path / "p", tmp_path / "r", labels=LABELS, progress=lambda *arguments: calls.append(arguments)
     )
-    errors = {row["case"]: row["error"] for row in document["failed"]}
-    assert [case["case"] for case in document["cases"]] == ["good", "half"]
+    errors = {failure.case: failure.error for failure in document.failed}
+    assert [case.case for case in document.cases] == ["good", "half"]
     assert sorted(errors) == ["broken", "large", "moved", "value"]
     assert "affine differs by up to 1.2 mm" in errors["moved"]
     assert "shape 9×8×8 against 9×8×7" in errors["large"]
     assert "prediction value.nii.gz: label holds the value(s) 2, 8" in errors["value"]
     assert all(f"case {case}: " in error and "\n" not in error for case, error in errors.items())
-    assert document["summary"]["foreground"]["dice"]["cases"] == 2
+    assert document.summary.foreground.dice.cases == 2
     assert calls[0] == (1, 6, "broken")
     assert calls[-1] == (6, 6, "value")
 
@@ -150,8 +155,8 @@ def test_ignore_value_in_the_reference(tmp_path):
     reference[5] = 9
     write(tmp_path / "p" / "a.nii.gz", nested())
     write(tmp_path / "r" / "a.nii.gz", reference)
-    figures = evaluate_folder(tmp_path / "p", tmp_path / "r", labels=labels)["cases"][0]["labels"]["4"]
-    assert (figures["dice"], figures["prediction_ml"]) == (1, pytest.approx((4 * 4 * 3 - 4 - 12) / 1000))
+    figures = evaluate_folder(tmp_path / "p", tmp_path / "r", labels=labels).cases[0].labels[4]
+    assert (figures.dice, figures.prediction_ml) == (1, pytest.approx((4 * 4 * 3 - 4 - 12) / 1000))
 
 
 def test_labels_are_those_found_on_either_side(tmp_path):
@@ -159,7 +164,7 @@ def test_labels_are_those_found_on_either_side(tmp_path):
     write(tmp_path / "p" / "a.nii.gz", np.where(reference == 1, 6, 0).astype(np.uint8))
     write(tmp_path / "r" / "a.nii.gz", reference)
     document = evaluate_folder(tmp_path / "p", tmp_path / "r")
-    assert [label["value"] for label in document["labels"]] == [1, 4, 6]
+    assert [label.value for label in document.labels] == [1, 4, 6]
 
 
 def test_prediction_without_reference_names_the_case(tmp_path):

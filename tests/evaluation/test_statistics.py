@@ -5,18 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from farvox.evaluation import ABSENT_RULE, METRICS, bootstrap_interval, build_metrics, summarise
+from farvox.evaluation import (
+    ABSENT_RULE,
+    METRICS,
+    QUALITY_METRICS,
+    CaseMetrics,
+    bootstrap_interval,
+    build_metrics,
+    summarise,
+)
+from farvox.evaluation.schema import Estimate, Failure, LabelInfo, label_infos
 from farvox.labels import LabelTable
 
-LABELS = LabelTable.from_mapping({1: "left", 2: "right"})
-QUALITY_METRICS = METRICS[:5]
+TABLE = LabelTable.from_mapping({1: "left", 2: "right"})
+LABELS = label_infos(TABLE)
 
 
 def case(name: str, first: float | None, second: float | None):
     defined = [figure for figure in (first, second) if figure is not None]
     mean = sum(defined) / len(defined) if defined else None
-    rows = {value: dict.fromkeys(METRICS, figure) for value, figure in (("1", first), ("2", second))}
-    return {"case": name, "labels": rows, "mean": dict.fromkeys(QUALITY_METRICS, mean)}
+    rows = {value: dict.fromkeys(METRICS, figure) for value, figure in ((1, first), (2, second))}
+    return CaseMetrics.model_validate({"case": name, "labels": rows, "mean": dict.fromkeys(QUALITY_METRICS, mean)})
 
 
 def test_bootstrap_of_two_cases_reaches_both():
@@ -47,30 +56,30 @@ def test_same_seed_same_interval():
 
 def test_summary_of_three_cases_with_one_undefined_figure():
     summary = summarise([case("a", 0.2, 0.4), case("b", 0.6, None), case("c", 0.7, 0.8)], LABELS)
-    first = summary["labels"]["1"]["dice"]
-    assert first["mean"] == pytest.approx(0.5)
-    assert first["sd"] == pytest.approx(np.sqrt((0.3**2 + 0.1**2 + 0.2**2) / 2))
-    assert first["low"] == pytest.approx(0.2)
-    assert first["high"] == pytest.approx(0.7)
-    assert first["cases"] == 3
-    assert summary["labels"]["2"]["hd95_mm"]["mean"] == pytest.approx(0.6)
-    assert summary["labels"]["2"]["hd95_mm"]["cases"] == 2
-    assert summary["foreground"]["dice"]["mean"] == pytest.approx((0.3 + 0.6 + 0.75) / 3)
-    assert set(summary["foreground"]) == set(QUALITY_METRICS)
+    first = summary.labels[1].dice
+    assert first.mean == pytest.approx(0.5)
+    assert first.sd == pytest.approx(np.sqrt((0.3**2 + 0.1**2 + 0.2**2) / 2))
+    assert first.ci_low == pytest.approx(0.2)
+    assert first.ci_high == pytest.approx(0.7)
+    assert first.cases == 3
+    assert summary.labels[2].hd95_mm.mean == pytest.approx(0.6)
+    assert summary.labels[2].hd95_mm.cases == 2
+    assert summary.foreground.dice.mean == pytest.approx((0.3 + 0.6 + 0.75) / 3)
+    assert set(summary.model_dump()["foreground"]) == set(QUALITY_METRICS)
 
 
 def test_summary_of_one_case_and_of_none():
-    one = summarise([case("a", 0.2, None)], LABELS)["labels"]
-    assert one["1"]["dice"] == {"mean": 0.2, "sd": None, "low": None, "high": None, "cases": 1}
-    assert one["2"]["dice"] == {"mean": None, "sd": None, "low": None, "high": None, "cases": 0}
-    assert summarise([], LABELS)["foreground"]["dice"]["cases"] == 0
+    one = summarise([case("a", 0.2, None)], LABELS).labels
+    assert one[1].dice == Estimate(mean=0.2, cases=1)
+    assert one[2].dice == Estimate()
+    assert summarise([], LABELS).foreground.dice.cases == 0
 
 
 def test_document_states_rule_tolerance_and_labels():
-    document = build_metrics([case("a", 0.2, 0.4)], LABELS, 1.5, failed=[{"case": "b", "error": "broken"}])
-    assert document["format"] == "farvox-metrics/1"
-    assert document["rule"] == ABSENT_RULE
-    assert document["tolerance_mm"] == 1.5
-    assert document["labels"] == [{"value": 1, "name": "left"}, {"value": 2, "name": "right"}]
-    assert document["failed"] == [{"case": "b", "error": "broken"}]
-    assert document["summary"] == summarise(document["cases"], LABELS)
+    document = build_metrics([case("a", 0.2, 0.4)], TABLE, 1.5, failed=[Failure(case="b", error="broken")])
+    assert document.format == "farvox-metrics/2"
+    assert document.absent_rule == ABSENT_RULE
+    assert document.tolerance_mm == 1.5
+    assert document.labels == (LabelInfo(value=1, name="left"), LabelInfo(value=2, name="right"))
+    assert document.failed == (Failure(case="b", error="broken"),)
+    assert document.summary == summarise(document.cases, LABELS)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from farvox.errors import ResourceError, UsageError
-from farvox.evaluation import METRICS, build_metrics, evaluate_case, render_table, write_metrics
+from farvox.evaluation import METRICS, Metrics, build_metrics, evaluate_case
 from farvox.geometry import Grid
 from farvox.labels import LabelTable
 
@@ -26,21 +26,23 @@ def document():
     for shift in (0, 1):
         reference = np.zeros(grid.shape, np.uint8)
         reference[1:3, 1:3, 1:3] = 1
-        row = evaluate_case(np.roll(reference, shift, 0), reference, grid, LABELS, 0.5)
-        cases.append({"case": f"p{shift}", "prediction": "a", "reference": "b", "scan": None, **row})
+        cases.append(evaluate_case(np.roll(reference, shift, 0), reference, grid, LABELS, 0.5, f"p{shift}"))
     return build_metrics(cases, LABELS, 0.5)
 
 
 def test_json_round_trip(document, tmp_path):
-    write_metrics(document, tmp_path / "new" / "metrics.json")
-    text = (tmp_path / "new" / "metrics.json").read_text(encoding="utf-8")
-    assert json.loads(text) == document
-    assert document["cases"][0]["labels"]["5"]["dice"] is None
+    document.write(tmp_path / "new" / "metrics.json")
+    path = tmp_path / "new" / "metrics.json"
+    assert Metrics.read(path) == document
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["format"] == "farvox-metrics/2"
+    assert content["cases"][0]["labels"]["5"]["dice"] is None
+    assert content["summary"]["foreground"]["dice"]["ci_low"] == 0.5
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["metrics.csv", "metrics.json"]
 
 
 def test_csv_has_a_row_a_case_and_label(document, tmp_path):
-    write_metrics(document, tmp_path / "metrics.json")
+    document.write(tmp_path / "metrics.json")
     with (tmp_path / "metrics.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["case", "label", "name", *METRICS]
@@ -48,33 +50,32 @@ def test_csv_has_a_row_a_case_and_label(document, tmp_path):
         (case, value, name) for case in ("p0", "p1") for value, name in (("2", "tumour, [core]"), ("5", "oedema"))
     ]
     for row in rows:
-        figures = next(case for case in document["cases"] if case["case"] == row["case"])["labels"][row["label"]]
-        assert {metric: float(row[metric]) if row[metric] else None for metric in METRICS} == figures
+        figures = next(case for case in document.cases if case.case == row["case"]).labels[int(row["label"])]
+        assert {metric: float(row[metric]) if row[metric] else None for metric in METRICS} == figures.model_dump()
 
 
 def test_nan_is_refused_and_the_old_file_stays(document, tmp_path):
-    write_metrics(document, tmp_path / "metrics.json")
+    document.write(tmp_path / "metrics.json")
     before = (tmp_path / "metrics.json").read_bytes()
-    document["tolerance_mm"] = math.nan
     with pytest.raises(ValueError, match="JSON"):
-        write_metrics(document, tmp_path / "metrics.json")
+        document.model_copy(update={"tolerance_mm": math.nan}).write(tmp_path / "metrics.json")
     assert (tmp_path / "metrics.json").read_bytes() == before
 
 
 def test_place_that_cannot_be_written_to(document, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResourceError, match="cannot write"):
-        write_metrics(document, tmp_path / "file" / "metrics.json")
+        document.write(tmp_path / "file" / "metrics.json")
 
 
 def test_csv_as_target_is_refused(document, tmp_path):
     with pytest.raises(UsageError, match=r"metrics\.json"):
-        write_metrics(document, tmp_path / "metrics.csv")
+        document.write(tmp_path / "metrics.csv")
 
 
 def test_table_shows_mean_spread_and_interval(document):
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(render_table(document))
+    console.print(document.table())
     lines = console.export_text().splitlines()
     tumour = next(line for line in lines if "2 tumour, [core]" in line)
     assert "0.750 ± 0.354" in tumour
@@ -83,3 +84,26 @@ def test_table_shows_mean_spread_and_interval(document):
     oedema = next(line for line in lines if "5 oedema" in line)
     assert oedema.count("–") == 3
     assert any("foreground" in line and "0.750" in line for line in lines)
+
+
+def test_notebook_table_and_rows(document):
+    assert "<td>2 tumour, [core]</td><td>2</td><td>0.750 ± 0.354<br>[0.500, 1.000]</td>" in document._repr_html_()
+
+
+def test_files_of_version_1_are_read(tmp_path):
+    old = {
+        "format": "farvox-metrics/1",
+        "rule": "absent in both: left out",
+        "tolerance_mm": 1.5,
+        "labels": [{"value": 3, "name": "liver"}],
+        "cases": [{"case": "a", "prediction": None, "labels": {"3": {"dice": 0.5}}, "mean": {"dice": 0.5}}],
+        "summary": {
+            "labels": {},
+            "foreground": {"dice": {"mean": 0.5, "sd": 0.1, "low": 0.4, "high": 0.6, "cases": 2}},
+        },
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(old))
+    metrics = Metrics.read(tmp_path / "metrics.json")
+    assert metrics.absent_rule == "absent in both: left out"
+    assert (metrics.cases[0].labels[3].dice, metrics.cases[0].mean.hd95_mm) == (0.5, None)
+    assert (metrics.summary.foreground.dice.ci_low, metrics.summary.foreground.dice.ci_high) == (0.4, 0.6)

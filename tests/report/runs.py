@@ -36,7 +36,7 @@ def write_run(
                 run.parent / "data", folder, case, names, wrong=3 * (2 - index), spacing=spacing, code=code
             )
         labels = {str(value): _numbers(rng, 0.72 + 0.1 * min(index, 2)) for value in names}
-        mean = {metric: float(np.mean([row[metric] for row in labels.values()])) for metric in METRICS}
+        mean = {metric: float(np.mean([row[metric] for row in labels.values()])) for metric in METRICS[:5]}
         entries.append({"case": case, **paths, "labels": labels, "mean": mean})
     for fold in range(folds):
         _write_fold(run / f"fold-{fold}", fold, [e for i, e in enumerate(entries) if i % folds == fold], names, rng)
@@ -45,14 +45,14 @@ def write_run(
             "seconds": 480.3 + fold,
             "peak_memory_mb": 1430.0,
             "parameters": 1459921,
-            "reason": "budget",
+            "stop_reason": "budget",
             "cases": len(entries[fold::folds]),
             "dice": float(np.mean([e["mean"]["dice"] for e in entries[fold::folds]])),
         }
         for fold in range(folds)
     }
     summary = {
-        "format": "farvox-run/1",
+        "format": "farvox-run/2",
         "dataset": {"name": "Abdomen", "cases": len(ids)},
         "recipe": "default",
         "version": "0.1.0",
@@ -70,15 +70,15 @@ def statistics(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     def block(values: list[float | None]) -> dict[str, Any]:
         known = np.array([value for value in values if value is not None])
         if not known.size:
-            return {"mean": None, "sd": None, "low": None, "high": None, "cases": 0}
+            return {"mean": None, "sd": None, "ci_low": None, "ci_high": None, "cases": 0}
         mean, sd = float(known.mean()), float(known.std())
         reach = 1.96 * sd / np.sqrt(known.size)
-        return {"mean": mean, "sd": sd, "low": mean - reach, "high": mean + reach, "cases": int(known.size)}
+        return {"mean": mean, "sd": sd, "ci_low": mean - reach, "ci_high": mean + reach, "cases": int(known.size)}
 
     values = list(entries[0]["labels"])
     return {
         "labels": {v: {m: block([e["labels"][v][m] for e in entries]) for m in METRICS} for v in values},
-        "foreground": {m: block([e["mean"][m] for e in entries]) for m in METRICS},
+        "foreground": {m: block([e["mean"][m] for e in entries]) for m in METRICS[:5]},
     }
 
 
@@ -153,25 +153,25 @@ def _write_fold(
             }
         )
     )
-    metrics = {"format": "farvox-metrics/1", **_common(names), "cases": entries, "summary": statistics(entries)}
+    metrics = {"format": "farvox-metrics/2", **_common(names), "cases": entries, "summary": statistics(entries)}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     start = {"model": "unet3d", "parameters": 1459921, "device": "cpu", "precision": "bf16-mixed", "threads": 2}
-    ids = {"train": ["a", "b"], "validation": [entry["case"] for entry in entries]}
+    ids = {"training_cases": ["a", "b"], "validation_cases": [entry["case"] for entry in entries]}
     events: list[dict[str, Any]] = [{"event": "start", "fold": fold, **start, **ids}]
     for epoch in range(1, 25):
         at = {"epoch": epoch, "step": 40 * epoch, "seconds": 20.0 * epoch}
         loss = 0.25 + 0.9 * np.exp(-epoch / 6) + rng.normal(0, 0.02)
-        events.append({"event": "epoch", **at, "progress": epoch / 24, "loss": loss, "learning_rate": 7e-4})
+        events.append({"event": "epoch", **at, "fraction_done": epoch / 24, "loss": loss, "learning_rate": 7e-4})
         if epoch % 3 == 0:
             events.append({"event": "validation", **at, "dice": {}, "mean": 0.88 - 0.6 * float(np.exp(-epoch / 6))})
     end = {"epoch": 24, "step": 960, "seconds": 480.3 + fold, "peak_memory_mb": 1430.0}
-    events.append({"event": "end", "reason": "budget", **end})
+    events.append({"event": "end", "stop_reason": "budget", **end})
     (folder / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
 def _common(names: Mapping[int, str]) -> dict[str, Any]:
     return {
-        "rule": RULE,
+        "absent_rule": RULE,
         "tolerance_mm": 1.0,
         "labels": [{"value": value, "name": name} for value, name in names.items()],
     }

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from farvox.evaluation.schema import Estimate, Metrics, MetricSummary, QualityEstimates
 from farvox.report.boxes import grouped_box_plot
 from farvox.report.colours import label_colours
 from farvox.report.cost import cost_figure, short_count
 from farvox.report.curves import compared_curves, mean_curve
-from farvox.runs.run import Fold
+from farvox.runs.run import FoldRun
+from farvox.runs.schema import FoldResult, RecipeRow, ValidationEvent
 
 COLOURS = label_colours(["plain", "sparse"])
 
 
+def _summary(dice: float | None) -> MetricSummary:
+    return MetricSummary(foreground=QualityEstimates(dice=Estimate(mean=dice)))
+
+
 def test_boxes_of_a_label_stand_together_in_the_order_of_recipes() -> None:
-    values = {"plain": {"1": [0.5, 0.6, 0.7], "2": []}, "sparse": {"1": [0.8, 0.9], "2": [0.4]}}
-    figure = grouped_box_plot(values, {"1": "liver", "2": "$spleen$"}, COLOURS)
+    values = {"plain": {1: [0.5, 0.6, 0.7], 2: []}, "sparse": {1: [0.8, 0.9], 2: [0.4]}}
+    figure = grouped_box_plot(values, {1: "liver", 2: "$spleen$"}, COLOURS)
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["liver", "$spleen$"]
     medians = sorted(
@@ -50,10 +55,10 @@ def test_mean_of_curves_is_taken_over_the_time_all_of_them_cover() -> None:
 
 
 def test_each_recipe_has_a_thick_mean_and_thin_folds() -> None:
-    def fold(name: str, minutes: list[float], dice: list[float]) -> Fold:
-        events = ({"event": "validation", "seconds": 60 * m, "mean": d} for m, d in zip(minutes, dice, strict=True))
-        metrics = {"summary": {"foreground": {"dice": {"mean": dice[-1] + 0.1}}}}
-        return Fold(name, Path(), tuple(events), metrics=metrics, done={"seconds": 60 * minutes[-1] + 30})
+    def fold(name: str, minutes: list[float], dice: list[float]) -> FoldRun:
+        events = tuple(ValidationEvent(seconds=60 * m, mean=d) for m, d in zip(minutes, dice, strict=True))
+        metrics = Metrics(summary=_summary(dice[-1] + 0.1))
+        return FoldRun(name, Path(), events, metrics=metrics, result=FoldResult(seconds=60 * minutes[-1] + 30))
 
     folds = {
         "plain": [fold("0", [1, 2], [0.2, 0.4]), fold("1", [1, 2], [0.4, 0.6])],
@@ -70,14 +75,18 @@ def test_each_recipe_has_a_thick_mean_and_thin_folds() -> None:
         (3.5, pytest.approx(1.0)),
     ]
     assert sum(line.get_linewidth() < 1 for line in figure.axes[0].lines) == 2
-    assert compared_curves({"plain": [Fold("0", Path())]}, COLOURS) is None
+    assert compared_curves({"plain": [FoldRun("0", Path())]}, COLOURS) is None
 
 
 def test_cost_is_drawn_where_recipes_differ_in_it() -> None:
-    def row(name: str, dice: float | None, parameters: int | None, minutes: float) -> dict[str, Any]:
-        figures = {"mean": dice, "low": None, "high": None}
-        cost = {"training_minutes": minutes, "parameters": parameters, "multiply_adds_per_voxel": 500.0}
-        return {"name": name, "summary": {"foreground": {"dice": figures}}, **cost}
+    def row(name: str, dice: float | None, parameters: int | None, minutes: float) -> RecipeRow:
+        return RecipeRow(
+            name=name,
+            summary=_summary(dice),
+            training_seconds=60 * minutes,
+            parameters=parameters,
+            multiply_adds_per_voxel=500.0,
+        )
 
     figure = cost_figure([row("plain", 0.7, 1000, 2), row("sparse", 0.8, 40_000, 3)], COLOURS)
     assert figure is not None

@@ -17,7 +17,8 @@ from farvox.report.boxes import box_plot
 from farvox.report.colours import label_colours
 from farvox.report.curves import learning_curves
 from farvox.report.overlays import foreground_box, most_foreground_slices, overlay_figure, scale_length
-from farvox.runs.run import Fold
+from farvox.runs.run import FoldRun
+from farvox.runs.schema import EpochEvent, ValidationEvent
 from tests.report.runs import phantom
 
 
@@ -34,7 +35,7 @@ def test_thick_slices_are_drawn_to_millimetres() -> None:
     spacing = np.array([1.25, 0.8, 7.7])
     labels = np.zeros((30, 40, 10), np.uint8)
     labels[0, 0, 0] = labels[-1, -1, -1] = 1  # the crop is then the whole scan
-    figure = overlay_figure(np.zeros(labels.shape), labels, labels, spacing, {"1": "#ff0000"})
+    figure = overlay_figure(np.zeros(labels.shape), labels, labels, spacing, {1: "#ff0000"})
     mm = np.array(labels.shape) * spacing
     scales = []
     for row, (plane, h, v) in itertools.product(
@@ -71,7 +72,7 @@ def test_the_view_is_radiological() -> None:
 def test_each_label_is_drawn_in_its_colour_in_both_rows(count: int) -> None:
     names = {value: str(value) for value in range(1, count + 1)}
     labels = phantom(names, (64, 64, 16), (1, 1, 4))
-    colours = label_colours([str(value) for value in names])
+    colours = label_colours(list(names))
     figure = overlay_figure(np.zeros(labels.shape), labels, labels, np.array([1.0, 1.0, 4.0]), colours)
     drawn = pixels(figure)
     halves = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
@@ -83,7 +84,7 @@ def test_each_label_is_drawn_in_its_colour_in_both_rows(count: int) -> None:
 def test_labels_without_colour_and_empty_masks_draw_nothing() -> None:
     image = np.full((8, 8, 8), 5.0)
     empty = np.zeros(image.shape, np.uint8)
-    figure = overlay_figure(image, empty, empty, np.ones(3), {"1": "#ff0000"})
+    figure = overlay_figure(image, empty, empty, np.ones(3), {1: "#ff0000"})
     drawn = pixels(figure)
     assert np.all(np.ptp(drawn, axis=-1) < 20)  # nothing but greys
     assert most_foreground_slices(empty, empty) == (4, 4, 4)
@@ -117,7 +118,7 @@ def test_scale_bar_is_round_and_at_most_a_quarter(width: float) -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 7, 8, 37, 120])
 def test_colours_differ_and_show_on_grey(count: int) -> None:
-    colours = list(label_colours([str(value) for value in range(count)]).values())
+    colours = list(label_colours(list(range(count))).values())
     assert len(set(colours)) == count
     for colour in colours:
         assert colorsys.rgb_to_hsv(*to_rgb(colour))[1] > 0.3
@@ -126,28 +127,25 @@ def test_colours_differ_and_show_on_grey(count: int) -> None:
 def test_curves_show_every_fold_over_minutes() -> None:
     folds = []
     for n in range(3):
-        epochs = [
-            {"event": "epoch", "seconds": 60.0, "loss": 1.0 + n},
-            {"event": "epoch", "seconds": 150.0, "loss": None},
-        ]
-        validation = {"event": "validation", "seconds": 90.0, "mean": 0.5 + n / 10}
-        folds.append(Fold(str(n), Path(), (*epochs, validation)))
+        epochs = [EpochEvent(seconds=60, loss=1.0 + n), EpochEvent(seconds=150, loss=None)]
+        validation = ValidationEvent(seconds=90, mean=0.5 + n / 10)
+        folds.append(FoldRun(str(n), Path(), (*epochs, validation)))
     loss, dice = learning_curves(folds).axes  # type: ignore[union-attr]
     for n, line in enumerate(loss.lines):
         np.testing.assert_array_equal(line.get_xdata(), [1.0, 2.5])
         np.testing.assert_array_equal(line.get_ydata(), [1.0 + n, np.nan])
     assert [float(line.get_ydata()[0]) for line in dice.lines] == pytest.approx([0.5, 0.6, 0.7])
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["0", "1", "2"]
-    assert learning_curves([Fold("0", Path())]) is None
+    assert learning_curves([FoldRun("0", Path())]) is None
 
 
 def test_boxes_show_median_and_every_case() -> None:
-    values = {"1": [0.5, 0.7, 0.9, 0.95], "2": [], "3": [0.8]}
-    figure = box_plot(values, {"1": "one", "2": "two", "3": "$three$"}, label_colours(list(values)))
+    values = {1: [0.5, 0.7, 0.9, 0.95], 2: [], 3: [0.8]}
+    figure = box_plot(values, {1: "one", 2: "two", 3: "$three$"}, label_colours(list(values)))
     (axes,) = figure.axes
     points = [np.sort(dots.get_offsets()[:, 0]) for dots in axes.collections]
-    np.testing.assert_allclose(points[0], values["1"])
-    np.testing.assert_allclose(points[1], values["3"])
+    np.testing.assert_allclose(points[0], values[1])
+    np.testing.assert_allclose(points[1], values[3])
     medians = {float(line.get_xdata()[0]) for line in axes.lines if line.get_linewidth() == 2.0}
     assert medians == {0.8}
     assert [text.get_text() for text in axes.get_yticklabels()] == ["one", "two", "$three$"]

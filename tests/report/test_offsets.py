@@ -11,7 +11,8 @@ import pytest
 from farvox.errors import DataError
 from farvox.report import write_report
 from farvox.report.offsets import LearnedOffsets, density_figure, offsets_section, spread_figure
-from farvox.runs.run import Fold
+from farvox.runs.run import FoldRun
+from farvox.runs.schema import BundleInfo, EpochEvent
 from tests.report.runs import write_run
 from tests.report.test_page import Cells, text
 
@@ -104,18 +105,18 @@ def test_the_report_tells_reach_before_and_after(tmp_path: Path) -> None:
 
 def test_axes_are_named_as_the_network_sees_them_and_epochs_as_the_log_counts(tmp_path: Path) -> None:
     write_offsets(tmp_path / "offsets.npz")
-    log = ({"event": "epoch", "epoch": 1, "step": 20}, {"event": "epoch", "epoch": 4, "step": 80})
-    fold = Fold("0", tmp_path, log, manifest={"preprocessing": {"axes": "LPS"}})
+    log = (EpochEvent(epoch=1, step=20, seconds=1), EpochEvent(epoch=4, step=80, seconds=4))
+    fold = FoldRun("0", tmp_path, log, manifest=BundleInfo.model_validate({"preprocessing": {"axes": "LPS"}}))
     section = "".join(offsets_section([fold]))
     for words in ("right to left (mm)", "front to back (mm)", "foot to head (mm)", ">epoch<"):
         assert words in section, words
-    assert ">step<" in "".join(offsets_section([Fold("0", tmp_path)]))
+    assert ">step<" in "".join(offsets_section([FoldRun("0", tmp_path)]))
 
 
 def test_without_a_field_of_view_in_mm_offsets_are_shares(tmp_path: Path) -> None:
     learned = write_offsets(tmp_path / "offsets.npz", field_of_view_mm=np.full(3, np.nan))
     assert learned.reach("sparse")[-1] == pytest.approx([0.5, 0.5])
-    section = "".join(offsets_section([Fold("0", tmp_path)]))
+    section = "".join(offsets_section([FoldRun("0", tmp_path)]))
     assert "left to right (half views)" in section
     assert "nan" not in section
 
@@ -132,7 +133,7 @@ def test_without_a_field_of_view_in_mm_offsets_are_shares(tmp_path: Path) -> Non
 def test_a_file_that_does_not_fit_leaves_a_note(tmp_path: Path, changes: dict[str, np.ndarray]) -> None:
     with pytest.raises(DataError, match=r"offsets\.npz"):
         write_offsets(tmp_path / "offsets.npz", **changes)
-    (section, note) = offsets_section([Fold("0", tmp_path)])
+    (section, note) = offsets_section([FoldRun("0", tmp_path)])
     assert "Learned offsets" in section
     assert 'class="note"' in note
 

@@ -60,7 +60,7 @@ def test_resumed_after_kills_gives_the_same_weights_to_the_bit(
         process.send_signal(signal.SIGKILL)
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
-        assert not (fold / "done.json").exists()
+        assert not (fold / "result.json").exists()
     assert kills == 3
     done = farvox(*_train(dataset, tmp_path / "run", "--resume"))
     assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ def test_ctrl_c_ends_with_a_usable_bundle_and_can_go_on(dataset: Path, uninterru
     assert "Traceback" not in said
     assert "stopped after" in said
     assert "--resume" in said
-    assert load_bundle(fold / "bundle").manifest.training["reason"] == "interrupted"
+    assert load_bundle(fold / "bundle").manifest.training["stop_reason"] == "interrupted"
     mask = Predictor.load(fold / "bundle", device="cpu").segment(dataset / "imagesTr" / "case_0.nii.gz")
     assert mask.shape == (20, 18, 16)
     done = farvox(*_train(dataset, tmp_path / "run", "--resume"))
@@ -119,19 +119,19 @@ def test_other_settings_on_resume_are_refused_by_name(dataset: Path, tmp_path: P
     process.communicate()
     other = farvox(*_train(dataset, tmp_path / "run", "--resume", "--set", "train.learning_rate=0.5"))
     assert other.returncode == 2
-    assert "begun with other settings; now: learning_rate = 0.5" in other.stderr
+    assert "started with other settings; now: learning_rate = 0.5" in other.stderr
     split = farvox(*_train(dataset, tmp_path / "run", "--resume", "--folds", "2"))
     assert split.returncode == 2
-    assert "begun with other split" in split.stderr
+    assert "started with other split" in split.stderr
 
 
 def test_what_a_run_leaves_behind(uninterrupted: Path) -> None:
     names = {path.name for path in uninterrupted.iterdir()}
-    assert names == {"bundle", "done.json", "log.jsonl", "metrics.csv", "metrics.json", "predictions", "split.json"}
+    assert names == {"bundle", "result.json", "log.jsonl", "metrics.csv", "metrics.json", "predictions", "split.json"}
     metrics = json.loads((uninterrupted / "metrics.json").read_text())
     assert metrics["summary"]["foreground"]["dice"]["mean"] > 0.8
     assert [case["case"] for case in metrics["cases"]] == json.loads((uninterrupted / "split.json").read_text())[
-        "validation"
+        "validation_cases"
     ]
     manifest = load_bundle(uninterrupted / "bundle").manifest
     assert manifest.metrics == metrics["summary"]

@@ -92,4 +92,4 @@ def test_every_shipped_recipe_trains(recipe: str, dataset: Path, tmp_path: Path)
     manifest = load_bundle(tmp_path / "fold-0" / "bundle").manifest
     wanted = (1.5, 1.5, 2) if chosen.grid.spacing == "auto" else chosen.grid.spacing
     np.testing.assert_allclose(manifest.preprocessing.spacing, wanted)
-    assert manifest.training["reason"] == "epochs"
+    assert manifest.training["stop_reason"] == "epochs"

@@ -23,12 +23,12 @@ from farvox.cli.common import (
     SkipBadOption,
     TrainCasesOption,
 )
-from farvox.comparison.collect import collect_results
 
 if TYPE_CHECKING:
     from farvox.data import CaseCheck, Dataset
     from farvox.data.folds import Fold
     from farvox.recipes import Recipe
+    from farvox.runs.schema import Comparison
 
 _SEVERAL = ("--recipes", "--seeds", "--runs")
 
@@ -144,6 +144,8 @@ def run(
     planned = _plan(out, found, checks, chosen, seeds, split)
     _require_fresh(planned, found, resume)
     ids = [case.id for case in found.cases]
+    from farvox.comparison import collect_results
+
     collect_results(
         _folders(out, planned), ids
     )  # what does not belong there is better said now than after the training
@@ -240,7 +242,7 @@ def _train_fold(dataset: Dataset, fold: Fold, recipe: Recipe, folder: Path, devi
     from farvox.cli.train import train_folds
 
     summary = train_folds(dataset, [fold], recipe, folder, device=device, resume=resume, quiet=True)
-    return str(summary["folds"][fold.name]["reason"])
+    return str(summary.folds[fold.name].stop_reason)
 
 
 def _folders(out: Path, planned: Sequence[_Planned]) -> list[Path]:
@@ -258,17 +260,17 @@ def _finish(
     from farvox.errors import UsageError
 
     try:
-        document = _compare(_folders(out, planned), out, known=ids, notes=notes)
+        comparison = _compare(_folders(out, planned), out, dataset_cases=ids, notes=notes)
     except UsageError as error:
         if show and not notes:
             raise
         stderr().print(f"no comparison yet: {error}", markup=False)
         return
     if show:
-        _show(document, out, as_json)
+        _show(comparison, out, as_json)
 
 
-def _compare(folders: Sequence[Path], out: Path, **options: Any) -> dict[str, Any]:
+def _compare(folders: Sequence[Path], out: Path, **options: Any) -> Comparison:
     from farvox._optional import import_optional
     from farvox.comparison import compare_runs
 
@@ -276,14 +278,13 @@ def _compare(folders: Sequence[Path], out: Path, **options: Any) -> dict[str, An
     return compare_runs(folders, out, **options)
 
 
-def _show(document: dict[str, Any], out: Path, as_json: bool) -> None:
+def _show(comparison: Comparison, out: Path, as_json: bool) -> None:
     from farvox.cli.common import print_json, stderr, stdout
-    from farvox.comparison import render_comparison
 
-    for line in document["notes"]:
+    for line in comparison.notes:
         stderr().print(f"note: {line}", markup=False)
     if as_json:
-        print_json(document)
+        print_json(comparison.model_dump())
         return
-    stdout().print(render_comparison(document))
+    stdout().print(comparison.table())
     stdout().print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)

@@ -43,9 +43,9 @@ def run(
     fold = Fold("0", tuple(ids[:_TRAINING]), tuple(ids[_TRAINING:]))
     summary = train_folds(dataset, [fold], recipe, out, device=device, quiet=as_json)
     if as_json:
-        print_json(summary)
-    interrupted = summary["folds"].get("0", {}).get("reason") == "interrupted"
-    if not as_json and not interrupted:
-        dice = summary["summary"]["foreground"]["dice"]["mean"]
+        print_json(summary.model_dump())
+    interrupted = any(fold.stop_reason == "interrupted" for fold in summary.folds.values())
+    if not as_json and summary.summary:
+        dice = summary.summary.foreground.dice.mean
         stdout().print(f"mean foreground Dice on {_TESTING} unseen phantoms: {dice:.3f}", markup=False)
     raise typer.Exit(1 if interrupted else 0)

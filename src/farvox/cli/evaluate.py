@@ -30,20 +30,20 @@ def run(
 ) -> None:
     """Dice, HD95, surface Dice, sensitivity, specificity and volumes; mean ± sd with a bootstrap interval."""
     from farvox.cli.common import print_json, stderr, stdout
-    from farvox.evaluation import evaluate_folder, render_table, write_metrics
+    from farvox.evaluation import evaluate_folder
 
-    document = evaluate_folder(predictions, references, labels=_labels(dataset, references), tolerance_mm=tolerance)
-    write_metrics(document, out)
-    for note in document["notes"]:
+    metrics = evaluate_folder(predictions, references, labels=_labels(dataset, references), tolerance_mm=tolerance)
+    metrics.write(out)
+    for note in metrics.notes:
         stderr().print(f"note: {note}", markup=False)
-    for failure in document["failed"]:
-        stderr().print(f"error: {failure['error']}", markup=False)
+    for failure in metrics.failed:
+        stderr().print(f"error: {failure.error}", markup=False)
     if as_json:
-        print_json(document)
+        print_json(metrics.model_dump())
     else:
-        stdout().print(render_table(document))
+        stdout().print(metrics.table())
         stdout().print(f"written to {out}", markup=False)
-    raise typer.Exit(1 if document["failed"] else 0)
+    raise typer.Exit(1 if metrics.failed else 0)
 
 
 def _labels(dataset: Path | None, references: Path) -> LabelTable | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from farvox.data import CaseCheck, Dataset
     from farvox.data.folds import Fold
     from farvox.recipes import Recipe
+    from farvox.runs.schema import RunSummary
 
 
 def run(
@@ -100,8 +101,8 @@ def run(
         found, picked, chosen, run_folder, device=device, devices=devices, resume=resume, quiet=as_json
     )
     if as_json:
-        print_json(summary)
-    raise typer.Exit(1 if any(entry["reason"] == "interrupted" for entry in summary["folds"].values()) else 0)
+        print_json(summary.model_dump())
+    raise typer.Exit(1 if any(fold.stop_reason == "interrupted" for fold in summary.folds.values()) else 0)
 
 
 def duration_settings(budget: str | None, epochs: int | None) -> list[str]:
@@ -126,14 +127,14 @@ def train_folds(
     devices: int = 1,
     resume: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> RunSummary:
     """Train the folds one after the other, then write summary and report; shared with `farvox demo` and `compare`."""
     from farvox._optional import import_optional
     from farvox.cli.common import stderr, stdout
     from farvox.cli.progress import Watch
     from farvox.devices import reset_peak_memory
-    from farvox.evaluation import render_table
     from farvox.report import write_report
+    from farvox.runs.schema import FoldSummary
     from farvox.runs.summary import is_complete, summarise_run
     from farvox.training.fold import destroy_process_group, run_fold, setup_fabric
 
@@ -149,11 +150,11 @@ def train_folds(
             watch.say(f"fold {one.name}: {len(one.training)} cases to train on{validated}; recipe {recipe.name}")
             reset_peak_memory(fabric.device)
             result = run_fold(dataset, one, recipe, run_folder, watch, fabric, resume=resume)
-            if result.outcome.reason == "interrupted":
+            if result.outcome.stop_reason == "interrupted":
                 stopped = result
                 break
             if result.metrics:
-                mean = result.metrics["summary"]["foreground"]["dice"]["mean"]
+                mean = result.metrics.summary.foreground.dice.mean
                 watch.say(f"fold {one.name}: mean foreground Dice {mean:.3f} on {len(one.validation)} unseen scans")
         destroy_process_group(fabric)
         watch.stage("write report", 0.0)
@@ -164,11 +165,11 @@ def train_folds(
                 f"stopped after {stopped.outcome.step} steps; the network so far is in {bundle}; "
                 "repeat the command with --resume to go on"
             )
-            summary["folds"][stopped.fold.name] = {"reason": "interrupted", "step": stopped.outcome.step}
+            summary.folds[stopped.fold.name] = FoldSummary(stop_reason="interrupted", step=stopped.outcome.step)
         report = write_report(run_folder) if not stopped else None
     if not quiet:
-        if "summary" in summary:
-            stdout().print(render_table(summary))
+        if table := summary.table():
+            stdout().print(table)
         if report:
             stdout().print(f"report: {report}", markup=False, soft_wrap=True)
     return summary

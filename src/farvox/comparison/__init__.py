@@ -1,25 +1,22 @@
-"""Recipes side by side, from the runs they left: the papers' tables, with cost and significance."""
+"""Comparison of recipes from their run folders: quality, cost and significance."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from farvox.comparison.collect import RecipeResult, collect_results, parse_run_name
-from farvox.comparison.comparison import comparison_csv, make_comparison
+from farvox.comparison.comparison import make_comparison
 from farvox.comparison.paired import holm, paired_difference
-from farvox.comparison.table import render_comparison
+from farvox.runs.schema import Comparison
 
 __all__ = [
     "RecipeResult",
     "collect_results",
     "compare_runs",
-    "comparison_csv",
     "holm",
     "make_comparison",
     "paired_difference",
-    "render_comparison",
     "parse_run_name",
 ]
 
@@ -29,35 +26,32 @@ def compare_runs(
     out: Path,
     *,
     strict: bool = False,
-    known: Collection[str] | None = None,
+    dataset_cases: Collection[str] | None = None,
     notes: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Write `comparison.json`, `comparison.csv` and `report.html` about runs into a folder.
+) -> Comparison:
+    """Compare runs, and write `comparison.json`, `comparison.csv` and `report.html`.
 
     Args:
-        folders: Run folders; the first one's recipe is what the others are compared with.
-        out: Where to write; made where it is missing.
-        strict: Refuse runs whose cases differ, instead of comparing over the cases in common with a note.
-        known: Ids of the dataset's cases, where there is a dataset at hand.
-        notes: Further lines for the document's "notes".
-
-    Returns:
-        The content of `comparison.json`.
+        folders: Run folders; the others are compared with the recipe of the first.
+        out: Folder to write to; created if missing.
+        strict: Raise an error if the cases differ, instead of comparing the common cases with a note.
+        dataset_cases: Ids of the dataset's cases, if the dataset is available.
+        notes: Remarks to include.
 
     Raises:
-        UsageError: As `collect` and `make_comparison`.
+        UsageError: As from `collect_results` and `make_comparison`.
         DataError: The same case was evaluated with another reference.
         ResourceError: The folder cannot be written to.
     """
-    from farvox._atomic import write_json, write_text
+    from farvox._atomic import write_text
     from farvox.report import write_comparison
 
-    compared, missing = collect_results(folders, known)
-    seen = set().union(*(recipe.cases for recipe in compared))
-    if known is not None and seen and len(seen) < len(set(known)):
-        missing.append(f"{len(seen)} of the dataset's {len(set(known))} cases were validated so far")
-    document = make_comparison(compared, [*notes, *missing], strict=strict)
-    write_json(out / "comparison.json", document)
-    write_text(out / "comparison.csv", comparison_csv(document))
-    write_comparison(out, document, {recipe.name: recipe.folds for recipe in compared})
-    return document
+    results, missing = collect_results(folders, dataset_cases)
+    validated = set().union(*(recipe.cases for recipe in results))
+    if dataset_cases is not None and validated and len(validated) < len(set(dataset_cases)):
+        missing.append(f"{len(validated)} of the dataset's {len(set(dataset_cases))} cases have been validated so far")
+    comparison = make_comparison(results, [*notes, *missing], strict=strict)
+    comparison.write(out / "comparison.json")
+    write_text(out / "comparison.csv", comparison.csv())
+    folds = {recipe.name: [fold.run for fold in recipe.folds] for recipe in results}
+    return comparison.model_copy(update={"report": write_comparison(out, comparison, folds)})

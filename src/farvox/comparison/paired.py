@@ -4,49 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from farvox.evaluation import bootstrap_interval
+from farvox.runs.schema import PairedDifference
 
 
-def paired_difference(first: Mapping[str, float | None], second: Mapping[str, float | None]) -> dict[str, Any]:
+def paired_difference(first: Mapping[str, float | None], second: Mapping[str, float | None]) -> PairedDifference:
     """Second minus first over the cases where both are defined, with Wilcoxon's signed-rank test, two-sided.
 
     Up to 50 pairs without ties or zeros the p-value is exact; beyond that it is as SciPy's `wilcoxon` chooses.
 
     Args:
-        first: Figure of each case, by id.
-        second: The same for the other recipe.
+        first: Value of each case, by id.
+        second: Values of the other recipe.
 
     Returns:
-        `pairs`; `mean` of the differences with `low` and `high` of its 95 % bootstrap interval; `higher` and `lower`:
-        cases in which the second is above and below the first; `statistic` (smaller sum of ranks) and `p`. Without
-        pairs all but the counts are None; with one there is no interval; without a difference in any pair p is 1.
+        The difference. Without pairs all but the counts are None; with one pair there is no interval; p is 1 if no pair
+        differs.
     """
     from scipy.stats import wilcoxon
 
     both = [(first[case], second[case]) for case in sorted(set(first) & set(second))]
     differences = np.array([b - a for a, b in both if a is not None and b is not None])
-    out: dict[str, Any] = {
-        "pairs": len(differences),
-        "mean": float(differences.mean()) if len(differences) else None,
-        "low": None,
-        "high": None,
-        "higher": int((differences > 0).sum()),
-        "lower": int((differences < 0).sum()),
-        "statistic": None,
-        "p": None,
-    }
-    if len(differences) > 1:
-        out["low"], out["high"] = bootstrap_interval(differences.tolist())
-    if differences.any():
-        found = wilcoxon(differences)
-        out |= {"statistic": float(found.statistic), "p": float(found.pvalue)}
-    elif len(differences):
-        out["p"] = 1.0
-    return out
+    low, high = bootstrap_interval(differences.tolist()) if len(differences) > 1 else (None, None)
+    test = wilcoxon(differences) if differences.any() else None
+    return PairedDifference(
+        pairs=len(differences),
+        mean=float(differences.mean()) if len(differences) else None,
+        ci_low=low,
+        ci_high=high,
+        higher=int((differences > 0).sum()),
+        lower=int((differences < 0).sum()),
+        statistic=float(test.statistic) if test else None,
+        p=float(test.pvalue) if test else 1.0 if len(differences) else None,
+    )
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -12,6 +12,7 @@ import numpy as np
 from farvox.errors import DataError, FarvoxError, UsageError
 from farvox.evaluation.cases import default_tolerance_mm, evaluate_case
 from farvox.evaluation.pairs import Pair, find_pairs
+from farvox.evaluation.schema import CaseMetrics, Failure, Metrics
 from farvox.evaluation.statistics import build_metrics
 from farvox.labels import LabelTable
 
@@ -29,7 +30,7 @@ def evaluate_folder(
     labels: LabelTable | None = None,
     tolerance_mm: float | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Compare each predicted mask with the reference of the same name; formats may differ.
 
     A reference may also be named `<case>_segmentation` or `<case>_seg`, a prediction `<case>_0000` after its scan.
@@ -43,7 +44,7 @@ def evaluate_folder(
         progress: Called after each case.
 
     Returns:
-        The document of `metrics.json`, as `evaluate_files` gives it.
+        The metrics, as from `evaluate_files`.
 
     Raises:
         DataError: Nothing to compare, or a prediction without a reference.
@@ -64,7 +65,7 @@ def evaluate_files(
     tolerance_mm: float | None = None,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Compare pairs of files that are known to belong together.
 
     Args:
@@ -76,7 +77,7 @@ def evaluate_files(
         progress: Called after each case.
 
     Returns:
-        The document of `metrics.json`; cases that cannot be evaluated stand under "failed" with a message.
+        The metrics; cases that cannot be evaluated are listed in `failed` with a message.
 
     Raises:
         UsageError: A negative or infinite tolerance.
@@ -92,18 +93,11 @@ def evaluate_files(
     for done, (case, prediction, reference) in enumerate(pairs, 1):
         scan = (scans or {}).get(case)
         try:
-            figures = _evaluate_files(case, prediction, reference, labels, tolerance_mm)
-            cases.append(
-                {
-                    "case": case,
-                    "prediction": str(prediction.resolve()),
-                    "reference": str(reference.resolve()),
-                    "scan": None if scan is None else str(scan.resolve()),
-                    **figures,
-                }
-            )
+            metrics = _evaluate_files(case, prediction, reference, labels, tolerance_mm)
+            paths = {"prediction": prediction, "reference": reference, **({} if scan is None else {"scan": scan})}
+            cases.append(metrics.model_copy(update={role: str(path.resolve()) for role, path in paths.items()}))
         except FarvoxError as error:
-            failed.append({"case": case, "error": str(error)})
+            failed.append(Failure(case=case, error=str(error)))
         if progress:
             progress(done, len(pairs), case)
     return build_metrics(cases, labels, tolerance_mm, failed=failed, notes=notes)
@@ -111,7 +105,7 @@ def evaluate_files(
 
 def _evaluate_files(
     case: str, prediction: Path, reference: Path, labels: LabelTable, tolerance_mm: float
-) -> dict[str, Any]:
+) -> CaseMetrics:
     from farvox.io import read_label
 
     predicted, grid_predicted = read_label(prediction, case=case)
@@ -128,7 +122,7 @@ def _evaluate_files(
         for values, side, path in ((predicted, "prediction", prediction), (wanted, "reference", reference))
     ]
     del predicted, wanted
-    return evaluate_case(classes[0], classes[1], grid, labels, tolerance_mm)
+    return evaluate_case(classes[0], classes[1], grid, labels, tolerance_mm, case)
 
 
 def _to_classes(values: Any, labels: LabelTable, what: str, case: str) -> Any:

@@ -1,94 +1,104 @@
-"""From cases to one figure with its spread: mean, standard deviation and bootstrap interval; the whole document."""
+"""Statistics over cases: mean, standard deviation and bootstrap interval."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
-from farvox.evaluation.cases import ABSENT_RULE, METRICS, QUALITY_METRICS
+from farvox.evaluation.schema import (
+    METRICS,
+    QUALITY_METRICS,
+    CaseMetrics,
+    Estimate,
+    Failure,
+    LabelInfo,
+    MetricEstimates,
+    Metrics,
+    MetricSummary,
+    QualityEstimates,
+    label_infos,
+)
 from farvox.labels import LabelTable
 
 _RESAMPLES = 2000
 
 
-def bootstrap_interval(figures: Sequence[float], seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean, from 2,000 resamples.
 
     Args:
-        figures: One figure a case, at least one.
-        seed: Equal seeds give equal intervals.
+        values: One value per case, at least one.
+        seed: Seed of the resampling; equal seeds give equal intervals.
     """
-    values = np.asarray(figures, dtype=np.float64)
-    drawn = np.random.default_rng(seed).integers(len(values), size=(_RESAMPLES, len(values)))
-    low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
+    array = np.asarray(values, dtype=np.float64)
+    samples = np.random.default_rng(seed).integers(len(array), size=(_RESAMPLES, len(array)))
+    low, high = np.percentile(array[samples].mean(1), [2.5, 97.5])
     return float(low), float(high)
 
 
-def summarise(cases: Sequence[dict[str, Any]], labels: LabelTable, seed: int = 0) -> dict[str, Any]:
-    """Statistics over cases, the "summary" of `metrics.json`.
+def summarise(cases: Sequence[CaseMetrics], labels: Sequence[LabelInfo], seed: int = 0) -> MetricSummary:
+    """Statistics over cases. Undefined values are left out, and `Estimate.cases` counts the others.
 
     Args:
-        cases: Each with the "labels" and "mean" that `evaluate_case` gives.
+        cases: Metrics of each case.
         labels: Labels to report.
-        seed: Of the bootstrap.
-
-    Returns:
-        `{"labels": {"<value>": {metric: entry}}, "foreground": {metric: entry}}` with entries
-        `{"mean", "sd", "low", "high", "cases"}`. "foreground" takes each case's mean over labels; it has no volumes.
-        Undefined figures are left out and `cases` counts the rest; without any all is None, and with one
-        case `sd`, `low` and `high` are.
+        seed: Seed of the bootstrap.
     """
-    return {
-        "labels": {
-            str(value): {
-                metric: _spread((case["labels"].get(str(value), {}).get(metric) for case in cases), seed)
-                for metric in METRICS
-            }
-            for _, value, _ in labels.foreground
+
+    def estimate(value: int, metric: str) -> Estimate:
+        return _describe((case.labels[value].get(metric) for case in cases if value in case.labels), seed)
+
+    return MetricSummary(
+        labels={
+            label.value: MetricEstimates(**{metric: estimate(label.value, metric) for metric in METRICS})
+            for label in labels
         },
-        "foreground": {metric: _spread((case["mean"][metric] for case in cases), seed) for metric in QUALITY_METRICS},
-    }
+        foreground=QualityEstimates(
+            **{metric: _describe((case.mean.get(metric) for case in cases), seed) for metric in QUALITY_METRICS}
+        ),
+    )
 
 
 def build_metrics(
-    cases: Sequence[dict[str, Any]],
+    cases: Sequence[CaseMetrics],
     labels: LabelTable,
     tolerance_mm: float,
     *,
-    failed: Sequence[dict[str, str]] = (),
+    failed: Sequence[Failure] = (),
     notes: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The content of `metrics.json`.
+) -> Metrics:
+    """Metrics of cases with their summary.
 
     Args:
-        cases: Each with "case", "prediction", "reference", "scan", "labels" and "mean".
-        labels: Labels the figures belong to.
+        cases: Metrics of each case.
+        labels: The label table.
         tolerance_mm: Tolerance of surface Dice, mm.
-        failed: `{"case", "error"}` of each case that could not be evaluated.
-        notes: What was passed over or decided, one line each.
+        failed: Cases that could not be evaluated.
+        notes: Remarks, one line each.
     """
-    return {
-        "format": "farvox-metrics/1",
-        "rule": ABSENT_RULE,
-        "tolerance_mm": tolerance_mm,
-        "labels": [{"value": value, "name": name} for _, value, name in labels.foreground],
-        "cases": list(cases),
-        "failed": list(failed),
-        "notes": list(notes),
-        "summary": summarise(cases, labels),
-    }
+    infos = label_infos(labels)
+    return Metrics(
+        tolerance_mm=tolerance_mm,
+        labels=infos,
+        cases=tuple(cases),
+        failed=tuple(failed),
+        notes=tuple(notes),
+        summary=summarise(cases, infos),
+    )
 
 
-def _spread(figures: Iterable[float | None], seed: int) -> dict[str, float | int | None]:
-    values = [figure for figure in figures if figure is not None]
-    several = len(values) > 1
-    low, high = bootstrap_interval(values, seed) if several else (None, None)
-    return {
-        "mean": float(np.mean(values)) if values else None,
-        "sd": float(np.std(values, ddof=1)) if several else None,
-        "low": low,
-        "high": high,
-        "cases": len(values),
-    }
+def _describe(values: Iterable[float | None], seed: int) -> Estimate:
+    defined = [value for value in values if value is not None]
+    if not defined:
+        return Estimate()
+    if len(defined) == 1:
+        return Estimate(mean=float(defined[0]), cases=1)
+    low, high = bootstrap_interval(defined, seed)
+    return Estimate(
+        mean=float(np.mean(defined)),
+        sd=float(np.std(defined, ddof=1)),
+        ci_low=low,
+        ci_high=high,
+        cases=len(defined),
+    )

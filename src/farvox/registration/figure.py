@@ -74,7 +74,7 @@ def registration_figure(
     shown = sorted(
         {int(v) for values in [own, *(carried or [])] if values is not None for v in np.unique(values)} - {0}
     )
-    colours = label_colours([str(value) for value in shown])
+    colours = label_colours(shown)
 
     flat = [axis for axis in range(3) if scans[0].shape[axis] == 1]
     planes = [(name, across) for name, across in PLANES if not flat or across == flat[0]]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from farvox.runs.run import Fold
+    from farvox.runs.run import FoldRun
+    from farvox.runs.schema import Comparison
 
 __all__ = ["write_comparison", "write_report"]
 
@@ -28,20 +29,20 @@ def write_report(run: Path) -> Path:
         FarvoxError: A document of the run is not JSON.
     """
     from farvox.report.page import page
-    from farvox.runs.run import RunFiles
+    from farvox.runs.run import Run
 
     run = Path(run)
     out = run / "report.html"
-    out.write_text(page(RunFiles.read(run)), encoding="utf-8")
+    out.write_text(page(Run.read(run)), encoding="utf-8")
     return out
 
 
-def write_comparison(folder: Path, document: Mapping[str, Any], folds: Mapping[str, Sequence[Fold]]) -> Path:
+def write_comparison(folder: Path, comparison: Comparison, folds: Mapping[str, Sequence[FoldRun]]) -> Path:
     """Write `report.html` about several recipes into a folder.
 
     Args:
         folder: Where to write.
-        document: The content of `comparison.json`.
+        comparison: The comparison.
         folds: Recipe → its folds, for the learning curves.
 
     Returns:
@@ -54,5 +55,5 @@ def write_comparison(folder: Path, document: Mapping[str, Any], folds: Mapping[s
     from farvox.report.comparison import comparison_page
 
     out = Path(folder) / "report.html"
-    write_text(out, comparison_page(document, folds))
+    write_text(out, comparison_page(comparison, folds))
     return out

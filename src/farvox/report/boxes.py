@@ -17,7 +17,7 @@ RASTER_FROM = 1500
 """Points beyond which they are drawn as pixels, to keep the page small."""
 
 
-def box_plot(values: Mapping[str, Sequence[float]], names: Mapping[str, str], colours: Mapping[str, str]) -> Figure:
+def box_plot(values: Mapping[int, Sequence[float]], names: Mapping[int, str], colours: Mapping[int, str]) -> Figure:
     """Dice per label: box from first to third quartile, median line, whiskers to 1.5 box lengths, all cases.
 
     Args:
@@ -39,7 +39,7 @@ def box_plot(values: Mapping[str, Sequence[float]], names: Mapping[str, str], co
 
 
 def grouped_box_plot(
-    values: Mapping[str, Mapping[str, Sequence[float]]], names: Mapping[str, str], colours: Mapping[str, str]
+    values: Mapping[str, Mapping[int, Sequence[float]]], names: Mapping[int, str], colours: Mapping[str, str]
 ) -> Figure:
     """Dice per label and recipe: the boxes of a label beside each other, as in Fig. 4 of the OBELISK paper (MIDL 2018).
 

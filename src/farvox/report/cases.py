@@ -18,14 +18,16 @@ from farvox.types import Array, FloatArray
 
 def worst_median_best(cases: Sequence[CaseResult]) -> list[tuple[str, CaseResult]]:
     """Worst, median (the lower one of an even count) and best case by mean Dice; fewer when there are fewer cases."""
-    ranked = sorted((case for case in cases if case.value("dice") is not None), key=lambda c: (c.value("dice"), c.id))
+    ranked = sorted(
+        (case for case in cases if case.value("dice") is not None), key=lambda c: (c.value("dice") or 0.0, c.id)
+    )
     if len(ranked) < 2:
         return [("only case", case) for case in ranked]
     chosen = [("worst case", ranked[0]), ("median case", ranked[(len(ranked) - 1) // 2]), ("best case", ranked[-1])]
     return chosen if len(ranked) > 2 else [chosen[0], chosen[2]]
 
 
-def case_section(title: str, case: CaseResult, colours: Mapping[str, str], legend: str) -> str:
+def case_section(title: str, case: CaseResult, colours: Mapping[int, str], legend: str) -> str:
     """Heading, figure and legend of one case; where its files cannot be shown, a note that says why."""
     score = f"mean Dice {number(case.value('dice'), 3)}, fold {html.escape(case.fold.name)}"
     heading = f"<h3>{title}: {html.escape(case.id)} <small>{score}</small></h3>"
@@ -61,7 +63,7 @@ def _load(case: CaseResult) -> tuple[Array, Array, Array, FloatArray]:
 
 
 def _present(case: CaseResult, role: str) -> Path:
-    path, named = case.file(role), case.entry.get(role)
+    path, named = case.file(role), getattr(case.metrics, role)
     if path is None:
         raise FarvoxError(f"the {role} is not at {named} any more" if named else f"metrics.json names no {role}")
     return path

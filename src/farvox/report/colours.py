@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from typing import TypeVar
+
+_Key = TypeVar("_Key", int, str)
 
 FEW = ("#e4572e", "#56b4e9", "#00a878", "#f2c230", "#cc79a7", "#8c6ff0", "#b5651d")
 """After Okabe and Ito: told apart with the common colour deficiencies, visible on grey, white and black."""
 
 
-def label_colours(labels: Sequence[str]) -> dict[str, str]:
+def label_colours(labels: Sequence[_Key]) -> dict[_Key, str]:
     """Label value → hex colour: a colour-blind-aware set for up to seven labels, evenly spaced hues beyond.
 
     Neighbours in the table lie far apart in hue, since neighbouring values are often neighbouring structures.

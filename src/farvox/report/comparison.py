@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from farvox.report import texts
 from farvox.report.boxes import grouped_box_plot
@@ -16,29 +15,30 @@ from farvox.report.html_page import note, whole
 from farvox.report.page import ROWS_OPEN
 from farvox.report.tables import duration, facts, grouped, legend, memory, number, swatch, table
 from farvox.report.texts import DASH
-from farvox.runs.run import Fold
+from farvox.runs.run import FoldRun
+from farvox.runs.schema import Comparison, Estimate, PairedDifference, RecipeRow
 
 
-def comparison_page(document: Mapping[str, Any], folds: Mapping[str, Sequence[Fold]]) -> str:
+def comparison_page(comparison: Comparison, folds: Mapping[str, Sequence[FoldRun]]) -> str:
     """The whole page as HTML: no script, nothing to load.
 
     Args:
-        document: The content of `comparison.json`.
+        comparison: The comparison.
         folds: Recipe → its folds, for the learning curves.
     """
-    rows = document["recipes"]
-    name = str(document["dataset"] or "dataset")
-    colours = label_colours([row["name"] for row in rows])
-    names = {str(label["value"]): str(label["name"]) for label in document["labels"]}
-    key = legend([(row["name"], row["name"]) for row in rows], colours)
-    cases = len(document["cases"])
+    rows = comparison.recipes
+    name = comparison.dataset or "dataset"
+    colours = label_colours([row.name for row in rows])
+    names = {label.value: label.name for label in comparison.labels}
+    key = legend(colours.items())
+    cases = len(comparison.cases)
     counted = (
         f"{len(rows)} {'recipe' if len(rows) == 1 else 'recipes'} over {cases} {'case' if cases == 1 else 'cases'}"
     )
     body = [
         f'<header><h1>{html.escape(name)}: comparison</h1><p class="lead">{counted} · farvox '
-        f"{html.escape(str(document['version']))}</p></header>",
-        *(note(html.escape(line)) for line in document["notes"]),
+        f"{html.escape(comparison.version)}</p></header>",
+        *(note(html.escape(line)) for line in comparison.notes),
         "<h2>Quality and cost</h2>",
         _quality(rows, names, colours),
         f'<p class="lead">{texts.COMPARED}</p>',
@@ -51,77 +51,77 @@ def comparison_page(document: Mapping[str, Any], folds: Mapping[str, Sequence[Fo
         "<h2>Quality against cost</h2>",
         _against(rows, colours, key),
         "<h2>Every case</h2>",
-        _cases(document, colours),
+        _cases(comparison, colours),
         "<h2>How to read the numbers</h2>",
-        f"<p>{texts.how_to_read(document['tolerance_mm'])}</p><p><b>Absent structures.</b> "
-        f"{html.escape(str(document['rule']))}</p>",
+        f"<p>{texts.how_to_read(comparison.tolerance_mm)}</p><p><b>Absent structures.</b> "
+        f"{html.escape(comparison.absent_rule)}</p>",
         *(_conditions(row, colours) for row in rows),
     ]
     return whole(f"{name} – farvox comparison", body)
 
 
-def _quality(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], colours: Mapping[str, str]) -> str:
+def _quality(rows: Sequence[RecipeRow], names: Mapping[int, str], colours: Mapping[str, str]) -> str:
     """Mean Dice with interval, Dice of each label, HD95 and surface Dice; the best of each column in bold."""
     several = len(names) > 1
-    blocks: list[tuple[str, int, bool, list[Mapping[str, Any]]]] = [
-        ("mean Dice" if several else "Dice", 3, True, [r["summary"]["foreground"]["dice"] for r in rows])
+    blocks: list[tuple[str, int, bool, list[Estimate]]] = [
+        ("mean Dice" if several else "Dice", 3, True, [r.summary.foreground.dice for r in rows])
     ]
     for value, name in names.items() if several else ():
-        blocks.append((f"{html.escape(name)}, Dice", 3, True, [r["summary"]["labels"][value]["dice"] for r in rows]))
-    blocks.append(("HD95 (mm)", 2, False, [r["summary"]["foreground"]["hd95_mm"] for r in rows]))
-    blocks.append(("surface Dice", 3, True, [r["summary"]["foreground"]["surface_dice"] for r in rows]))
+        blocks.append((f"{html.escape(name)}, Dice", 3, True, [r.summary.labels[value].dice for r in rows]))
+    blocks.append(("HD95 (mm)", 2, False, [r.summary.foreground.hd95_mm for r in rows]))
+    blocks.append(("surface Dice", 3, True, [r.summary.foreground.surface_dice for r in rows]))
     columns = [_column(decimals, high, figures) for _, decimals, high, figures in blocks]
-    lines = [[_named(row["name"], colours), *cells] for row, *cells in zip(rows, *columns, strict=True)]
+    lines = [[_named(row.name, colours), *cells] for row, *cells in zip(rows, *columns, strict=True)]
     return table(["recipe", *(title for title, *_ in blocks)], lines, "steep" if len(blocks) > 12 else "")
 
 
-def _column(decimals: int, high_is_good: bool, figures: Sequence[Mapping[str, Any]]) -> list[str]:
-    known = [round(f["mean"], decimals) for f in figures if f["mean"] is not None]
-    best = (max(known) if high_is_good else min(known)) if len(known) > 1 else None
+def _column(decimals: int, high_is_good: bool, estimates: Sequence[Estimate]) -> list[str]:
+    means = [round(estimate.mean, decimals) for estimate in estimates if estimate.mean is not None]
+    best = (max(means) if high_is_good else min(means)) if len(means) > 1 else None
     cells = []
-    for block in figures:
-        mean, low, high = (number(block[key], decimals) for key in ("mean", "low", "high"))
+    for estimate in estimates:
+        mean, low, high = (number(v, decimals) for v in (estimate.mean, estimate.ci_low, estimate.ci_high))
         shown = f"<b>{mean}</b>" if best is not None and mean == number(best, decimals) else mean
         cells.append(shown if DASH in (mean, low) else f"{shown}<small>{low}{DASH}{high}</small>")
     return cells
 
 
-def _costs(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> str:
+def _costs(rows: Sequence[RecipeRow], colours: Mapping[str, str]) -> str:
     head = ["recipe", "network", "parameters", "multiply-adds<br>per voxel", "training<br>cases", "training time"]
     head += ["peak memory<br>of training", "prediction<br>of a scan"]
     lines = []
     for row in rows:
-        seconds = row["prediction_seconds"]
-        products = row["multiply_adds_per_voxel"]
+        seconds = row.prediction_seconds
+        products = row.multiply_adds_per_voxel
         lines.append(
             [
-                _named(row["name"], colours),
-                html.escape(str(row["network"] or DASH)),
-                grouped(row["parameters"]),
+                _named(row.name, colours),
+                html.escape(row.network or DASH),
+                grouped(row.parameters),
                 DASH if products is None else grouped(round(products)),
-                _range(row["training_cases"]),
-                duration(60 * row["training_minutes"]),
-                memory(row["peak_memory_mb"]),
+                _range(row.training_cases),
+                duration(row.training_seconds),
+                memory(row.peak_memory_mb),
                 DASH if seconds is None else f"{seconds:.2f} s",
             ]
         )
     return table(head, lines)
 
 
-def _differences(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> list[str]:
-    first = rows[0]["name"]
+def _differences(rows: Sequence[RecipeRow], colours: Mapping[str, str]) -> list[str]:
+    first = rows[0].name
     lines = []
     for row in rows[1:]:
-        found = row["difference"]
-        mean, low, high = (_signed(found[key]) for key in ("mean", "low", "high"))
+        found = row.difference or PairedDifference(pairs=0)
+        mean, low, high = (_signed(value) for value in (found.mean, found.ci_low, found.ci_high))
         interval = "" if DASH in (low, high) else f"<small>{low} to {high}</small>"
         lines.append(
             [
-                _named(row["name"], colours),
+                _named(row.name, colours),
                 mean + interval,
-                f"{found['higher']} of {found['pairs']}",
-                _p(found["p"]),
-                _p(found["p_holm"]),
+                f"{found.higher} of {found.pairs}",
+                _p(found.p),
+                _p(found.p_holm),
             ]
         )
     head = ["recipe", "difference in Dice", "better in", "p", "p, corrected"]
@@ -132,18 +132,16 @@ def _differences(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) 
     ]
 
 
-def _spread(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], colours: Mapping[str, str], key: str) -> str:
+def _spread(rows: Sequence[RecipeRow], names: Mapping[int, str], colours: Mapping[str, str], key: str) -> str:
     dice = {
-        row["name"]: {
-            value: [d for case in row["cases"] if (d := case["labels"][value]["dice"]) is not None] for value in names
-        }
+        row.name: {value: [d for case in row.cases if (d := case.labels[value].dice) is not None] for value in names}
         for row in rows
     }
     picture = svg(grouped_box_plot(dice, names, colours), "Dice of each case by label and recipe")
     return f"<figure>{key}{picture}<figcaption>{texts.BOXES}</figcaption></figure>"
 
 
-def _curves(folds: Mapping[str, Sequence[Fold]], colours: Mapping[str, str]) -> str:
+def _curves(folds: Mapping[str, Sequence[FoldRun]], colours: Mapping[str, str]) -> str:
     figure = compared_curves(folds, colours)
     if figure is None:
         return note("No log.jsonl with learning curves was found.")
@@ -151,7 +149,7 @@ def _curves(folds: Mapping[str, Sequence[Fold]], colours: Mapping[str, str]) -> 
     return f"<figure>{picture}<figcaption>{texts.COMPARED_CURVES}</figcaption></figure>"
 
 
-def _against(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], key: str) -> str:
+def _against(rows: Sequence[RecipeRow], colours: Mapping[str, str], key: str) -> str:
     figure = cost_figure(rows, colours)
     if figure is None:
         return note("Dice is undefined for every recipe.")
@@ -160,12 +158,10 @@ def _against(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], key:
     return f"<figure>{key}{picture}<figcaption>{caption}</figcaption></figure>"
 
 
-def _cases(document: Mapping[str, Any], colours: Mapping[str, str]) -> str:
+def _cases(comparison: Comparison, colours: Mapping[str, str]) -> str:
     """Mean Dice of each case by recipe, the hardest case first."""
-    rows = document["recipes"]
-    figures = {
-        case: [row["cases"][index]["mean"]["dice"] for row in rows] for index, case in enumerate(document["cases"])
-    }
+    rows = comparison.recipes
+    figures = {case: [row.cases[index].mean.dice for row in rows] for index, case in enumerate(comparison.cases)}
 
     def hardness(case: str) -> tuple[float, str]:
         known = [dice for dice in figures[case] if dice is not None]
@@ -176,19 +172,19 @@ def _cases(document: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     ]
     openness = " open" if len(lines) <= ROWS_OPEN else ""
     counted = "1 case" if len(lines) == 1 else f"{len(lines)} cases, mean Dice, hardest first"
-    head = ["case", *(_named(row["name"], colours) for row in rows)]
+    head = ["case", *(_named(row.name, colours) for row in rows)]
     return f"<details{openness}><summary>{counted}</summary>{table(head, lines)}</details>"
 
 
-def _conditions(row: Mapping[str, Any], colours: Mapping[str, str]) -> str:
+def _conditions(row: RecipeRow, colours: Mapping[str, str]) -> str:
     told = {
-        "seeds": row["seeds"] or None,
-        "length": row["length"],
-        "folds": list(row["folds"]),
-        "multiply-adds counted on": " × ".join(map(str, row["reference_size"] or ())) or None,
-        "runs": row["folders"],
+        "seeds": row.seeds or None,
+        "duration": row.budget,
+        "folds": list(row.folds),
+        "multiply-adds counted on": " × ".join(map(str, row.reference_size or ())) or None,
+        "runs": row.folders,
     }
-    return f"<details><summary>{_named(row['name'], colours)}: runs</summary>{facts(told)}</details>"
+    return f"<details><summary>{_named(row.name, colours)}: runs</summary>{facts(told)}</details>"
 
 
 def _named(name: str, colours: Mapping[str, str]) -> str:

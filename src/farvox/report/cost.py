@@ -10,60 +10,67 @@ from farvox.report.figures import TEXT_COLOUR, new_figure, style_axes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from farvox.runs.schema import RecipeRow
+
 PANELS = (
-    ("training_minutes", "training time (minutes)"),
+    ("training_seconds", "training time (minutes)"),
     ("parameters", "parameters"),
     ("multiply_adds_per_voxel", "multiply-adds per voxel"),
 )
-"""Key of a cost in `comparison.json` and its title."""
+"""Attribute of a `RecipeRow` and its title."""
 
 
-def cost_figure(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> Figure | None:
+def cost_figure(rows: Sequence[RecipeRow], colours: Mapping[str, str]) -> Figure | None:
     """Mean Dice with its 95 % interval against minutes, parameters and multiply-adds (logarithmic).
 
     Parameters and multiply-adds are drawn where recipes differ in them. None when no recipe has a Dice.
 
     Args:
-        rows: "recipes" of `comparison.json`.
+        rows: The recipes.
         colours: Recipe → colour.
     """
-    rated = [row for row in rows if row["summary"]["foreground"]["dice"]["mean"] is not None]
-    panels = [(key, title) for key, title in PANELS if _differ([row[key] for row in rated], key)]
+    rated = [row for row in rows if row.summary.foreground.dice.mean is not None]
+    panels = [(key, title) for key, title in PANELS if _differ([_cost(row, key) for row in rated], key)]
     if not panels:
         return None
     figure = new_figure(10.5, 3.9, layout="constrained")
     for axes, (key, title) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
         for row in rated:
-            if not row[key]:
+            dice, cost, colour = row.summary.foreground.dice, _cost(row, key), colours[row.name]
+            if not cost:
                 continue
-            dice = row["summary"]["foreground"]["dice"]
-            colour = colours[row["name"]]
-            low, high = (dice["mean"] if dice[end] is None else dice[end] for end in ("low", "high"))
-            axes.plot([row[key]] * 2, [low, high], color=colour, linewidth=1.6)
+            if dice.ci_low is not None and dice.ci_high is not None:
+                axes.plot([cost] * 2, [dice.ci_low, dice.ci_high], color=colour, linewidth=1.6)
             axes.plot(
-                row[key],
-                dice["mean"],
+                cost,
+                dice.mean,
                 "o",
                 color=colour,
                 markersize=9,
                 markeredgecolor=TEXT_COLOUR,
                 markeredgewidth=0.6,
-                label=row["name"],
+                label=row.name,
                 linestyle="none",
             )
         axes.set_xlabel(title)
-        if key == "training_minutes":
+        if key == "training_seconds":
             axes.set_ylabel("mean Dice")
             axes.set_xlim(0, 1.12 * axes.get_xlim()[1])
         else:
-            _log_axis(axes, [row[key] for row in rated if row[key]])
+            _log_axis(axes, [cost for row in rated if (cost := _cost(row, key))])
         style_axes(axes, "both")
     return figure
 
 
+def _cost(row: RecipeRow, key: str) -> float | None:
+    """A cost of a recipe; the training time in minutes."""
+    cost: float | None = getattr(row, key)
+    return cost / 60 if cost is not None and key == "training_seconds" else cost
+
+
 def _differ(costs: Sequence[float | None], key: str) -> bool:
     known = {cost for cost in costs if cost}
-    return bool(known) if key == "training_minutes" else len(known) > 1
+    return bool(known) if key == "training_seconds" else len(known) > 1
 
 
 def _log_axis(axes: Any, values: Sequence[float]) -> None:

@@ -9,19 +9,20 @@ import numpy as np
 
 from farvox.report.colours import FEW, label_colours
 from farvox.report.figures import TEXT_COLOUR, new_figure, style_axes
-from farvox.runs.run import Fold
+from farvox.runs.run import FoldRun
+from farvox.runs.schema import EpochEvent, ValidationEvent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def learning_curves(folds: Sequence[Fold]) -> Figure | None:
+def learning_curves(folds: Sequence[FoldRun]) -> Figure | None:
     """Loss (left) and mean validation Dice (right) of each fold over minutes; None when no fold has logged any.
 
     With more folds than can be told apart by colour, all lines share one.
     """
-    panels = [("epoch", "loss", "training loss"), ("validation", "mean", "mean validation Dice")]
-    series = [[(fold.name, *curve(fold, event, key)) for fold in folds] for event, key, _ in panels]
+    panels = [(loss_curve, "training loss"), (validation_curve, "mean validation Dice")]
+    series = [[(fold.name, *curve(fold)) for fold in folds] for curve, _ in panels]
     shown = [index for index, lines in enumerate(series) if any(minutes for _, minutes, _ in lines)]
     if not shown:
         return None
@@ -29,13 +30,13 @@ def learning_curves(folds: Sequence[Fold]) -> Figure | None:
     colours = label_colours([fold.name for fold in folds]) if few else dict.fromkeys((f.name for f in folds), FEW[1])
     figure = new_figure(10.5, 3.6, layout="constrained")
     for axes, index in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-        event, _, title = panels[index]
-        marker = "o" if event == "validation" else None
+        curve, title = panels[index]
+        marker = "o" if curve is validation_curve else None
         for name, minutes, values in series[index]:
             axes.plot(minutes, values, color=colours[name], linewidth=1.6, marker=marker, markersize=3.5, label=name)
         axes.set(xlabel="training time (minutes)", ylabel=title)
         axes.set_xlim(left=0)
-        if event == "validation":
+        if curve is validation_curve:
             axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
         style_axes(axes, "both")
         if few and len(folds) > 1:
@@ -46,7 +47,7 @@ def learning_curves(folds: Sequence[Fold]) -> Figure | None:
     return figure
 
 
-def compared_curves(folds: Mapping[str, Sequence[Fold]], colours: Mapping[str, str]) -> Figure | None:
+def compared_curves(folds: Mapping[str, Sequence[FoldRun]], colours: Mapping[str, str]) -> Figure | None:
     """Validation Dice of all recipes over minutes: their mean over folds and seeds, each fold as a thin line.
 
     As in Fig. 4 (right) of the OBELISK paper (MIDL 2018). A diamond stands where the finished networks ended: mean
@@ -60,7 +61,7 @@ def compared_curves(folds: Mapping[str, Sequence[Fold]], colours: Mapping[str, s
     axes = figure.subplots()
     shown = False
     for recipe, own in folds.items():
-        lines = [line for fold in own if (line := curve(fold, "validation", "mean"))[0]]
+        lines = [line for fold in own if (line := validation_curve(fold))[0]]
         for minutes, values in lines if len(lines) > 1 else ():
             axes.plot(minutes, values, color=colours[recipe], linewidth=0.8, alpha=0.4)
         if lines:
@@ -101,15 +102,24 @@ def mean_curve(lines: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tupl
     return points.tolist(), np.mean([np.interp(points, m, v) for m, v in known], axis=0).tolist()
 
 
-def _end(fold: Fold) -> tuple[float, float] | None:
-    """Minutes trained and mean foreground Dice of a finished fold."""
-    dice = fold.metrics.get("summary", {}).get("foreground", {}).get("dice", {}).get("mean")
-    seconds = fold.done.get("seconds")
+def _end(fold: FoldRun) -> tuple[float, float] | None:
+    """Minutes trained and mean foreground Dice of a complete fold."""
+    dice = fold.metrics.summary.foreground.dice.mean if fold.metrics else None
+    seconds = fold.result.seconds if fold.result else None
     return None if dice is None or seconds is None else (seconds / 60, dice)
 
 
-def curve(fold: Fold, event: str, key: str) -> tuple[list[float], list[float]]:
-    """(minutes, values) of a number in all log entries of a kind; undefined numbers become gaps."""
-    entries = [entry for entry in fold.log if entry.get("event") == event and "seconds" in entry]
-    values = [float("nan") if entry.get(key) is None else float(entry[key]) for entry in entries]
-    return [entry["seconds"] / 60 for entry in entries], values
+def loss_curve(fold: FoldRun) -> tuple[list[float], list[float]]:
+    """(minutes, values) of the training loss; NaN where undefined."""
+    events = [event for event in fold.log if isinstance(event, EpochEvent)]
+    return [event.seconds / 60 for event in events], [_or_nan(event.loss) for event in events]
+
+
+def validation_curve(fold: FoldRun) -> tuple[list[float], list[float]]:
+    """(minutes, values) of the mean validation Dice; NaN where undefined."""
+    events = [event for event in fold.log if isinstance(event, ValidationEvent)]
+    return [event.seconds / 60 for event in events], [_or_nan(event.mean) for event in events]
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,7 +18,8 @@ from farvox.report.figures import TEXT_COLOUR, new_figure, style_axes, svg
 from farvox.report.html_page import note
 from farvox.report.tables import table
 from farvox.report.texts import DASH
-from farvox.runs.run import Fold
+from farvox.runs.run import FoldRun
+from farvox.runs.schema import EpochEvent
 from farvox.types import Array, FloatArray
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class LearnedOffsets:
         return np.linalg.norm(self.scaled(layer), axis=-1)
 
 
-def offsets_section(folds: Sequence[Fold]) -> list[str]:
+def offsets_section(folds: Sequence[FoldRun]) -> list[str]:
     """Heading, figures and tables about the folds that kept their offsets; nothing where none did."""
     found: dict[str, LearnedOffsets] = {}
     notes = []
@@ -237,15 +238,14 @@ def _reach_table(found: Mapping[str, LearnedOffsets]) -> str:
     return table(["layer", "offsets", *titles, "field of view"], rows)
 
 
-def _axes(fold: Fold) -> list[str]:
+def _axes(fold: FoldRun) -> list[str]:
     """Names of the network's axes, from the preprocessing in the fold's bundle."""
-    preprocessing: dict[str, Any] = fold.manifest.get("preprocessing") or {}
-    return [_AXES[letter] for letter in preprocessing.get("axes", "RAS")]
+    return [_AXES[letter] for letter in (fold.manifest.axes if fold.manifest else "RAS")]
 
 
-def _epochs(fold: Fold, learned: LearnedOffsets) -> tuple[str, FloatArray]:
+def _epochs(fold: FoldRun, learned: LearnedOffsets) -> tuple[str, FloatArray]:
     """Epochs of the snapshots, as the log counts them; steps where it does not say."""
-    known = [e for e in fold.log if e.get("event") == "epoch" and e.get("epoch") and e.get("step")]
+    ends = [(e.step, e.epoch) for e in fold.log if isinstance(e, EpochEvent) and e.epoch and e.step]
     steps = learned.step.astype(np.float64)
     # The first whole epoch ends with its last step; an epoch cut short by the budget would give a wrong length.
-    return ("step", steps) if not known else ("epoch", steps / (known[0]["step"] / known[0]["epoch"]))
+    return ("step", steps) if not ends else ("epoch", steps / (ends[0][0] / ends[0][1]))

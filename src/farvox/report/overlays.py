@@ -52,7 +52,7 @@ def foreground_box(foreground: Array, spacing: FloatArray) -> tuple[slice, slice
 
 
 def overlay_figure(
-    image: Array, reference: Array, prediction: Array, spacing: FloatArray, colours: Mapping[str, str]
+    image: Array, reference: Array, prediction: Array, spacing: FloatArray, colours: Mapping[int, str]
 ) -> Figure:
     """Reference (upper row) and prediction (lower row) as outlines over axial, coronal and sagittal planes.
 
@@ -63,7 +63,7 @@ def overlay_figure(
         reference: (I, J, K) label values, 0 for background.
         prediction: (I, J, K) label values.
         spacing: Distance between voxel centres along each axis, mm.
-        colours: Label value as text → colour; other values are not drawn.
+        colours: Label value → colour; other values are not drawn.
     """
     at = most_foreground_slices(reference, prediction)
     box = foreground_box((reference > 0) | (prediction > 0), spacing)
@@ -119,15 +119,15 @@ def draw_plane(axes: Axes, plane: Array, window: tuple[float, float], size: tupl
     axes.set_axis_off()
 
 
-def draw_outlines(axes: Axes, labels: Array, spacing: FloatArray, colours: Mapping[str, str]) -> None:
-    """Outline label values (h, v) over a slice; `spacing` of both axes in mm, colours by value as text."""
+def draw_outlines(axes: Axes, labels: Array, spacing: FloatArray, colours: Mapping[int, str]) -> None:
+    """Outline label values (h, v) over a slice; `spacing` of both axes in mm, colours by value."""
     present = np.unique(labels)
     # A rim of background closes outlines that meet the edge.
     padded = np.pad(labels, 1)
     x, y = ((np.arange(n + 2) - 0.5) * size for n, size in zip(labels.shape, spacing, strict=True))
     for value, colour in colours.items():
-        if int(value) in present:
-            mask = (padded == int(value)).T.astype(float)
+        if value in present:
+            mask = (padded == value).T.astype(float)
             axes.contourf(x, y, mask, levels=[0.5, 1.5], colors=[colour], alpha=0.2)
             axes.contour(x, y, mask, levels=[0.5], colors=[colour], linewidths=1.6)
 

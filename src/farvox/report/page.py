@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
 from typing import Any
 
+from farvox.evaluation.schema import Estimate, QualityEstimates
 from farvox.report import texts
 from farvox.report.boxes import box_plot
 from farvox.report.cases import case_section, worst_median_best
@@ -19,8 +19,7 @@ from farvox.report.tables import (
     case_table,
     duration,
     facts,
-    fold_facts,
-    fold_names,
+    fold_summaries,
     fold_table,
     grouped,
     label_table,
@@ -29,18 +28,19 @@ from farvox.report.tables import (
     number,
 )
 from farvox.report.texts import DASH
-from farvox.runs.run import RunFiles
+from farvox.runs.run import Run
+from farvox.runs.schema import StartEvent
 
 ROWS_OPEN = 12
 """Rows up to which the table of cases stands open."""
 
-NOT_FACTS = ("event", "fold", "train", "validation", "dataset", "recipe")
-"""Entries of a log's start that are shown elsewhere."""
+FACTS = ("model", "parameters", "device", "devices", "precision", "threads")
+"""Attributes of a log's start event that are shown."""
 
 
-def page(run: RunFiles) -> str:
+def page(run: Run) -> str:
     """The whole report as HTML: no link, no script, nothing to load."""
-    name = str(_dataset(run).get("name", run.folder.resolve().name))
+    name = run.summary.dataset.name or run.path.resolve().name
     body = [
         f"<header><h1>{html.escape(name)}</h1>{_lead(run)}</header>",
         _tiles(run),
@@ -59,33 +59,33 @@ def page(run: RunFiles) -> str:
     return whole(f"{name} – farvox report", body)
 
 
-def _lead(run: RunFiles) -> str:
+def _lead(run: Run) -> str:
     """One line below the title: recipe, network, folds, version."""
     parts = {
-        "recipe": run.summary.get("recipe"),
-        "network": _first_start(run).get("model"),
+        "recipe": run.summary.recipe,
+        "network": _first_start(run).model,
         "folds": len(run.folds),
-        "farvox": run.summary.get("version"),
+        "farvox": run.summary.version,
     }
     text = " · ".join(f"{key} {html.escape(str(value))}" for key, value in parts.items() if value)
     return f'<p class="lead">{text}</p>'
 
 
-def _tiles(run: RunFiles) -> str:
+def _tiles(run: Run) -> str:
     """The headline numbers."""
-    mean = run.statistics.get("foreground", {})
-    costs = [fold_facts(run, name) for name in fold_names(run)]
+    mean = run.statistics.foreground if run.statistics else QualityEstimates()
+    folds = fold_summaries(run).values()
     seconds, peaks, counts = (
-        [cost[key] for cost in costs if cost.get(key) is not None]
+        [value for fold in folds if (value := getattr(fold, key)) is not None]
         for key in ("seconds", "peak_memory_mb", "parameters")
     )
-    tolerance = run.fact("tolerance_mm")
+    tolerance = run.tolerance_mm
     at = "" if tolerance is None else f" at {tolerance:.3g} mm"
     tiles = [
-        ("foreground Dice", *_estimate(mean.get("dice"), 3)),
-        ("HD95", *_estimate(mean.get("hd95_mm"), 2, " mm")),
-        (f"surface Dice{at}", *_estimate(mean.get("surface_dice"), 3)),
-        ("validated cases", str(len(run.cases) or DASH), f"of {_dataset(run).get('cases', DASH)}"),
+        ("foreground Dice", *_estimate(mean.dice, 3)),
+        ("HD95", *_estimate(mean.hd95_mm, 2, " mm")),
+        (f"surface Dice{at}", *_estimate(mean.surface_dice, 3)),
+        ("validated cases", str(len(run.cases) or DASH), f"of {run.summary.dataset.cases or DASH}"),
         ("training time", duration(max(seconds, default=None)), "longest fold" if len(seconds) > 1 else ""),
         ("parameters", grouped(max(counts, default=None)), f"peak memory<br>{memory(max(peaks, default=None))}"),
     ]
@@ -93,17 +93,17 @@ def _tiles(run: RunFiles) -> str:
     return f'<div class="tiles">{"".join(boxes)}</div>'
 
 
-def _estimate(block: Mapping[str, Any] | None, decimals: int, unit: str = "") -> tuple[str, str]:
+def _estimate(estimate: Estimate, decimals: int, unit: str = "") -> tuple[str, str]:
     """Mean, and its interval as text."""
-    mean, low, high = (number((block or {}).get(key), decimals) for key in ("mean", "low", "high"))
+    mean, low, high = (number(value, decimals) for value in (estimate.mean, estimate.ci_low, estimate.ci_high))
     if mean == DASH:
         return DASH, "undefined"
     return f"{mean}{unit}", "one case, no interval" if DASH in (low, high) else f"95 % interval<br>{low}{DASH}{high}"
 
 
-def _results(run: RunFiles) -> list[str]:
+def _results(run: Run) -> list[str]:
     """All about quality: table by label, spread over cases, pictures, table by case."""
-    colours = label_colours([value for value, _ in run.labels])
+    colours = label_colours([label.value for label in run.labels])
     cases = run.cases
     out = ["<h2>Results by label</h2>"]
     if run.statistics:
@@ -113,8 +113,9 @@ def _results(run: RunFiles) -> list[str]:
     out += [note(line) for line in _remarks(run)]
     if not cases:
         return [*out, note(texts.NO_LIST)]
-    dice = {v: [d for case in cases if (d := case.value("dice", v)) is not None] for v, _ in run.labels}
-    boxes = svg(box_plot(dice, dict(run.labels), colours), "Dice of each case by label")
+    names = {label.value: label.name for label in run.labels}
+    dice = {v: [d for case in cases if (d := case.value("dice", v)) is not None] for v in names}
+    boxes = svg(box_plot(dice, names, colours), "Dice of each case by label")
     out += [
         "<h2>Dice over cases</h2>",
         f"<figure>{boxes}<figcaption>{texts.BOXES}</figcaption></figure>",
@@ -122,7 +123,7 @@ def _results(run: RunFiles) -> list[str]:
         f"<p>{texts.PICTURES}</p>",
     ]
     chosen = worst_median_best(cases)
-    key = legend(run.labels, colours)
+    key = legend([(names[value], colour) for value, colour in colours.items()])
     out += [case_section(title.capitalize(), case, colours, key) for title, case in chosen]
     if not chosen:
         out.append(note("Dice is undefined in every case, so none can be chosen."))
@@ -132,40 +133,43 @@ def _results(run: RunFiles) -> list[str]:
     return [*out, "<h2>Every case</h2>", listed]
 
 
-def _remarks(run: RunFiles) -> list[str]:
+def _remarks(run: Run) -> list[str]:
     """Cases that could not be evaluated, and what the evaluation noted, once each."""
-    documents = [fold.metrics for fold in run.folds]
-    failed = [f"Not evaluated: {entry['error']}" for document in documents for entry in document.get("failed", [])]
-    notes = [f"Note: {note}" for document in documents for note in document.get("notes", [])]
+    failed = [f"Not evaluated: {failure.error}" for failure in run.metrics.failed]
+    notes = [f"Note: {note}" for note in run.metrics.notes]
     return [html.escape(line) for line in dict.fromkeys([*failed, *notes])]
 
 
-def _curves(run: RunFiles) -> str:
+def _curves(run: Run) -> str:
     figure = learning_curves(run.folds)
     if figure is None:
         return note("No log.jsonl with learning curves was found.")
     return f"<figure>{svg(figure, 'Training loss and validation Dice over minutes')}</figure>"
 
 
-def _facts(run: RunFiles) -> str:
+def _facts(run: Run) -> str:
     start = _first_start(run)
-    data = {**_dataset(run), "labels": [name for _, name in run.labels] or None}
-    for key in ("train", "validation"):
-        if start.get(key) is not None:
-            data[f"{key}, fold {run.folds[0].name}"] = f"{len(start[key])} cases"
-    rest = {key: value for key, value in start.items() if key not in NOT_FACTS}
+    data: dict[str, Any] = {"name": run.summary.dataset.name or None, "cases": run.summary.dataset.cases}
+    data["labels"] = [label.name for label in run.labels] or None
+    for title, cases in (("training", start.training_cases), ("validation", start.validation_cases)):
+        if cases is not None:
+            data[f"{title}, fold {run.folds[0].name}"] = f"{len(cases)} cases"
+    rest = start.model_dump(include=set(FACTS))
     return (
         f'<div class="columns"><section><h3>Data</h3>{facts(data)}</section><section><h3>Recipe and network</h3>'
-        f"{facts({'recipe': run.summary.get('recipe'), **rest})}</section></div>"
+        f"{facts({'recipe': run.summary.recipe, **rest})}</section></div>"
     )
 
 
-def _settings(run: RunFiles) -> str:
+def _settings(run: Run) -> str:
     """Resolved recipe and manifest of the first bundle, collapsed."""
     fold = next((fold for fold in run.folds if fold.recipe or fold.manifest), None)
     if fold is None:
         return note("No bundle was found, so the resolved settings are not shown.")
-    manifest = json.dumps(fold.manifest, indent=2, ensure_ascii=False) if fold.manifest else ""
+    manifest = ""
+    if fold.manifest:
+        content = json.loads((fold.bundle / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.dumps(content, indent=2, ensure_ascii=False)
     texts = {"Resolved recipe": fold.recipe, "Manifest of the bundle": manifest}
     return "".join(
         f"<details><summary>{title}, fold {html.escape(fold.name)}</summary><pre>{html.escape(text)}</pre></details>"
@@ -174,19 +178,15 @@ def _settings(run: RunFiles) -> str:
     )
 
 
-def _reading(run: RunFiles) -> str:
-    rule = run.fact("rule")
+def _reading(run: Run) -> str:
+    rule = run.absent_rule
     absent = (
         f"<b>Absent structures.</b> {html.escape(str(rule))}" if rule else "No file says how absent structures count."
     )
-    made: dict[str, str] = next((fold.manifest["versions"] for fold in run.folds if fold.manifest.get("versions")), {})
-    versions = {"farvox": run.summary.get("version"), **made}
-    return f"<p>{texts.how_to_read(run.fact('tolerance_mm'))}</p><p>{absent}</p><h3>Versions</h3>{facts(versions)}"
+    made: dict[str, str] = next((f.manifest.versions for f in run.folds if f.manifest and f.manifest.versions), {})
+    versions = {"farvox": run.summary.version, **made}
+    return f"<p>{texts.how_to_read(run.tolerance_mm)}</p><p>{absent}</p><h3>Versions</h3>{facts(versions)}"
 
 
-def _dataset(run: RunFiles) -> dict[str, Any]:
-    return run.summary.get("dataset", {})
-
-
-def _first_start(run: RunFiles) -> dict[str, Any]:
-    return run.folds[0].last("start") if run.folds else {}
+def _first_start(run: Run) -> StartEvent:
+    return run.folds[0].start if run.folds else StartEvent()

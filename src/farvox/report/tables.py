@@ -5,34 +5,15 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from farvox.evaluation.schema import METRIC_INFOS, Estimate, MetricEstimates, QualityEstimates
 from farvox.report.texts import DASH
-from farvox.runs.run import CaseResult, RunFiles
+from farvox.runs.run import CaseResult, Run
+from farvox.runs.schema import FoldSummary, LabelInfo
 
 DENSE_FROM = 12
 """Labels beyond which the table by label takes one line each."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric's key in the documents, its heading and the decimals shown (None: as many as its size asks for)."""
-
-    key: str
-    title: str
-    decimals: int | None
-
-
-METRICS = (
-    Metric("dice", "Dice", 3),
-    Metric("hd95_mm", "HD95 (mm)", 2),
-    Metric("surface_dice", "surface Dice", 3),
-    Metric("sensitivity", "sensitivity", 3),
-    Metric("specificity", "specificity", 4),
-    Metric("reference_ml", "reference (ml)", None),
-    Metric("prediction_ml", "prediction (ml)", None),
-)
 
 
 def number(value: Any, decimals: int | None) -> str:
@@ -65,9 +46,9 @@ def facts(pairs: Mapping[str, Any]) -> str:
     return f"<dl>{rows}</dl>"
 
 
-def legend(labels: Sequence[tuple[str, str]], colours: Mapping[str, str]) -> str:
-    """Swatch and name of each label."""
-    items = "".join(f"<li>{swatch(colours[value])}{html.escape(name)}</li>" for value, name in labels)
+def legend(entries: Iterable[tuple[str, str]]) -> str:
+    """A legend of (name, colour)."""
+    items = "".join(f"<li>{swatch(colour)}{html.escape(name)}</li>" for name, colour in entries)
     return f'<ul class="legend">{items}</ul>'
 
 
@@ -76,62 +57,57 @@ def swatch(colour: str) -> str:
     return f'<i style="background:{colour}"></i>'
 
 
-def label_table(run: RunFiles, colours: Mapping[str, str]) -> str:
+def label_table(run: Run, colours: Mapping[int, str]) -> str:
     """Mean of every metric per label over cases, its 95 % interval and the spread; last row: mean of the labels.
 
     With many labels a row is one line and the spread shows when pointed at.
     """
-    statistics = run.statistics
-    metrics = [metric for metric in METRICS if any(metric.key in row for row in _blocks(statistics))]
     dense = len(run.labels) > DENSE_FROM
+    estimates = run.metrics.summary
     rows = [
-        [swatch(colours[value]) + html.escape(name), *_row(statistics.get("labels", {}).get(value, {}), metrics, dense)]
-        for value, name in run.labels
+        [swatch(colours[label.value]) + html.escape(label.name), *_row(estimates.labels.get(label.value), dense)]
+        for label in run.labels
     ]
     if len(rows) > 1:
-        rows.append(["<b>mean of labels</b>", *_row(statistics.get("foreground", {}), metrics, dense)])
-    return table(["label", *(metric.title for metric in metrics), "cases"], rows, "dense" if dense else "")
+        rows.append(["<b>mean of labels</b>", *_row(estimates.foreground, dense)])
+    return table(["label", *(info.title for info in METRIC_INFOS), "cases"], rows, "dense" if dense else "")
 
 
-def case_table(cases: Sequence[CaseResult], labels: Sequence[tuple[str, str]]) -> str:
+def case_table(cases: Sequence[CaseResult], labels: Sequence[LabelInfo]) -> str:
     """A row a case, worst mean Dice first: means over its labels, then the Dice of each label."""
-    metrics = [metric for metric in METRICS if any(metric.key in (case.entry.get("mean") or {}) for case in cases)]
     several = len(labels) > 1
-    head = ["case", "fold", *(f"{'mean ' if several else ''}{metric.title}" for metric in metrics)]
+    infos = METRIC_INFOS[:5]
+    head = ["case", "fold", *(f"{'mean ' if several else ''}{info.title}" for info in infos)]
     if several:
-        head += [f"{html.escape(name)}, Dice" for _, name in labels]
+        head += [f"{html.escape(label.name)}, Dice" for label in labels]
     rows = []
     for case in sorted(cases, key=lambda c: (c.value("dice") is None, c.value("dice") or 0.0, c.id)):
         row = [html.escape(case.id), html.escape(case.fold.name)]
-        row += [number(case.value(metric.key), metric.decimals) for metric in metrics]
+        row += [number(case.value(info.key), info.decimals) for info in infos]
         if several:
-            row += [number(case.value("dice", value), 3) for value, _ in labels]
+            row += [number(case.value("dice", label.value), 3) for label in labels]
         rows.append(row)
     return table(head, rows, "steep" if len(head) > 14 else "")
 
 
-def fold_names(run: RunFiles) -> list[str]:
-    """Folds of the summary, then those that only have a folder so far."""
-    told = list(run.summary.get("folds", {}))
-    return [*told, *(fold.name for fold in run.folds if fold.name not in told)]
+def fold_summaries(run: Run) -> dict[str, FoldSummary]:
+    """Name → results of each fold: of the summary, else of the fold's log."""
+    out = dict(run.summary.folds)
+    for fold in run.folds:
+        logged = fold.start.model_dump() | (fold.end.model_dump() if fold.end else {})
+        recorded = out.get(fold.name, FoldSummary()).model_dump(exclude_none=True)
+        out[fold.name] = FoldSummary.model_validate(logged | recorded)
+    return out
 
 
-def fold_facts(run: RunFiles, name: str) -> dict[str, Any]:
-    """What the summary says of a fold, and where it says nothing, what the fold's log does."""
-    logged = next((fold for fold in run.folds if fold.name == name), None)
-    known = {**logged.last("start"), **logged.last("end")} if logged else {}
-    return {**known, **run.summary.get("folds", {}).get(name, {})}
-
-
-def fold_table(run: RunFiles) -> str:
+def fold_table(run: Run) -> str:
     """A row a fold: cases, Dice, parameters, time, peak memory, and why training ended."""
     head = ["fold", "cases", "Dice", "parameters", "training time", "peak memory", "ended by"]
     rows = []
-    for name in fold_names(run):
-        known = fold_facts(run, name)
-        row = [html.escape(name), grouped(known.get("cases")), number(known.get("dice"), 3)]
-        row += [grouped(known.get("parameters")), duration(known.get("seconds")), memory(known.get("peak_memory_mb"))]
-        rows.append([*row, html.escape(str(known.get("reason", "not ended")))])
+    for name, fold in fold_summaries(run).items():
+        row = [html.escape(name), grouped(fold.cases), number(fold.dice, 3)]
+        row += [grouped(fold.parameters), duration(fold.seconds), memory(fold.peak_memory_mb)]
+        rows.append([*row, html.escape(fold.stop_reason or "not ended")])
     return table(head, rows)
 
 
@@ -157,19 +133,18 @@ def memory(megabytes: Any) -> str:
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.2f} GB"
 
 
-def _row(block: Mapping[str, Any], metrics: Sequence[Metric], dense: bool) -> list[str]:
-    cells = []
-    for metric in metrics:
-        values = block.get(metric.key) or {}
-        mean, low, high, spread = (number(values.get(key), metric.decimals) for key in ("mean", "low", "high", "sd"))
-        tail = "" if dense else f"<br>± {spread}"
-        beside = f' <small title="± {spread}">{low}{DASH}{high}{tail}</small>'
-        cells.append(mean if DASH in (mean, low, high, spread) else mean + beside)
-    return [*cells, str((block.get("dice") or {}).get("cases", DASH))]
+def _row(estimates: QualityEstimates | None, dense: bool) -> list[str]:
+    estimates = estimates or MetricEstimates()
+    cells = [_estimate_cell(estimates.get(info.key), info.decimals, dense) for info in METRIC_INFOS]
+    return [*cells, str(estimates.dice.cases)]
 
 
-def _blocks(statistics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [*statistics.get("labels", {}).values(), statistics.get("foreground", {})]
+def _estimate_cell(estimate: Estimate, decimals: int | None, dense: bool) -> str:
+    values = (estimate.mean, estimate.ci_low, estimate.ci_high, estimate.sd)
+    mean, low, high, sd = (number(value, decimals) for value in values)
+    tail = "" if dense else f"<br>± {sd}"
+    interval = f' <small title="± {sd}">{low}{DASH}{high}{tail}</small>'
+    return mean if DASH in (mean, low, high, sd) else mean + interval
 
 
 def _plain(value: Any) -> str:

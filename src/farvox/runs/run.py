@@ -1,122 +1,220 @@
-"""What a report knows: the documents of a run folder, read once, with gaps where a file is missing."""
+"""A run folder: its files, read once. Missing files leave gaps."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from farvox.errors import FarvoxError, UsageError
+from farvox.errors import UsageError
+from farvox.evaluation.statistics import summarise
+from farvox.runs.schema import (
+    BundleInfo,
+    CaseMetrics,
+    Document,
+    EndEvent,
+    FoldIdentity,
+    FoldResult,
+    LabelInfo,
+    LogEvent,
+    Metrics,
+    MetricSummary,
+    RunSummary,
+    StartEvent,
+    read_log,
+)
+
+_Event = TypeVar("_Event", bound=LogEvent)
+_Document = TypeVar("_Document", bound=Document)
 
 
 @dataclass(frozen=True)
-class Fold:
-    """Documents of one `fold-N` folder.
+class FoldRun:
+    """The files of one `fold-N` folder.
 
-    Args:
-        name: What stands after `fold-`: a number as text, or "all".
-        folder: The folder itself.
-        log: Events of `log.jsonl` in the order written; empty when there is no log.
-        metrics: `metrics.json`, or {} when nothing was validated.
+    Attributes:
+        name: Name of the fold: a number as text, or "all".
+        folder: The folder.
+        log: Events of `log.jsonl` in the order written; empty without a log.
+        metrics: `metrics.json`; None if no case was validated.
         recipe: Text of the bundle's `recipe.toml`, or "".
-        manifest: The bundle's `manifest.json`, or {}.
-        split: `split.json`, or {}.
-        done: `done.json`, or {} while the fold is not complete.
+        manifest: The bundle's `manifest.json`; None without a bundle.
+        identity: `split.json`.
+        result: `result.json`; None until the fold is complete.
     """
 
     name: str
     folder: Path
-    log: tuple[dict[str, Any], ...] = ()
-    metrics: dict[str, Any] = field(default_factory=dict)
+    log: tuple[LogEvent, ...] = ()
+    metrics: Metrics | None = None
     recipe: str = ""
-    manifest: dict[str, Any] = field(default_factory=dict)
-    split: dict[str, Any] = field(default_factory=dict)
-    done: dict[str, Any] = field(default_factory=dict)
+    manifest: BundleInfo | None = None
+    identity: FoldIdentity | None = None
+    result: FoldResult | None = None
 
-    def last(self, event: str) -> dict[str, Any]:
-        """The last log entry of a kind ("start", "validation", "end"), or {}."""
-        return next((entry for entry in reversed(self.log) if entry.get("event") == event), {})
+    @classmethod
+    def read(cls, folder: Path) -> FoldRun:
+        """Read a `fold-N` folder.
+
+        Raises:
+            FarvoxError: A file is not JSON or has unexpected content.
+        """
+        recipe = folder / "bundle" / "recipe.toml"
+        return cls(
+            name=folder.name.removeprefix("fold-"),
+            folder=folder,
+            log=read_log(folder / "log.jsonl"),
+            metrics=_read(Metrics, folder / "metrics.json"),
+            recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else "",
+            manifest=_read(BundleInfo, folder / "bundle" / "manifest.json"),
+            identity=_read(FoldIdentity, folder / "split.json"),
+            result=read_result(folder),
+        )
+
+    @property
+    def bundle(self) -> Path:
+        """Folder of the trained network."""
+        return self.folder / "bundle"
+
+    @property
+    def cases(self) -> tuple[CaseMetrics, ...]:
+        """Metrics of the validated cases."""
+        return self.metrics.cases if self.metrics else ()
+
+    @property
+    def start(self) -> StartEvent:
+        """The last start event of the log; an empty one if there is none."""
+        return next((e for e in reversed(self.log) if isinstance(e, StartEvent)), StartEvent())
+
+    @property
+    def end(self) -> EndEvent | None:
+        """The last end event of the log."""
+        return next((e for e in reversed(self.log) if isinstance(e, EndEvent)), None)
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One entry of a `metrics.json`, with the fold it belongs to."""
+    """A validated case and its fold."""
 
-    fold: Fold
-    entry: dict[str, Any]
+    fold: FoldRun
+    metrics: CaseMetrics
 
     @property
     def id(self) -> str:
         """Case id."""
-        return str(self.entry["case"])
+        return self.metrics.case
 
-    def value(self, metric: str, label: str | None = None) -> float | None:
-        """A metric of one label value (as text), or of the mean over labels; None where undefined."""
-        numbers = self.entry["labels"].get(label) if label else self.entry.get("mean")
-        return (numbers or {}).get(metric)
+    def value(self, metric: str, label: int | None = None) -> float | None:
+        """A metric of one label, or of the mean over labels; None if undefined."""
+        if label is None:
+            return self.metrics.mean.get(metric)
+        return self.metrics.labels[label].get(metric) if label in self.metrics.labels else None
 
     def file(self, role: str) -> Path | None:
-        """Where the "scan", "reference" or "prediction" is now; None when none is named or it is gone.
+        """Current path of the "scan", "reference" or "prediction"; None if it is not recorded or does not exist.
 
-        Paths are absolute or relative to the fold's folder or the current one; predictions move with their run.
+        Recorded paths are absolute, or relative to the fold's folder or the current one. A prediction is also found
+        after its run was moved.
         """
-        named = self.entry.get(role)
-        if not named:
+        recorded: str | None = getattr(self.metrics, role)
+        if not recorded:
             return None
-        candidates = [self.fold.folder / named, Path(named)]
+        candidates = [self.fold.folder / recorded, Path(recorded)]
         if role == "prediction":
-            candidates.append(self.fold.folder / "predictions" / Path(named).name)
+            candidates.append(self.fold.folder / "predictions" / Path(recorded).name)
         return next((path for path in candidates if path.exists()), None)
 
 
 @dataclass(frozen=True)
-class RunFiles:
-    """All a report is made of. `summary` is `summary.json`, or {} when the run has not come that far."""
+class Run:
+    """A run folder: the result of `farvox.train`.
 
-    folder: Path
-    summary: dict[str, Any]
-    folds: tuple[Fold, ...]
+    Attributes:
+        path: The folder.
+        folds: Its folds, in order.
+        summary: `summary.json`; empty until the first fold is complete.
+    """
+
+    path: Path
+    folds: tuple[FoldRun, ...]
+    summary: RunSummary = field(default_factory=RunSummary)
 
     @classmethod
-    def read(cls, run: Path) -> RunFiles:
-        """Read the documents of a run folder.
+    def read(cls, path: Path) -> Run:
+        """Read a run folder.
 
         Raises:
-            UsageError: The folder holds neither a `summary.json` nor a `fold-N` folder.
-            FarvoxError: A document is not JSON.
+            UsageError: The folder contains neither a `summary.json` nor a `fold-N` folder.
+            FarvoxError: A file is not JSON or has unexpected content.
         """
-        folders = sorted((path for path in run.glob("fold-*") if path.is_dir()), key=_numbers_first)
-        summary = _json(run / "summary.json")
+        path = Path(path)
+        folders = sorted((folder for folder in path.glob("fold-*") if folder.is_dir()), key=_numbers_first)
+        summary = _read(RunSummary, path / "summary.json")
         if not folders and not summary:
             raise UsageError(
-                f"{run} holds no run",
+                f"{path} contains no run",
                 allowed="a folder with summary.json and fold-N folders",
-                hint="name the folder given to `farvox train --out`",
+                hint="give the folder that was passed to `farvox train --out`",
             )
-        return cls(run, summary, tuple(_fold(folder) for folder in folders))
+        return cls(path, tuple(FoldRun.read(folder) for folder in folders), summary or RunSummary())
+
+    @property
+    def report(self) -> Path:
+        """Path of the HTML report."""
+        return self.path / "report.html"
 
     @property
     def cases(self) -> list[CaseResult]:
         """Every validated case of every fold."""
-        return [CaseResult(fold, entry) for fold in self.folds for entry in fold.metrics.get("cases", [])]
+        return [CaseResult(fold, metrics) for fold in self.folds for metrics in fold.cases]
 
     @property
-    def statistics(self) -> dict[str, Any]:
-        """The summary over all cases: of the run, or of its only fold; {} when there is none."""
-        if self.summary.get("summary"):
-            return self.summary["summary"]
-        return self.folds[0].metrics.get("summary", {}) if len(self.folds) == 1 else {}
+    def statistics(self) -> MetricSummary | None:
+        """Statistics over all cases as in `summary.json`, or those of the only fold; None if there are none."""
+        if self.summary.summary and self.summary.summary.labels:
+            return self.summary.summary
+        only = self.folds[0].metrics if len(self.folds) == 1 else None
+        return only.summary if only else None
 
     @property
-    def labels(self) -> list[tuple[str, str]]:
-        """(value as text, name) of each foreground label."""
-        return [(str(label["value"]), str(label["name"])) for label in self.fact("labels") or []]
+    def labels(self) -> tuple[LabelInfo, ...]:
+        """The foreground labels."""
+        return next((document.labels for document in self._documents() if document.labels), ())
 
-    def fact(self, key: str) -> Any:
-        """A fact that `summary.json` and each `metrics.json` carry, such as "rule"; None when no file does."""
-        documents = [self.summary, *(fold.metrics for fold in self.folds)]
-        return next((document[key] for document in documents if key in document), None)
+    @property
+    def tolerance_mm(self) -> float | None:
+        """Tolerance of surface Dice, mm."""
+        return next(
+            (document.tolerance_mm for document in self._documents() if document.tolerance_mm is not None), None
+        )
+
+    @property
+    def absent_rule(self) -> str | None:
+        """How absent structures are counted."""
+        return next((document.absent_rule for document in self._documents() if document.absent_rule), None)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Metrics of the validated cases of all folds."""
+        cases = tuple(case for fold in self.folds for case in fold.cases)
+        documents = [fold.metrics for fold in self.folds if fold.metrics]
+        return Metrics(
+            absent_rule=self.absent_rule or "",
+            tolerance_mm=self.tolerance_mm,
+            labels=self.labels,
+            cases=cases,
+            failed=tuple(failure for document in documents for failure in document.failed),
+            notes=tuple(dict.fromkeys(note for document in documents for note in document.notes)),
+            summary=self.statistics or summarise(cases, self.labels),
+        )
+
+    def _documents(self) -> list[RunSummary | Metrics]:
+        return [self.summary, *(fold.metrics for fold in self.folds if fold.metrics)]
+
+
+def read_result(folder: Path) -> FoldResult | None:
+    """`result.json` of a fold's folder (`done.json` in runs of version 1); None until the fold is complete."""
+    return _read(FoldResult, folder / "result.json") or _read(FoldResult, folder / "done.json")
 
 
 def _numbers_first(folder: Path) -> tuple[bool, int, str]:
@@ -124,37 +222,5 @@ def _numbers_first(folder: Path) -> tuple[bool, int, str]:
     return not name.isdigit(), int(name) if name.isdigit() else 0, name
 
 
-def _fold(folder: Path) -> Fold:
-    recipe = folder / "bundle" / "recipe.toml"
-    return Fold(
-        name=folder.name.removeprefix("fold-"),
-        folder=folder,
-        log=_lines(folder / "log.jsonl"),
-        metrics=_json(folder / "metrics.json"),
-        recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else "",
-        manifest=_json(folder / "bundle" / "manifest.json"),
-        split=_json(folder / "split.json"),
-        done=_json(folder / "done.json"),
-    )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FarvoxError(f"{path} is not JSON ({error})", hint="remove the file and repeat the step") from error
-
-
-def _lines(path: Path) -> tuple[dict[str, Any], ...]:
-    """Events of a log; a line cut short by an interruption is passed over."""
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return tuple(events)
+def _read(kind: type[_Document], path: Path) -> _Document | None:
+    return kind.read(path) if path.exists() else None

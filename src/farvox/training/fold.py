@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from farvox._atomic import write_json
 from farvox._optional import import_optional
 from farvox.bundle import LabelEntry, Manifest, ModelEntry, load_bundle, save_bundle
 from farvox.data import CasePaths, Dataset, load_case
@@ -19,7 +18,7 @@ from farvox.data.folds import Fold
 from farvox.data.load import label_grid, label_path
 from farvox.devices import resolve_device, resolve_precision
 from farvox.errors import ResourceError, UsageError
-from farvox.evaluation import default_tolerance_mm, evaluate_files, write_metrics
+from farvox.evaluation import Metrics, default_tolerance_mm, evaluate_files
 from farvox.models import count_parameters, create_model, model_info
 from farvox.prediction import Predictor
 from farvox.prediction.files import predict_scans
@@ -27,7 +26,9 @@ from farvox.preprocessing.cases import open_preprocessed, preprocess_case
 from farvox.preprocessing.config import Preprocessing
 from farvox.preprocessing.planning import fingerprint, resolve
 from farvox.recipes import Recipe
+from farvox.runs import schema
 from farvox.runs.identity import fold_identity
+from farvox.runs.run import read_result
 from farvox.training.interrupt import graceful_interrupt
 from farvox.training.loop import Progress, Training, TrainingResult
 
@@ -54,7 +55,7 @@ class FoldResult:
 
     fold: Fold
     outcome: TrainingResult
-    metrics: dict[str, Any] | None
+    metrics: Metrics | None
 
 
 def setup_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabric:
@@ -114,7 +115,7 @@ def run_fold(
         ResourceError: Disk or memory is full.
     """
     folder = run / f"fold-{fold.name}"
-    begun = any((folder / name).exists() for name in ("checkpoint.pt", "bundle", "done.json"))
+    begun = any((folder / name).exists() for name in ("checkpoint.pt", "bundle")) or read_result(folder)
     if begun and not resume:
         raise UsageError(
             f"{folder} is there already",
@@ -135,23 +136,23 @@ def run_fold(
     prepared = folder / "prepared"
     try:
         if fabric.is_global_zero:
-            write_json(folder / "split.json", fold_identity(dataset, fold, recipe))
+            fold_identity(dataset, fold, recipe).write(folder / "split.json")
             _prepare(dataset, fold, preprocessing, prepared, watcher)
         fabric.barrier()
         precision = resolve_precision(resolved.train.precision, fabric.device)
-        start = {
-            "fold": fold.name,
-            "dataset": dataset.name,
-            "recipe": resolved.name,
-            "model": resolved.model.name,
-            "parameters": parameters,
-            "device": torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else fabric.device.type,
-            "devices": fabric.world_size,
-            "precision": precision,
-            "threads": torch.get_num_threads(),
-            "train": fold.training,
-            "validation": fold.validation,
-        }
+        start = schema.StartEvent(
+            fold=fold.name,
+            dataset=dataset.name,
+            recipe=resolved.name,
+            model=resolved.model.name,
+            parameters=parameters,
+            device=torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else fabric.device.type,
+            devices=fabric.world_size,
+            precision=precision,
+            threads=torch.get_num_threads(),
+            training_cases=tuple(fold.training),
+            validation_cases=tuple(fold.validation),
+        )
         with graceful_interrupt() as interrupted:
             outcome = Training(
                 resolved,
@@ -174,14 +175,15 @@ def run_fold(
     training = {**facts, "cases": len(fold.training), "precision": precision}
     manifest = _manifest(dataset, fold, resolved, preprocessing, entry, parameters, training)
     bundle = save_bundle(folder / "bundle", network, manifest, resolved)
-    if outcome.reason == "interrupted":
+    if outcome.stop_reason == "interrupted":
         return FoldResult(fold, outcome, None)
     metrics = None
     if fold.validation:
         metrics = _evaluate(dataset, fold, bundle, folder, fabric.device, watcher)
-        save_bundle(bundle, network, manifest.model_copy(update={"metrics": metrics["summary"]}), resolved)
+        evaluated = manifest.model_copy(update={"metrics": metrics.summary.model_dump(mode="json")})
+        save_bundle(bundle, network, evaluated, resolved)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
-    write_json(folder / "done.json", facts | {"parameters": parameters})
+    schema.FoldResult(**facts, parameters=parameters).write(folder / "result.json")
     return FoldResult(fold, outcome, metrics)
 
 
@@ -232,7 +234,7 @@ def _prepare(dataset: Dataset, fold: Fold, preprocessing: Preprocessing, folder:
 
 def _evaluate(
     dataset: Dataset, fold: Fold, bundle: Path, folder: Path, device: torch.device, watcher: Watcher
-) -> dict[str, Any]:
+) -> Metrics:
     """Predict the fold's unseen scans from their files, as a user would, and compare with their labels."""
     cases = [dataset.cases_by_id[case] for case in fold.validation]
     predictor = Predictor([load_bundle(bundle)], str(device) if device.type == "cuda" else device.type)
@@ -254,9 +256,9 @@ def _evaluate(
         scans=scans,
         progress=lambda number, total, _case: watcher.stage("evaluate", number / total),
     )
-    if metrics["failed"]:
-        raise ResourceError(metrics["failed"][0]["error"])
-    for entry in metrics["cases"]:
-        entry["seconds"] = seconds[entry["case"]]
-    write_metrics(metrics, folder / "metrics.json")
+    if metrics.failed:
+        raise ResourceError(metrics.failed[0].error)
+    timed = tuple(case.model_copy(update={"seconds": seconds[case.case]}) for case in metrics.cases)
+    metrics = metrics.model_copy(update={"cases": timed})
+    metrics.write(folder / "metrics.json")
     return metrics

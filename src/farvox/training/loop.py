@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from farvox.prediction.sliding_window import sliding_window_inference
 from farvox.preprocessing.cases import PreprocessedCase, class_counts
 from farvox.preprocessing.config import Preprocessing
 from farvox.recipes import Recipe
+from farvox.runs.schema import EndEvent, EpochEvent, LogEvent, StartEvent, ValidationEvent
 from farvox.sampling.samplers import BatchSampler, PatchSampler, PointSampler, Rank, patch_size
 from farvox.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from farvox.training.offsets import OffsetLog, mean_field_of_view_mm
@@ -59,7 +59,7 @@ class Progress:
 class TrainingResult:
     """How a training ended."""
 
-    reason: Reason
+    stop_reason: Reason
     epoch: int
     step: int
     seconds: float
@@ -98,7 +98,7 @@ class Training:
     on_progress: Callable[[Progress], None]
     stop: Callable[[], bool]
 
-    def run(self, network: torch.nn.Module, start: dict[str, Any]) -> TrainingResult:
+    def run(self, network: torch.nn.Module, start: StartEvent) -> TrainingResult:
         """Train `network` in place, from the folder's checkpoint where there is one.
 
         Args:
@@ -127,7 +127,7 @@ class Training:
         loss_function = make_loss(self.recipe.loss.terms, weights).to(self.fabric.device)
         log = JsonLinesLog(self.folder / "log.jsonl", held.log_bytes if held else 0, self.fabric.is_global_zero)
         if not held:
-            log.write({"event": "start", **start})
+            log.write(start)
         pace = TrainingClock.of(self.recipe, feed.steps_per_epoch, held.seconds if held else 0.0)
         step = held.step if held else 0
         loss_sum, loss_steps = (held.loss_sum, held.loss_steps) if held else (0.0, 0)
@@ -164,8 +164,14 @@ class Training:
             epoch = step // feed.steps_per_epoch
             if step % feed.steps_per_epoch == 0 or now >= 1:
                 log.write(
-                    {"event": "epoch", "epoch": epoch, "step": step, "progress": round(now, 6)}
-                    | {"seconds": round(pace.seconds, 2), "loss": loss_sum / loss_steps, "learning_rate": rate}
+                    EpochEvent(
+                        epoch=epoch,
+                        step=step,
+                        fraction_done=round(now, 6),
+                        seconds=round(pace.seconds, 2),
+                        loss=loss_sum / loss_steps,
+                        learning_rate=rate,
+                    )
                 )
                 loss_sum, loss_steps = 0.0, 0
             if track and (int(now * _SNAPSHOTS) > int(done * _SNAPSHOTS) or now >= 1):
@@ -176,10 +182,8 @@ class Training:
                 by_label = self._validate(network)
                 validating += pace.seconds - began if pace.total_seconds else 0.0
                 dice = float(np.mean(list(by_label.values()))) if by_label else None
-                log.write(
-                    {"event": "validation", "epoch": epoch, "step": step, "seconds": round(pace.seconds, 2)}
-                    | {"dice": by_label, "mean": dice}
-                )
+                seconds = round(pace.seconds, 2)
+                log.write(ValidationEvent(epoch=epoch, step=step, seconds=seconds, dice=by_label, mean=dice))
             self.on_progress(Progress(now, epoch, step, value, pace.seconds, pace.seconds_left(step), dice))
             if time.monotonic() - saved_at > settings.checkpoint_seconds:
                 self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
@@ -189,7 +193,7 @@ class Training:
             reason, step // feed.steps_per_epoch, step, pace.seconds, peak_memory_mb(self.fabric.device)
         )
         # After the checkpoint, so that a run that goes on cuts this line off again.
-        log.write({"event": "end", **asdict(outcome)})
+        log.write(EndEvent(**asdict(outcome)))
         return outcome
 
     def _feed(self, network: Any) -> BatchSampler:
@@ -233,7 +237,7 @@ class Training:
         key = np.random.SeedSequence([self.recipe.train.seed, step, self.fabric.global_rank])
         return int(key.generate_state(1)[0])
 
-    def _validate(self, network: torch.nn.Module) -> dict[str, float]:
+    def _validate(self, network: torch.nn.Module) -> dict[int, float]:
         """Dice of each label over a few validation cases together, in network space."""
         network.eval()
         predict_fn = make_predict_fn(network, self.fabric.device, self.precision, self.recipe.patch.z_score)
@@ -257,7 +261,7 @@ class Training:
                 overlap[c] += 2 * (p & t).sum()
                 volume[c] += p.sum() + t.sum()
         network.train()
-        return {str(value): float(overlap[c] / volume[c]) for c, value, _ in self.labels.foreground if volume[c]}
+        return {value: float(overlap[c] / volume[c]) for c, value, _ in self.labels.foreground if volume[c]}
 
     def _save(
         self,
@@ -300,7 +304,7 @@ class JsonLinesLog:
     def size(self) -> int:
         return self._path.stat().st_size
 
-    def write(self, entry: dict[str, Any]) -> None:
+    def write(self, event: LogEvent) -> None:
         if self._active:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(event.model_dump_json() + "\n")
