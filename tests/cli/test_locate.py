@@ -68,18 +68,18 @@ def test_points_are_written_and_compared_and_a_bad_scan_stops_nothing(place: Pat
     assert points["s1"]["base"] == pytest.approx(tuple(BASE), abs=0.7)
     assert list(points["s2"]) == ["apex"]
     rows = (place / "out" / "points.csv").read_text().splitlines()
-    assert rows[0] == "case,landmark,x,y,z,confidence,samples,share"
+    assert rows[0] == "case,landmark,x,y,z,confidence,samples,sample_fraction"
     assert rows[4].startswith("s2,base,,,,0.000")
     assert "not found" in done.stdout
-    assert "not there" in done.stdout
+    assert "absent" in done.stdout
     assert all(len(line) <= 100 for line in done.stdout.splitlines() if not line.startswith("written"))
 
 
 def test_json_tells_all_figures(place: Path) -> None:
-    options = ["--dense", "--reference", place / "known.csv", "--out", place / "dense.csv"]
+    options = ["--exhaustive", "--reference", place / "known.csv", "--out", place / "exhaustive.csv"]
     document = locate(place / "bundle", place / "s1.nii.gz", *options)
     (scan,) = document["scans"]
-    assert (scan["samples"], scan["voxels"], scan["share"]) == (GRID.voxels, GRID.voxels, 1.0)
+    assert (scan["samples"], scan["voxels"], scan["sample_fraction"]) == (GRID.n_voxels, GRID.n_voxels, 1.0)
     apex, base = scan["landmarks"]
     assert apex["error_mm"] < 0.2
     assert base["error_mm"] == pytest.approx(3, abs=0.2)
@@ -93,9 +93,9 @@ def test_json_tells_all_figures(place: Path) -> None:
 WRONG = {
     "out": (["--out", "points.txt"], 2, "the name of a .csv file"),
     "samples": (["--samples", "10"], 2, "300 or more"),
-    "reference": (["--reference", "known.csv", "--out", "known.csv"], 2, "--out would replace the reference"),
-    "names": (["--reference", "other.csv"], 1, "names none of the bundle's labels (it has tip)"),
-    "cases": (["--reference", "elsewhere.csv"], 1, "has no reference of any scan"),
+    "reference": (["--reference", "known.csv", "--out", "known.csv"], 2, "would replace the reference"),
+    "names": (["--reference", "other.csv"], 1, "contains none of the bundle's labels (it contains tip)"),
+    "cases": (["--reference", "elsewhere.csv"], 1, "has no reference for any scan"),
 }
 
 
@@ -146,6 +146,6 @@ def test_landmarks_are_learned_and_located(tmp_path: Path) -> None:
         for figures in case["labels"].values():
             assert figures["reference_ml"] == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.15)
     scans = [data / "imagesTr" / f"{case}.nii.gz" for case in split["validation_cases"]]
-    options = ["--out", tmp_path / "out.csv", "--reference", tmp_path / "points.csv", "--least", "0"]
+    options = ["--out", tmp_path / "out.csv", "--reference", tmp_path / "points.csv", "--min-confidence", "0"]
     found = locate(run / "fold-0" / "bundle", *scans, *options)
     assert found["errors"]["all"]["median_voxels"] < 3

@@ -47,9 +47,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         LandmarkRow("b", "apex", (0.0, -0.5, 7.0)),
     ]
     write_landmarks(tmp_path / "out" / "points.csv", rows)
-    found = read_landmarks(tmp_path / "out" / "points.csv")
-    assert found.names == ("left, upper", "apex")
-    assert found.points == {"a": {"left, upper": (-1.25, 2.0, 1000.1234)}, "b": {"apex": (0.0, -0.5, 7.0)}}
+    landmarks = read_landmarks(tmp_path / "out" / "points.csv")
+    assert landmarks.names == ("left, upper", "apex")
+    assert landmarks.points == {"a": {"left, upper": (-1.25, 2.0, 1000.1234)}, "b": {"apex": (0.0, -0.5, 7.0)}}
     assert (tmp_path / "out" / "points.csv").read_text().splitlines()[2] == "a,apex,,,,0.1"
 
 
@@ -66,9 +66,9 @@ FAULTS = {
     "infinite": (HEAD + "s0,a,1,2,inf\n", "z of landmark 'a' is 'inf'", "a number"),
     "half empty": (HEAD + "s0,a,1,,3\n", "y of landmark 'a' is ''", "all three empty"),
     "short line": (HEAD + "s0,a,1,2\n", "line 2 of", "5, as its first line"),
-    "twice": (HEAD + "s0,a,1,2,3\ns0,b,1,2,3\ns0,a,4,5,6\n", "'a' stands in lines 2 and 4", "two names"),
-    "no name": (HEAD + "s0,,1,2,3\n", "line 2 of", "names no landmark"),
-    "nothing": (HEAD, "holds no landmark", "one row"),
+    "twice": (HEAD + "s0,a,1,2,3\ns0,b,1,2,3\ns0,a,4,5,6\n", "'a' is in lines 2 and 4", "different names"),
+    "no name": (HEAD + "s0,,1,2,3\n", "line 2 of", "has no landmark"),
+    "nothing": (HEAD, "contains no landmark", "one row"),
     "empty": ("", "is empty", "case,landmark,x,y,z"),
     "semicolons": ("case;landmark;x;y;z\ns0;a;1,5;2;3\n", "by semicolons", "comma-separated"),
     "tabs": ("case\tlandmark\tx\ty\tz\n", "by tabs", "comma-separated"),
@@ -90,7 +90,7 @@ def test_each_fault_is_one_line_that_says_what_to_do(fault: str, tmp_path: Path)
 def test_files_that_are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         read_landmarks(tmp_path / "missing.csv")
-    with pytest.raises(DataError, match="no text file"):
+    with pytest.raises(DataError, match="is not text"):
         read_landmarks(save(tmp_path / "scan.nii.gz", noise(SHAPE)))
 
 

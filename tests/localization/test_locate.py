@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farvox.bundle import save_bundle
 from farvox.errors import UsageError
 from farvox.geometry import Grid
-from farvox.localization import LocateOptions, locate
-from farvox.localization.estimate import estimate_centroid
-from farvox.localization.search import quasi_random_points, sample_progressively
+from farvox.io.landmarks import read_landmarks
+from farvox.localization import Landmark, Landmarks, LocateOptions, locate, locate_files
+from farvox.localization.estimate import MassEstimate, estimate_centroid
+from farvox.localization.search import proposal_covariance, quasi_random_points, sample_progressively
 from farvox.prediction import Predictor
+from farvox.progress import NullProgress
 from farvox.types import FloatArray
 from tests.data.files import oblique
 from tests.localization.networks import blobs, threshold_bundle
@@ -24,8 +30,8 @@ GRIDS = {
 }
 
 
-def places(grid: Grid, *shares: tuple[float, float, float]) -> list[FloatArray]:
-    return [grid.voxel_to_mm((np.array(share) * grid.shape)[None])[0] for share in shares]
+def positions(grid: Grid, *fractions: tuple[float, float, float]) -> list[FloatArray]:
+    return [grid.voxel_to_mm((np.array(fraction) * grid.shape)[None])[0] for fraction in fractions]
 
 
 def spacing(grid: Grid) -> tuple[float, float, float]:
@@ -38,53 +44,61 @@ def spacing(grid: Grid) -> tuple[float, float, float]:
 def test_centres_are_found_to_a_fraction_of_a_voxel_with_few_samples(name: str) -> None:
     grid = GRIDS[name]
     predictor = Predictor([threshold_bundle(spacing(grid))], "cpu")
-    wanted = places(grid, (0.31, 0.64, 0.42), (0.7, 0.3, 0.55))
-    scan = blobs(grid, *wanted)
-    few, again, other, dense = (
-        locate(predictor, scan, LocateOptions(samples=2400, seed=seed, dense=dense), affine=grid.affine)
-        for seed, dense in ((0, False), (0, False), (1, False), (0, True))
+    centres = positions(grid, (0.31, 0.64, 0.42), (0.7, 0.3, 0.55))
+    scan = blobs(grid, *centres)
+    few, again, other, exhaustive = (
+        locate(predictor, scan, samples=2400, seed=seed, exhaustive=every, affine=grid.affine)
+        for seed, every in ((0, False), (0, False), (1, False), (0, True))
     )
     assert few == again
     assert few != other
-    assert (dense.samples, dense.voxels, dense.share) == (grid.n_voxels, grid.n_voxels, 1.0)
-    assert 1800 < few.samples <= 2400
-    assert few.share == few.samples / grid.n_voxels < 0.013
-    assert [place.name for place in few.places] == ["apex", "base"]
-    for found in (few, other, dense):
-        for place, centre in zip(found.places, wanted, strict=True):
-            away = grid.mm_to_voxel(np.array([place.point])) - grid.mm_to_voxel(centre[None])
-            assert np.linalg.norm(away) < (0.1 if found is dense else 0.5)
-            assert 0.9 < place.confidence <= 1
+    assert (exhaustive.n_samples, exhaustive.n_voxels, exhaustive.sample_fraction) == (
+        grid.n_voxels,
+        grid.n_voxels,
+        1.0,
+    )
+    assert 1800 < few.n_samples <= 2400
+    assert few.sample_fraction == few.n_samples / grid.n_voxels < 0.013
+    assert [landmark.name for landmark in few] == ["apex", "base"]
+    for found in (few, other, exhaustive):
+        for landmark, centre in zip(found, centres, strict=True):
+            away = grid.mm_to_voxel(np.array([landmark.point])) - grid.mm_to_voxel(centre[None])
+            assert np.linalg.norm(away) < (0.1 if found is exhaustive else 0.5)
+            assert 0.9 < landmark.confidence <= 1
 
 
 def test_what_is_not_there_is_not_found() -> None:
     grid = GRIDS["plain"]
     predictor = Predictor([threshold_bundle(spacing(grid))], "cpu")
-    (centre,) = places(grid, (0.4, 0.4, 0.4))
-    for dense in (False, True):
-        found = locate(
-            predictor, blobs(grid, centre, None), LocateOptions(dense=dense, samples=1200), affine=grid.affine
-        )
-        apex, base = found.places
+    (centre,) = positions(grid, (0.4, 0.4, 0.4))
+    for exhaustive in (False, True):
+        scan = blobs(grid, centre, None)
+        found = locate(predictor, scan, exhaustive=exhaustive, samples=1200, affine=grid.affine)
+        apex, base = found
         assert apex.point == pytest.approx(tuple(centre), abs=1.0)
         assert base.point is None
         assert base.confidence < 1e-3
-    sure = LocateOptions(samples=1200, min_confidence=1.0)
-    assert [place.point for place in locate(predictor, blobs(grid, centre, None), sure).places] == [None, None]
+    certain = locate(predictor, blobs(grid, centre, None), affine=grid.affine, samples=1200, min_confidence=1.0)
+    assert [landmark.point for landmark in certain] == [None, None]
 
 
 def test_bundles_vote_and_progress_is_told() -> None:
     grid = GRIDS["plain"]
-    wanted = places(grid, (0.3, 0.5, 0.5), (0.6, 0.5, 0.4))
-    shares: list[float] = []
+    centres = positions(grid, (0.3, 0.5, 0.5), (0.6, 0.5, 0.4))
+    fractions: list[float] = []
+
+    class Recorder(NullProgress):
+        def update(self, task: str, fraction: float, **info: object) -> None:
+            fractions.append(fraction)
+
     one, two = threshold_bundle((2, 2, 2)), threshold_bundle((4, 4, 4))
-    found = locate(Predictor([one, two], "cpu"), blobs(grid, *wanted), affine=grid.affine, progress=shares.append)
-    assert found.voxels == grid.n_voxels
-    assert found.share < 0.04
-    assert shares == sorted(shares)
-    assert 0.9 < shares[-1] <= 1
-    for place, centre in zip(found.places, wanted, strict=True):
-        assert place.point == pytest.approx(tuple(centre), abs=0.5)
+    found = locate(Predictor([one, two], "cpu"), blobs(grid, *centres), affine=grid.affine, progress=Recorder())
+    assert found.n_voxels == grid.n_voxels
+    assert found.sample_fraction < 0.04
+    assert fractions == sorted(fractions)
+    assert 0.9 < fractions[-2] <= fractions[-1] == 1
+    for landmark, centre in zip(found, centres, strict=True):
+        assert landmark.point == pytest.approx(tuple(centre), abs=0.5)
 
 
 def test_networks_that_answer_no_points_are_named_and_still_asked_densely() -> None:
@@ -92,22 +106,66 @@ def test_networks_that_answer_no_points_are_named_and_still_asked_densely() -> N
     scan = np.zeros((16, 14, 12), np.float32)
     scan[4:9, 5:8, 2:9] = 1
     with pytest.raises(UsageError) as error:
-        locate(predictor, scan)
-    assert "holds unet3d, which cannot be asked at single points" in str(error.value)
+        locate(predictor, scan, affine=np.eye(4))
+    assert "contains unet3d, which cannot be evaluated at single points" in str(error.value)
     assert "obelisk-dense, obelisk-mlp" in str(error.value)
-    assert "add --dense" in str(error.value)
-    (place,) = locate(predictor, scan, LocateOptions(dense=True)).places
-    assert place.point == pytest.approx((6, 6, 5), abs=1e-3)
-    with pytest.raises(UsageError, match="holds obelisk-unary trained on patches"):
-        locate(Predictor([threshold_bundle((1, 1, 1), (12, 12, 12))], "cpu"), np.stack((scan, scan)))
+    assert "add --exhaustive (exhaustive=True)" in str(error.value)
+    (landmark,) = locate(predictor, scan, exhaustive=True, affine=np.eye(4))
+    assert landmark.point == pytest.approx((6, 6, 5), abs=1e-3)
+    with pytest.raises(UsageError, match="contains obelisk-unary trained on patches"):
+        locate(Predictor([threshold_bundle((1, 1, 1), (12, 12, 12))], "cpu"), np.stack((scan, scan)), affine=np.eye(4))
+
+
+def test_landmarks_are_a_sequence_a_table_and_a_csv_file(tmp_path: Path) -> None:
+    apex = Landmark(1, "apex", (1.25, -2.0, 30.0), 0.875)
+    landmarks = Landmarks("s1", (apex, Landmark(4, "b[ase]", None, 0.25)), 50, 1000)
+    assert (len(landmarks), landmarks[0], landmarks["b[ase]"].value, landmarks[:1]) == (2, apex, 4, (apex,))
+    with pytest.raises(KeyError, match="tip"):
+        landmarks["tip"]
+    assert repr(landmarks) == "Landmarks(s1: 1 of 2 found, 5.0% of the voxels sampled)"
+    assert "<td>apex</td><td>1.2</td><td>-2.0</td><td>30.0</td><td>0.88</td>" in landmarks._repr_html_()
+    landmarks.to_csv(str(tmp_path / "points.csv"))
+    assert (tmp_path / "points.csv").read_text().splitlines() == [
+        "case,landmark,x,y,z,confidence,samples,sample_fraction",
+        "s1,apex,1.2500,-2.0000,30.0000,0.8750,50,0.05000",
+        "s1,b[ase],,,,0.2500,50,0.05000",
+    ]
+    assert read_landmarks(tmp_path / "points.csv").points == {"s1": {"apex": (1.25, -2.0, 30.0)}}
+    pytest.importorskip("pandas")
+    frame = landmarks.to_dataframe()
+    assert list(frame.columns) == ["case", "label", "landmark", "x", "y", "z", "confidence"]
+    assert frame["z"][0] == 30
+    assert np.isnan(frame["x"][1])
+
+
+def test_a_bundle_folder_and_a_file_are_enough(tmp_path: Path) -> None:
+    bundle = threshold_bundle((2.0, 2.0, 2.0))
+    save_bundle(tmp_path / "bundle", bundle.network, bundle.manifest, bundle.recipe)
+    grid = GRIDS["plain"]
+    centres = positions(grid, (0.4, 0.4, 0.4), (0.6, 0.6, 0.6))
+    image = np.moveaxis(blobs(grid, *centres), 0, -1)
+    nib.save(nib.Nifti1Image(image, grid.affine), tmp_path / "s1.nii.gz")
+    landmarks = locate(str(tmp_path / "bundle"), str(tmp_path / "s1.nii.gz"), samples=1200)
+    assert landmarks.case == "s1"
+    assert landmarks["base"].point == pytest.approx(tuple(centres[1]), abs=1.0)
+    (result,) = locate_files(Predictor.load(tmp_path / "bundle"), [tmp_path], LocateOptions(samples=1200))
+    assert result.landmarks == landmarks
+
+
+@pytest.mark.parametrize(
+    ("covariance", "sample_spacing", "expected"), [(4.0, 3.0, 2.25 * 4 + 9), (4.0, 1.0, 2.25 * 4 + 4), (0.0, 0.0, 4)]
+)
+def test_proposals_are_wider_than_the_structure(covariance: float, sample_spacing: float, expected: float) -> None:
+    mass = MassEstimate(np.zeros(3), covariance * np.eye(3), sample_spacing, 1.0, 1.0)
+    np.testing.assert_allclose(proposal_covariance(mass, spacing_mm=2.0), expected * np.eye(3))
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"steps": 0},
+        {"rounds": 0},
         {"samples": 299},
-        {"samples": 120, "steps": 3},
+        {"samples": 120, "rounds": 3},
         {"min_confidence": 1.5},
         {"min_confidence": float("nan")},
     ],
@@ -150,13 +208,13 @@ def test_points_are_even_and_volumes_add_up_to_the_scan() -> None:
     assert counts.std() < 1.7  # 2.8 at random
     assert counts.min() >= 4
     grid = GRIDS["oblique, thick slices"]
-    (centre,) = places(grid, (0.3, 0.4, 0.5))
+    (centre,) = positions(grid, (0.3, 0.4, 0.5))
 
-    def ask(points: FloatArray) -> FloatArray:
+    def evaluate(points: FloatArray) -> FloatArray:
         ball = np.exp(-((points - centre) ** 2).sum(1) / 200)
         return np.stack((1 - ball, ball), -1)
 
-    drawn = sample_progressively(ask, grid, 2.0, steps=4, samples=2000, seed=3)
+    drawn = sample_progressively(evaluate, grid, 2.0, rounds=4, samples=2000, seed=3)
     assert drawn.volumes.sum() == pytest.approx(grid.n_voxels * grid.voxel_ml * 1000, rel=0.05)
     assert (np.abs(grid.mm_to_unit(drawn.points_mm)) <= 1 + 1e-9).all()
     near = np.linalg.norm(drawn.points_mm - centre, axis=1) < 20

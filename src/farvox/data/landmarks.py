@@ -13,14 +13,14 @@ from farvox.data.dataset import CasePaths, Dataset, LandmarkSpheres
 from farvox.errors import DataError, FarvoxError, UsageError, suggest
 from farvox.geometry import Grid
 from farvox.io import read_grid
-from farvox.io.landmarks import Landmarks
+from farvox.io.landmarks import LandmarkTable
 from farvox.labels import LabelTable
 
 _LEAST_VOXELS = 1.5
 _SHARE_OF_EXTENT = 0.02
 
 
-def with_landmarks(dataset: Dataset, landmarks: Landmarks, landmark_radius_mm: float | None = None) -> Dataset:
+def with_landmarks(dataset: Dataset, landmarks: LandmarkTable, landmark_radius_mm: float | None = None) -> Dataset:
     """The same scans with landmarks in place of labels: label n is a ball around the n-th landmark.
 
     A case without any of the landmarks becomes one without label. A case that lacks some is taken as one where they

@@ -1,4 +1,4 @@
-"""Tables of landmarks in mm, as CSV files."""
+"""Landmark tables: CSV files of points in mm."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Point = tuple[float, float, float]
 """Scanner coordinates in mm, RAS+ as in NIfTI: x grows to the patient's right, y to the front, z to the head."""
 
 COLUMNS = ("case", "landmark", "x", "y", "z")
-"""Columns a file of landmarks must have; others are passed over."""
+"""Columns that a landmark file must have; further columns are ignored."""
 
 _COLUMNS = ",".join(COLUMNS)
 
 
 @dataclass(frozen=True)
-class Landmarks:
-    """What a file of landmarks holds.
+class LandmarkTable:
+    """The content of a landmark file.
 
     Args:
         path: The file.
         names: Every landmark once, in the order of first appearance.
-        points: Case id → landmark → point; a landmark without coordinates is not in its case.
+        points: Case id → landmark → point; a landmark without coordinates is left out.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class Landmarks:
 
 @dataclass(frozen=True)
 class LandmarkRow:
-    """A row to be written: a landmark of a case, its point or None for "not found", and further columns by name."""
+    """A row of `write_landmarks`: a landmark of a case, its point (None if not found), and further columns by name."""
 
     case: str
     landmark: str
@@ -47,20 +47,21 @@ class LandmarkRow:
     facts: Mapping[str, str | float | int] = field(default_factory=dict)
 
 
-def read_landmarks(path: Path) -> Landmarks:
-    """Read a CSV file with the columns case, landmark, x, y, z (mm, RAS+), one row a landmark.
+def read_landmarks(path: Path) -> LandmarkTable:
+    """Read a CSV file with the columns case, landmark, x, y, z (mm, RAS+) and one row for each landmark.
 
-    A case is named by its id or by its scan's file name. A row whose three coordinates are empty says that the
-    landmark is not there; what `write_landmarks` wrote can be read again.
+    The case is the case id or the file name of the scan. A row with three empty coordinates marks a landmark as absent.
+    The function reads what `write_landmarks` writes.
 
     Raises:
-        DataError: No such file, another kind of file, missing columns, cells that are no numbers, or a landmark twice.
+        DataError: No such file, another kind of file, missing columns, cells that are not numbers, or a duplicate
+            landmark.
     """
     lines = _lines(Path(path))
     header = [cell.strip().lower() for cell in next(csv.reader([lines[0]]))]
     _require_columns(header, path)
     points: dict[str, dict[str, Point]] = {}
-    seen: dict[tuple[str, str], int] = {}
+    line_of: dict[tuple[str, str], int] = {}
     for number, cells in enumerate(csv.reader(lines[1:]), start=2):
         if not any(cell.strip() for cell in cells):
             continue
@@ -71,29 +72,29 @@ def read_landmarks(path: Path) -> Landmarks:
         row = {name: cell.strip() for name, cell in zip(header, cells, strict=False)}
         case, name = case_id_from_path(Path(row["case"])), row["landmark"]
         if not case or not name:
-            raise DataError(f"line {number} of {path} names no {'case' if not case else 'landmark'}")
-        if first := seen.get((case, name)):
+            raise DataError(f"line {number} of {path} has no {'case' if not case else 'landmark'}")
+        if first := line_of.get((case, name)):
             raise DataError(
-                f"landmark '{name}' stands in lines {first} and {number} of {path}",
-                allowed="each landmark once a case",
-                hint="remove one, or give two structures two names",
+                f"landmark '{name}' is in lines {first} and {number} of {path}",
+                allowed="each landmark once in each case",
+                hint="remove one, or give the two structures different names",
                 case=case,
             )
-        seen[case, name] = number
+        line_of[case, name] = number
         point = _point(row, number, path)
-        places = points.setdefault(case, {})
+        landmarks = points.setdefault(case, {})
         if point is not None:
-            places[name] = point
+            landmarks[name] = point
     if not any(points.values()):
-        raise DataError(f"{path} holds no landmark", allowed=f"one row a landmark below '{_COLUMNS}'")
-    return Landmarks(Path(path), tuple(dict.fromkeys(name for _, name in seen)), points)
+        raise DataError(f"{path} contains no landmark", allowed=f"one row for each landmark below '{_COLUMNS}'")
+    return LandmarkTable(Path(path), tuple(dict.fromkeys(name for _, name in line_of)), points)
 
 
 def write_landmarks(path: Path, rows: Sequence[LandmarkRow]) -> None:
-    """Write a table that `read_landmarks` reads; coordinates to a ten-thousandth of a mm, empty where not found.
+    """Write a table for `read_landmarks`, with coordinates to 0.0001 mm that are empty for landmarks not found.
 
     Raises:
-        ResourceError: The disk is full or the folder not writable.
+        ResourceError: The disk is full or the folder is not writable.
     """
     extra = list(dict.fromkeys(name for row in rows for name in row.facts))
     text = io.StringIO()
@@ -106,11 +107,11 @@ def write_landmarks(path: Path, rows: Sequence[LandmarkRow]) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines of a text file that looks like comma-separated values."""
+    """The lines of a file, which must be comma-separated text."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{path} is no text file", allowed=f"a CSV file (UTF-8) with the columns {_COLUMNS}") from None
+        raise DataError(f"{path} is not text", allowed=f"a CSV file (UTF-8) with the columns {_COLUMNS}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", hint="check the path") from None
     lines = text.splitlines()
@@ -118,16 +119,16 @@ def _lines(path: Path) -> list[str]:
         raise DataError(f"{path} is empty", allowed=f"a CSV file with the columns {_COLUMNS}")
     if path.suffix.lower() == ".fcsv" or "markups" in lines[0].lower():
         raise DataError(
-            f"{path} is a list of markups as 3D Slicer writes it",
+            f"{path} is a markups file of 3D Slicer",
             allowed=f"a CSV file with the columns {_COLUMNS}",
-            hint=f"make it a table '{_COLUMNS}'; where CoordinateSystem is LPS (or 1), change the signs of x and y",
+            hint=f"convert it to a table '{_COLUMNS}'; if CoordinateSystem is LPS (or 1), change the signs of x and y",
         )
     for mark, name in ((";", "semicolons"), ("\t", "tabs")):
         if lines[0].count(mark) >= len(COLUMNS) - 1 > lines[0].count(","):
             raise DataError(
-                f"{path} separates its columns by {name}",
-                allowed="commas, and points in decimal numbers",
-                hint="export the table again as comma-separated values",
+                f"the columns of {path} are separated by {name}",
+                allowed="commas, with a point as decimal separator",
+                hint="export the table as comma-separated values",
             )
     return lines
 
@@ -139,8 +140,8 @@ def _require_columns(header: Sequence[str], path: Path) -> None:
         hints += [f"coordinates are columns x, y and z in mm (found: {', '.join(header)})"] if "x" in missing else []
         raise DataError(
             f"{path} has no column {', '.join(missing)}; its first line is '{','.join(header)[:80]}'",
-            allowed=f"a first line '{_COLUMNS}', in any order, with further columns if you like",
-            hint="; ".join(hints) or "name the columns so",
+            allowed=f"a first line '{_COLUMNS}', in any order; further columns are ignored",
+            hint="; ".join(hints) or "rename the columns",
         )
 
 
@@ -156,7 +157,7 @@ def _point(row: Mapping[str, str], number: int, path: Path) -> Point | None:
         if not math.isfinite(value):
             raise DataError(
                 f"{axis} of landmark '{row['landmark']}' is '{row[axis]}' in line {number} of {path}",
-                allowed="a number in mm with a decimal point; all three empty where the landmark is not there",
+                allowed="a number in mm with a decimal point, or all three empty for an absent landmark",
                 case=row["case"],
             )
         values.append(value)

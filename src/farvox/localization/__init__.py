@@ -1,5 +1,6 @@
 """Landmarks and organ centroids found by a trained network, from few points of a scan."""
 
-from farvox.localization.api import LocateOptions, Location, Place, locate, require_point_network
+from farvox.localization.api import Landmark, Landmarks, LocateOptions, locate
+from farvox.localization.files import locate_files
 
-__all__ = ["Location", "Place", "LocateOptions", "locate", "require_point_network"]
+__all__ = ["Landmark", "Landmarks", "LocateOptions", "locate", "locate_files"]

@@ -1,4 +1,4 @@
-"""Where a structure lies, from probabilities at points that need not be evenly spread."""
+"""The centroid of a structure from its probability at points of any density."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 from farvox.types import Array, FloatArray
 
 _MIN_RELATIVE_PROBABILITY = 0.7
-"""Share of the highest probability that a point must reach to take part."""
-_LEAST_POINTS = 12
-_LEAST_PROBABILITY = 1e-30
-"""In place of zero, so that there is something to divide by where a structure is nowhere."""
-_REACH = 3.0
-"""Standard deviations within which mass belongs together."""
-_ROUNDS = 20
-_STARTS, _MAX_NEIGHBOURS = 300, 3000
-"""Points that may be the peak, and those that are counted around each: enough to tell, and soon done."""
+"""Points with a smaller fraction of the highest probability are ignored."""
+_MIN_POINTS = 12
+_MIN_PROBABILITY = 1e-30
+"""Replaces zero, so that the weights of an absent structure have a sum above 0."""
+_MAX_MAHALANOBIS = 3.0
+"""Points further from the centroid, in standard deviations, do not belong to the structure."""
+_MAX_ITERATIONS = 20
+_MAX_PEAKS, _MAX_NEIGHBOURS = 300, 3000
+"""Numbers of candidate peaks and of points counted around each, which bound the time."""
 
 
 @dataclass(frozen=True)
 class MassEstimate:
-    """A structure's probability mass as sampled.
+    """The probability mass of a structure.
 
     Args:
-        centre: (3,) its centroid, mm.
-        covariance: (3, 3) its spread, mm².
-        spacing_mm: Distance between neighbouring samples where the mass lies.
+        centre: (3,) centroid, mm.
+        covariance: (3, 3) covariance, mm².
+        spacing_mm: Distance between neighbouring samples in the structure, mm.
         mean_probability: Mean probability over the mass, 0 to 1.
-        error_mm: Standard error of the centroid that comes of sampling, mm.
+        error_mm: Standard error of the centroid due to sampling, mm.
     """
 
     centre: FloatArray
@@ -42,49 +42,49 @@ class MassEstimate:
 def estimate_centroid(
     points_mm: FloatArray, probabilities: FloatArray, volumes: FloatArray, whole: bool = False
 ) -> MassEstimate:
-    """Centroid and spread of a structure.
+    """Estimate the centroid and covariance of a structure.
 
-    The centroid is the mean of place over the volume, weighted by probability: the integral of x·P(x) over that of
-    P(x). Each point stands for the volume it represents, so that where many points were drawn counts no more than
-    where few were. Only points of at min_confidence 0.7 of the highest probability take part, since a little probability over a
-    whole scan would outweigh a small structure. Where there are several places, the one of most mass is meant: mass
-    around it is taken in as long as it lies within three standard deviations of what belongs to it already, which
-    follows a long structure to its ends and leaves an island out.
+    The centroid is the integral of x·P(x) over the scan, divided by the integral of P(x). Each point is weighted by the
+    volume that it represents, so the result does not depend on the sampling density. Points below 0.7 of the highest
+    probability are ignored, because low probabilities over a whole scan would outweigh a small structure. If the mass
+    has several separate parts, the part with the most mass is used: starting from its peak, all points within three
+    standard deviations are added until nothing changes. This follows an elongated structure and excludes islands.
 
     Args:
         points_mm: (N, 3), mm.
-        probabilities: (N,) of the structure, 0 to 1.
-        volumes: (N,) what each point stands for, mm³: one over the density of drawing.
-        whole: Take all places together, while it is too early to choose between them.
+        probabilities: (N,) probability of the structure, 0 to 1.
+        volumes: (N,) volume that each point represents, mm³: the inverse of the sampling density.
+        whole: Use all parts of the mass, as in early rounds, which have too few samples to choose one.
     """
     highest = float(probabilities.max())
-    chosen = np.flatnonzero(probabilities >= _MIN_RELATIVE_PROBABILITY * highest)
-    if len(chosen) < _LEAST_POINTS < len(probabilities):
-        chosen = np.argpartition(-probabilities, _LEAST_POINTS)[:_LEAST_POINTS]
-    points, volumes = points_mm[chosen], volumes[chosen]
-    certainties = np.maximum(probabilities[chosen].astype(np.float64), _LEAST_PROBABILITY)
-    mass = certainties * volumes
-    kept = np.ones(len(points), bool) if whole else _around_peak(points, mass, float(volumes.sum()))
-    for _ in range(_ROUNDS):
-        share = np.where(kept, mass, 0) / mass[kept].sum()
-        centre = share @ points
-        away = points - centre
-        spacing = float(share @ volumes) ** (1 / 3)
-        covariance = (share[:, None] * away).T @ away
-        # Samples say nothing of what lies between them, hence half their distance on top.
-        spread = covariance + (spacing / 2) ** 2 * np.eye(3)
-        near = (away * np.linalg.solve(spread, away.T).T).sum(1) <= _REACH**2
-        if whole or not near.any() or (near == kept).all():
+    selected = np.flatnonzero(probabilities >= _MIN_RELATIVE_PROBABILITY * highest)
+    if len(selected) < _MIN_POINTS < len(probabilities):
+        selected = np.argpartition(-probabilities, _MIN_POINTS)[:_MIN_POINTS]
+    points, volumes = points_mm[selected], volumes[selected]
+    probabilities = np.maximum(probabilities[selected].astype(np.float64), _MIN_PROBABILITY)
+    mass = probabilities * volumes
+    member = np.ones(len(points), bool) if whole else _near_peak(points, mass, float(volumes.sum()))
+    for _ in range(_MAX_ITERATIONS):
+        weights = np.where(member, mass, 0) / mass[member].sum()
+        centre = weights @ points
+        offsets = points - centre
+        spacing = float(weights @ volumes) ** (1 / 3)
+        covariance = (weights[:, None] * offsets).T @ offsets
+        # The boundary is uncertain by half the distance between samples.
+        widened = covariance + (spacing / 2) ** 2 * np.eye(3)
+        near = (offsets * np.linalg.solve(widened, offsets.T).T).sum(1) <= _MAX_MAHALANOBIS**2
+        if whole or not near.any() or (near == member).all():
             break
-        kept = near
-    error = float(np.sqrt(np.trace(spread) * (share**2).sum()))
-    return MassEstimate(centre, covariance, spacing, float(share @ certainties), error)
+        member = near
+    error = float(np.sqrt(np.trace(widened) * (weights**2).sum()))
+    return MassEstimate(centre, covariance, spacing, float(weights @ probabilities), error)
 
 
-def _around_peak(points: FloatArray, mass: FloatArray, volume: float) -> Array:
-    """(N,) whether each point lies near the one with most mass about it, by the size of a ball of the whole volume."""
+def _near_peak(points: FloatArray, mass: FloatArray, volume: float) -> Array:
+    """(N,) whether each point is near the peak of the mass, at the scale of a ball with the whole volume."""
     radius = (3 * volume / (4 * np.pi)) ** (1 / 3)
-    some = np.linspace(0, len(points) - 1, min(len(points), _MAX_NEIGHBOURS)).astype(int)
-    starts = points[some[:: -(-len(some) // _STARTS)]]
-    crowd = [float(np.exp(-((points[some] - s) ** 2).sum(1) / (2 * radius**2)) @ mass[some]) for s in starts]
-    return np.asarray(np.linalg.norm(points - starts[int(np.argmax(crowd))], axis=1) <= 1.5 * radius)
+    subset = np.linspace(0, len(points) - 1, min(len(points), _MAX_NEIGHBOURS)).astype(int)
+    peaks = points[subset[:: -(-len(subset) // _MAX_PEAKS)]]
+    squared = (((points[subset] - peak) ** 2).sum(1) for peak in peaks)
+    nearby_mass = [float(np.exp(-distances / (2 * radius**2)) @ mass[subset]) for distances in squared]
+    return np.asarray(np.linalg.norm(points - peaks[int(np.argmax(nearby_mass))], axis=1) <= 1.5 * radius)

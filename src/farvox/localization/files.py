@@ -1,163 +1,234 @@
-"""Locate in one scan after the other, and put what was found into a table of landmarks and figures of error."""
+"""`locate_files`: locate landmarks in many scans, compare them with references, and summarise the errors."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from farvox.data import CasePaths
-from farvox.errors import FarvoxError
-from farvox.io.landmarks import LandmarkRow, Point
-from farvox.localization.api import LocateOptions, Location, locate
-from farvox.localization.reference import References, distance, reference_points
+from farvox.errors import FarvoxError, UsageError
+from farvox.io.landmarks import LandmarkRow, Point, write_landmarks
+from farvox.localization.api import Landmarks, LocateOptions, locate_with_options, require_point_network
+from farvox.localization.reference import PointError, References, load_references, point_error, reference_points
 from farvox.prediction import Predictor
-from farvox.prediction.files import read_scan_for
+from farvox.prediction.files import find_scans, read_scan_for
+from farvox.progress import Progress, resolve_progress
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
-class Error:
-    """How far an answer is from its reference; None where one of the two does not have the structure.
+class LocateResult:
+    """The landmarks of one scan, or the error that prevented them.
 
     Args:
-        known: Where the structure is known to lie, mm; None where it is known not to be there.
-        mm: Distance in mm.
-        voxels: Distance in voxels of the scan.
-    """
-
-    known: Point | None
-    mm: float | None
-    voxels: float | None
-
-
-@dataclass(frozen=True)
-class ScanResult:
-    """What became of one scan: where its structures are, or an error in one line.
-
-    Args:
-        case: The scan's id.
-        location: None after an error.
-        errors: One a place, in their order; None without a reference.
-        seconds: Reading and preparing included.
-        problem: The error's line.
+        case: Id of the scan.
+        landmarks: None after an error.
+        point_errors: One for each landmark; None without a reference.
+        seconds: Time, including reading and preprocessing.
+        error: The error message, one line.
     """
 
     case: str
-    location: Location | None
-    errors: tuple[Error, ...] | None
+    landmarks: Landmarks | None
+    point_errors: tuple[PointError, ...] | None
     seconds: float
-    problem: str | None = None
+    error: str | None = None
 
-    def document(self) -> dict[str, Any]:
-        """As one entry of the verb's JSON."""
-        if self.location is None:
-            return {"case": self.case, "error": self.problem}
-        places = []
-        for number, place in enumerate(self.location.places):
-            entry: dict[str, Any] = {
-                "label": place.value,
-                "landmark": place.name,
-                "point_mm": place.point,
-                "confidence": round(place.confidence, 4),
-            }
-            if self.errors is not None:
-                error = self.errors[number]
-                entry |= {"reference_mm": error.known, "error_mm": error.mm, "error_voxels": error.voxels}
-            places.append(entry)
-        figures = {"samples": self.location.samples, "voxels": self.location.voxels, "share": self.location.share}
-        return {"case": self.case, "landmarks": places, **figures, "seconds": round(self.seconds, 3)}
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        if self.landmarks is None:
+            return Text(f"error: {self.error}")
+        samples, voxels, fraction = self.landmarks.n_samples, self.landmarks.n_voxels, self.landmarks.sample_fraction
+        percentage = f"{fraction:.1%}" if fraction < 0.9995 else "all"
+        title = f"{self.case}: {samples:,} samples, {percentage} of {voxels:,} voxels, {self.seconds:.1f} s"
+        return Group(Text(title, "bold"), self.landmarks.table(self.point_errors))
+
+    def to_dict(self) -> dict[str, object]:
+        """The result as an entry of a JSON document."""
+        if self.landmarks is None:
+            return {"case": self.case, "error": self.error}
+        errors = self.point_errors or (None,) * len(self.landmarks)
+        return {
+            "case": self.case,
+            "landmarks": [
+                {
+                    "label": landmark.value,
+                    "landmark": landmark.name,
+                    "point_mm": landmark.point,
+                    "confidence": round(landmark.confidence, 4),
+                }
+                | ({"reference_mm": e.reference, "error_mm": e.mm, "error_voxels": e.voxels} if e else {})
+                for landmark, e in zip(self.landmarks, errors, strict=True)
+            ],
+            "samples": self.landmarks.n_samples,
+            "voxels": self.landmarks.n_voxels,
+            "sample_fraction": self.landmarks.sample_fraction,
+            "seconds": round(self.seconds, 3),
+        }
 
 
-def locate_scans(
+@dataclass(frozen=True)
+class ErrorSummary:
+    """The errors of one landmark over several scans.
+
+    Args:
+        count: Number of scans in which the landmark was found and has a reference; the other statistics are over these.
+        false_negatives: Number of scans in which it was not found although it has a reference.
+        false_positives: Number of scans in which it was found although it is absent.
+        median_mm: Median distance, mm; None if `count` is 0.
+        worst_mm: Largest distance, mm.
+        median_voxels: Median distance, voxels.
+        worst_voxels: Largest distance, voxels.
+    """
+
+    count: int
+    false_negatives: int
+    false_positives: int
+    median_mm: float | None
+    worst_mm: float | None
+    median_voxels: float | None
+    worst_voxels: float | None
+
+
+@dataclass(frozen=True)
+class LocateSummary:
+    """The errors over all scans that have a reference, for each landmark and for all landmarks together."""
+
+    landmarks: dict[str, ErrorSummary]
+    all: ErrorSummary
+
+    def table(self) -> Table:
+        """A `rich` table with a row for each landmark."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        table.add_column("landmark", min_width=16)
+        units = ("median\nmm", "worst\nmm", "median\nvoxels", "worst\nvoxels")
+        for name in ("found", *units, "false\nnegatives", "false\npositives"):
+            table.add_column(name, justify="right")
+        for name, row in self.landmarks.items():
+            table.add_row(name.replace("[", r"\["), *_cells(row))
+        table.add_section()
+        table.add_row("all", *_cells(self.all))
+        return table
+
+    def to_dict(self) -> dict[str, object]:
+        """The summary as part of a JSON document."""
+        return asdict(self)
+
+
+def locate_files(
     predictor: Predictor,
-    scans: Sequence[CasePaths],
-    settings: LocateOptions,
-    references: References | None = None,
-    progress: Callable[[str, float], None] | None = None,
-) -> Iterator[ScanResult]:
-    """Locate in each scan; a bad scan does not stop the rest.
+    scans: Sequence[str | os.PathLike[str]],
+    options: LocateOptions | None = None,
+    *,
+    reference: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | bool | None = None,
+) -> Iterator[LocateResult]:
+    """Locate landmarks in many scans, one after the other. An error in one scan does not stop the others.
 
     Args:
         predictor: The networks.
-        scans: As from `farvox.prediction.files.find_scans`.
-        settings: How to search.
-        references: As from `load_references`, to tell errors.
-        progress: Told (case, finished share).
+        scans: Files, DICOM folders and folders of scans.
+        options: How each scan is searched.
+        reference: A folder of masks, a mask or a CSV file of landmarks, from which the errors are computed.
+        out: A CSV file for the landmarks of all scans, written after the last scan.
+        progress: See `farvox.progress.resolve_progress`.
+
+    Returns:
+        An iterator of one `LocateResult` for each scan.
+
+    Raises:
+        DataError: A path is not a scan, or the reference cannot be read.
+        ResourceError: `out` cannot be written.
+        UsageError: As for `locate`, and an `out` that is not a CSV file or would replace the reference.
     """
-    for case in scans:
-        started = time.monotonic()
+    options = options or LocateOptions()
+    out = None if out is None else Path(out)
+    if out and (out.suffix.lower() != ".csv" or out.is_dir()):
+        raise UsageError(f"output {out}", allowed="the name of a .csv file")
+    if out and reference is not None and Path(reference).resolve() == out.resolve():
+        raise UsageError(f"output {out} would replace the reference", hint="choose another name")
+    if not options.exhaustive:
+        require_point_network(predictor)
+    cases = find_scans([Path(scan) for scan in scans], predictor.channels)
+    references: References = {}
+    if reference is not None:
+        references = load_references(Path(reference), [case.id for case in cases], predictor.labels)
+    results = locate_cases(predictor, cases, options, references, resolve_progress(progress))
+    return results if out is None else _written(results, out)
+
+
+def locate_cases(
+    predictor: Predictor, cases: Sequence[CasePaths], options: LocateOptions, references: References, progress: Progress
+) -> Iterator[LocateResult]:
+    """`locate_files` for cases whose files are known, with references from `load_references`."""
+    for case in cases:
+        start = time.monotonic()
         try:
             scan = read_scan_for(predictor, case)
-            told = (lambda share, id=case.id: progress(id, share)) if progress else None
-            found = locate(predictor, scan, settings, progress=told)
-            seconds = time.monotonic() - started
-            known = reference_points((references or {}).get(case.id), predictor.labels, case.id)
+            landmarks = locate_with_options(predictor, scan, options, progress=progress)
+            seconds = time.monotonic() - start
+            points = reference_points(references.get(case.id), predictor.labels, case.id)
             errors = None
-            if known is not None:
-                errors = tuple(_error(place.point, known.get(place.name), scan.grid) for place in found.places)
-            yield ScanResult(case.id, found, errors, seconds)
+            if points is not None:
+                errors = tuple(point_error(mark.point, points.get(mark.name), scan.grid) for mark in landmarks)
+            landmarks = Landmarks(case.id, landmarks.landmarks, landmarks.n_samples, landmarks.n_voxels)
+            yield LocateResult(case.id, landmarks, errors, seconds)
         except FarvoxError as error:
             error.case = error.case or case.id
-            yield ScanResult(case.id, None, None, time.monotonic() - started, str(error))
+            yield LocateResult(case.id, None, None, time.monotonic() - start, str(error))
 
 
-def landmark_rows(results: Sequence[ScanResult]) -> list[LandmarkRow]:
-    """Rows of the table of landmarks, with confidence, samples and their share of the voxels."""
-    return [
-        LandmarkRow(
-            result.case,
-            place.name,
-            place.point,
-            {
-                "confidence": f"{place.confidence:.4f}",
-                "samples": result.location.samples,
-                "share": f"{result.location.share:.5f}",
-            },
-        )
-        for result in results
-        if result.location is not None
-        for place in result.location.places
-    ]
-
-
-def summarise(results: Sequence[ScanResult]) -> dict[str, Any] | None:
-    """Errors over all scans with a reference, for each landmark and over all of them; None without any.
-
-    `false_negatives` counts structures that are there and were not found, `false_positives` those found that are not there; neither
-    enters the medians.
-    """
-    groups: dict[str, list[tuple[Point | None, Error]]] = {}
+def summarise(results: Sequence[LocateResult]) -> LocateSummary | None:
+    """Summarise the errors over all scans that have a reference; None if there are none."""
+    groups: dict[str, list[tuple[Point | None, PointError]]] = {}
     for result in results:
-        if result.location is None or result.errors is None:
-            continue
-        for place, error in zip(result.location.places, result.errors, strict=True):
-            groups.setdefault(place.name, []).append((place.point, error))
+        for landmark, error in zip(result.landmarks or (), result.point_errors or (), strict=False):
+            groups.setdefault(landmark.name, []).append((landmark.point, error))
     if not groups:
         return None
-    return {
-        "landmarks": {name: _figures(group) for name, group in groups.items()},
-        "all": _figures([pair for group in groups.values() for pair in group]),
-    }
+    per_landmark = {name: _error_summary(group) for name, group in groups.items()}
+    return LocateSummary(per_landmark, _error_summary([pair for group in groups.values() for pair in group]))
 
 
-def _figures(group: Sequence[tuple[Point | None, Error]]) -> dict[str, Any]:
+def _written(results: Iterator[LocateResult], out: Path) -> Iterator[LocateResult]:
+    """The same results; their landmarks are written at the end."""
+    rows: list[LandmarkRow] = []
+    for result in results:
+        rows += result.landmarks.rows() if result.landmarks else []
+        yield result
+    if rows:
+        write_landmarks(out, rows)
+
+
+def _error_summary(group: Sequence[tuple[Point | None, PointError]]) -> ErrorSummary:
     mm = [error.mm for _, error in group if error.mm is not None]
     voxels = [error.voxels for _, error in group if error.voxels is not None]
-    return {
-        "count": len(mm),
-        "false_negatives": sum(error.known is not None and point is None for point, error in group),
-        "false_positives": sum(error.known is None and point is not None for point, error in group),
-        "median_mm": float(np.median(mm)) if mm else None,
-        "worst_mm": max(mm, default=None),
-        "median_voxels": float(np.median(voxels)) if voxels else None,
-        "worst_voxels": max(voxels, default=None),
-    }
+    return ErrorSummary(
+        count=len(mm),
+        false_negatives=sum(error.reference is not None and point is None for point, error in group),
+        false_positives=sum(error.reference is None and point is not None for point, error in group),
+        median_mm=float(np.median(mm)) if mm else None,
+        worst_mm=max(mm, default=None),
+        median_voxels=float(np.median(voxels)) if voxels else None,
+        worst_voxels=max(voxels, default=None),
+    )
 
 
-def _error(point: Point | None, known: Point | None, grid: Any) -> Error:
-    if point is None or known is None:
-        return Error(known, None, None)
-    return Error(known, *distance(point, known, grid))
+def _cells(row: ErrorSummary) -> list[str]:
+    values = (row.median_mm, row.worst_mm, row.median_voxels, row.worst_voxels)
+    numbers = ["–" if value is None else f"{value:.2f}" for value in values]
+    return [str(row.count), *numbers, str(row.false_negatives), str(row.false_positives)]

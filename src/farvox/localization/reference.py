@@ -1,8 +1,9 @@
-"""Where landmarks are known to lie, from a table or from masks, and how far off an answer is."""
+"""Reference positions of landmarks, from a table or from masks, and the distance of a landmark to its reference."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,43 +16,58 @@ from farvox.io.landmarks import Point, read_landmarks
 from farvox.labels import LabelTable
 
 References = Mapping[str, Path | Mapping[str, Point] | None]
-"""Case → its mask, its landmarks, or None where nothing is known."""
+"""Case → its mask, its landmarks, or None without a reference."""
+
+
+@dataclass(frozen=True)
+class PointError:
+    """The distance of a landmark to its reference; None where either of the two is absent.
+
+    Args:
+        reference: Reference position, mm; None if the structure is absent in the scan.
+        mm: Distance in mm.
+        voxels: Distance in voxels of the scan.
+    """
+
+    reference: Point | None
+    mm: float | None
+    voxels: float | None
 
 
 def load_references(path: Path, cases: Sequence[str], labels: LabelTable) -> References:
-    """References of cases: rows of a CSV file, or masks of the cases' names (a folder or one file), not yet read.
+    """Find the references of cases: rows of a CSV file, or masks with the names of the cases (a folder or one file).
 
     Raises:
-        DataError: Nothing there, a table that cannot be read or names none of the labels, or no case in common.
+        DataError: No such path, a table that cannot be read or contains none of the labels, or no case in common.
     """
-    found: References
+    references: References
     if path.suffix.lower() in (".csv", ".fcsv", ".txt"):
         table = read_landmarks(path)
-        known = [name for _, _, name in labels.foreground]
-        if not set(known) & set(table.names):
+        names = [name for _, _, name in labels.foreground]
+        if not set(names) & set(table.names):
             raise DataError(
-                f"{path} names none of the bundle's labels (it has {', '.join(table.names[:6])})",
-                allowed=", ".join(known),
-                hint="give the landmarks the bundle's names",
+                f"{path} contains none of the bundle's labels (it contains {', '.join(table.names[:6])})",
+                allowed=", ".join(names),
+                hint="rename the landmarks to the bundle's labels",
             )
-        found = {case: table.points.get(case) for case in cases}
+        references = {case: table.points.get(case) for case in cases}
     else:
-        found = find_references(cases, path)
-    if not any(found.values()):
+        references = find_references(cases, path)
+    if not any(references.values()):
         raise DataError(
-            f"{path} has no reference of any scan (scans: {', '.join(cases[:4])})",
-            allowed="masks, or rows of a table, that go by the scans' names",
+            f"{path} has no reference for any scan (scans: {', '.join(cases[:4])})",
+            allowed="masks, or rows of a table, with the names of the scans",
         )
-    return found
+    return references
 
 
 def reference_points(
     reference: Path | Mapping[str, Point] | None, labels: LabelTable, case: str
 ) -> Mapping[str, Point] | None:
-    """Landmark or label name → point, mm; of a mask, the centroid of each label it holds.
+    """Landmark or label name → point, mm; for a mask, the centroid of each of its labels.
 
     Raises:
-        DataError: The mask cannot be read or holds values beyond the label table.
+        DataError: The mask cannot be read or contains values that are not in the label table.
     """
     if not isinstance(reference, Path):
         return reference
@@ -66,8 +82,10 @@ def reference_points(
     return points
 
 
-def distance(a: Point, b: Point, grid: Grid) -> tuple[float, float]:
-    """Distance of two points in mm and in voxels of a scan."""
-    places = np.array((a, b))
-    voxels = grid.mm_to_voxel(places)
-    return float(np.linalg.norm(places[0] - places[1])), float(np.linalg.norm(voxels[0] - voxels[1]))
+def point_error(point: Point | None, reference: Point | None, grid: Grid) -> PointError:
+    """The distance of a point to its reference, in mm and in voxels of a scan."""
+    if point is None or reference is None:
+        return PointError(reference, None, None)
+    pair = np.array((point, reference))
+    mm, voxels = (float(np.linalg.norm(np.diff(ends, axis=0))) for ends in (pair, grid.mm_to_voxel(pair)))
+    return PointError(reference, mm, voxels)
