@@ -171,7 +171,7 @@ def test_proposals_are_wider_than_the_structure(covariance: float, sample_spacin
     ],
 )
 def test_settings_that_cannot_work(wrong: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="allowed"):
+    with pytest.raises(UsageError, match="expected"):
         LocateOptions(**wrong)  # type: ignore[arg-type]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from farvox._atomic import write_text
 from farvox.errors import DataError, suggest
 from farvox.io.names import case_id_from_path
+from farvox.types import PathLike
 
 Point = tuple[float, float, float]
 """Scanner coordinates in mm, RAS+ as in NIfTI: x grows to the patient's right, y to the front, z to the head."""
@@ -47,7 +48,7 @@ class LandmarkRow:
     facts: Mapping[str, str | float | int] = field(default_factory=dict)
 
 
-def read_landmarks(path: Path) -> LandmarkTable:
+def read_landmarks(path: PathLike) -> LandmarkTable:
     """Read a CSV file with the columns case, landmark, x, y, z (mm, RAS+) and one row for each landmark.
 
     The case is the case id or the file name of the scan. A row with three empty coordinates marks a landmark as absent.
@@ -57,7 +58,8 @@ def read_landmarks(path: Path) -> LandmarkTable:
         DataError: No such file, another kind of file, missing columns, cells that are not numbers, or a duplicate
             landmark.
     """
-    lines = _lines(Path(path))
+    path = Path(path)
+    lines = _lines(path)
     header = [cell.strip().lower() for cell in next(csv.reader([lines[0]]))]
     _require_columns(header, path)
     points: dict[str, dict[str, Point]] = {}
@@ -87,10 +89,10 @@ def read_landmarks(path: Path) -> LandmarkTable:
             landmarks[name] = point
     if not any(points.values()):
         raise DataError(f"{path} contains no landmark", allowed=f"one row for each landmark below '{_COLUMNS}'")
-    return LandmarkTable(Path(path), tuple(dict.fromkeys(name for _, name in line_of)), points)
+    return LandmarkTable(path, tuple(dict.fromkeys(name for _, name in line_of)), points)
 
 
-def write_landmarks(path: Path, rows: Sequence[LandmarkRow]) -> None:
+def write_landmarks(path: PathLike, rows: Sequence[LandmarkRow]) -> None:
     """Write a table for `read_landmarks`, with coordinates to 0.0001 mm that are empty for landmarks not found.
 
     Raises:

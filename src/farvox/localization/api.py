@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from farvox.models import list_models, model_info
 from farvox.prediction import Predictor, PreparedScan
 from farvox.prediction.points import supports_points
 from farvox.progress import Progress, resolve_progress
-from farvox.types import Array, FloatArray
+from farvox.types import Array, FloatArray, PathLike
 
 if TYPE_CHECKING:
     import pandas
@@ -155,13 +154,13 @@ class Landmarks(Sequence[Landmark]):
             for landmark in self.landmarks
         ]
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
+    def to_csv(self, path: PathLike) -> None:
         """Write a CSV file with a row for each landmark, which `read_dataset(landmarks=...)` can read.
 
         Raises:
             ResourceError: The disk is full or the folder is not writable.
         """
-        write_landmarks(Path(path), self.rows())
+        write_landmarks(path, self.rows())
 
     def to_dataframe(self) -> pandas.DataFrame:
         """A pandas data frame with the columns case, label, landmark, x, y, z (mm, RAS+) and confidence.
@@ -178,8 +177,8 @@ class Landmarks(Sequence[Landmark]):
 
 
 def locate(
-    predictor: Predictor | str | os.PathLike[str],
-    scan: str | os.PathLike[str] | Scan | Array | PreparedScan,
+    predictor: Predictor | PathLike,
+    scan: PathLike | Scan | Array | PreparedScan,
     *,
     affine: FloatArray | None = None,
     exhaustive: bool = False,
@@ -219,7 +218,7 @@ def locate(
 
 def locate_with_options(
     predictor: Predictor,
-    scan: str | os.PathLike[str] | Scan | Array | PreparedScan,
+    scan: PathLike | Scan | Array | PreparedScan,
     options: LocateOptions,
     *,
     affine: FloatArray | None = None,

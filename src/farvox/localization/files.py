@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from farvox.localization.reference import PointError, References, load_reference
 from farvox.prediction import Predictor
 from farvox.prediction.files import find_scans, read_scan_for
 from farvox.progress import Progress, resolve_progress
+from farvox.types import PathLike
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -130,11 +130,11 @@ class LocateSummary:
 
 def locate_files(
     predictor: Predictor,
-    scans: Sequence[str | os.PathLike[str]],
+    scans: Sequence[PathLike],
     options: LocateOptions | None = None,
     *,
-    reference: str | os.PathLike[str] | None = None,
-    out: str | os.PathLike[str] | None = None,
+    reference: PathLike | None = None,
+    out: PathLike | None = None,
     progress: Progress | bool | None = None,
 ) -> Iterator[LocateResult]:
     """Locate landmarks in many scans, one after the other. An error in one scan does not stop the others.
