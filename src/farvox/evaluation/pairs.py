@@ -1,4 +1,4 @@
-"""Which prediction belongs to which reference: by name, whatever the formats."""
+"""Find the reference of each prediction by its name."""
 
 from __future__ import annotations
 
@@ -11,61 +11,65 @@ from farvox.errors import DataError
 Pair = tuple[str, Path, Path]
 """Case id, prediction, reference."""
 
-_REFERENCE_ENDINGS = ("_segmentation", "_seg")
+_REFERENCE_SUFFIXES = ("_segmentation", "_seg")
 
 
 def find_pairs(predictions: Path, references: Path) -> tuple[list[Pair], list[str]]:
-    """(case, prediction, reference) of every prediction, sorted by case, and notes on references left over.
+    """The pairs of predictions and references, sorted by case, and notes on unused references.
+
+    Args:
+        predictions: A folder of masks, or one mask.
+        references: A folder of masks, or one mask.
 
     Raises:
-        DataError: A path that is missing or holds no masks, two files of one case, nothing in common, or a
+        DataError: A path that does not exist or contains no masks, two files of one case, no common case, or a
             prediction without a reference.
     """
-    wanted, given = _masks(predictions), _masks(references)
+    predicted, available = _masks(predictions), _masks(references)
     if predictions.is_file() and references.is_file():
-        return [(next(iter(wanted)), predictions, references)], []
-    names = {case: _reference_name(case, given) for case in wanted}
+        return [(next(iter(predicted)), predictions, references)], []
+    names = {case: _reference_name(case, available) for case in predicted}
     missing = sorted(case for case, name in names.items() if name is None)
     if len(missing) == len(names):
         raise DataError(
             f"no prediction in {predictions} has a reference in {references} "
-            f"(predictions: {_abbreviate(sorted(wanted))}; references: {_abbreviate(sorted(given))})",
-            allowed="the same names on both sides; formats may differ",
+            f"(predictions: {_abbreviate(sorted(predicted))}; references: {_abbreviate(sorted(available))})",
+            allowed="the same file names in both folders; formats may differ",
         )
     if missing:
         raise DataError(
-            f"no reference in {references} for the prediction {wanted[missing[0]][0].name}"
+            f"no reference in {references} for the prediction {predicted[missing[0]][0].name}"
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
             allowed="a reference of the same name for every prediction",
-            hint="add the reference or take the prediction out of the folder",
+            hint="add the reference or remove the prediction from the folder",
             case=missing[0],
         )
     pairs: list[Pair] = []
     for case, name in sorted(names.items()):
-        pairs.append((case, _single_file(wanted[case], case), _single_file(given[str(name)], case)))
+        pairs.append((case, _single_file(predicted[case], case), _single_file(available[str(name)], case)))
     used = {_strip_suffix(str(name)) for name in names.values()}
-    left = sorted(name for name in given if _strip_suffix(name) not in used)
-    return pairs, [f"{len(left)} reference(s) without prediction: {_abbreviate(left)}"] if left else []
+    unused = sorted(name for name in available if _strip_suffix(name) not in used)
+    return pairs, [f"{len(unused)} reference(s) without prediction: {_abbreviate(unused)}"] if unused else []
 
 
 def find_references(cases: Sequence[str], references: Path) -> dict[str, Path | None]:
-    """The reference mask of each case, None where there is none; a single file is that of a single case.
+    """The reference mask of each case, or None. A single file is the reference of a single case.
 
     Raises:
-        DataError: A path that is missing or holds no masks, or two files of one case.
+        DataError: A path that does not exist or contains no masks, or two files of one case.
     """
-    given = _masks(references)
+    available = _masks(references)
     if references.is_file() and len(cases) == 1:
         return {cases[0]: references}
-    names = {case: _reference_name(case, given) for case in cases}
-    return {case: None if name is None else _single_file(given[name], case) for case, name in names.items()}
+    names = {case: _reference_name(case, available) for case in cases}
+    return {case: None if name is None else _single_file(available[name], case) for case, name in names.items()}
 
 
 def _single_file(files: list[Path], case: str) -> Path:
     if len(files) > 1:
         raise DataError(
             f"several files of one name: {', '.join(path.name for path in files)} in {files[0].parent}",
-            hint="keep one of them in the folder",
+            hint="keep only one of them in the folder",
             case=case,
         )
     return files[0]
@@ -82,19 +86,19 @@ def _masks(path: Path) -> dict[str, list[Path]]:
         if is_scan(file) and not file.name.startswith("."):
             masks.setdefault(case_id_from_path(file), []).append(file)
     if not masks:
-        raise DataError(f"{path} holds no masks", allowed="a mask or a folder of masks, such as .nii.gz or .mha")
+        raise DataError(f"{path} contains no masks", allowed="a mask or a folder of masks, such as .nii.gz or .mha")
     return masks
 
 
-def _reference_name(case: str, given: dict[str, list[Path]]) -> str | None:
-    """Marked names come first: the plain one may be the scan itself where scans and references share a folder."""
+def _reference_name(case: str, available: dict[str, list[Path]]) -> str | None:
+    """Names with a suffix come first: without one it may be the scan, if scans and references share a folder."""
     stems = dict.fromkeys((case, _strip_suffix(case)))
-    names = (stem + ending for stem in stems for ending in (*_REFERENCE_ENDINGS, ""))
-    return next((name for name in names if name in given), None)
+    names = (stem + suffix for stem in stems for suffix in (*_REFERENCE_SUFFIXES, ""))
+    return next((name for name in names if name in available), None)
 
 
 def _strip_suffix(name: str) -> str:
-    return re.sub(rf"(_0000|{'|'.join(_REFERENCE_ENDINGS)})$", "", name)
+    return re.sub(rf"(_0000|{'|'.join(_REFERENCE_SUFFIXES)})$", "", name)
 
 
 def _abbreviate(names: list[str]) -> str:

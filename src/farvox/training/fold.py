@@ -254,7 +254,6 @@ def _evaluate(
         # One tolerance for the whole dataset, so that the folds can be put together.
         tolerance_mm=default_tolerance_mm(label_grid(case) for case in dataset.cases if case.label),
         scans=scans,
-        progress=lambda number, total, _case: watcher.stage("evaluate", number / total),
     )
     if metrics.failed:
         raise ResourceError(metrics.failed[0].error)
