@@ -208,7 +208,7 @@ def test_unfitting_and_broken_weights_are_refused(tmp_path: Path) -> None:
         "nan": ({"conv0.bias": torch.full((4,), torch.nan)}, "NaN or infinite"),
         "beyond float32": ({"conv0.bias": torch.full((4,), 1e39, dtype=torch.float64)}, "NaN or infinite"),
         "variance": ({"batch0.running_var": torch.tensor([1.0, 1, 1, -1e-3])}, "negative variance"),
-        "channels": ({"conv0.weight": torch.zeros(4, 2, 3, 3, 3)}, "allowed"),
+        "channels": ({"conv0.weight": torch.zeros(4, 2, 3, 3, 3)}, "expected"),
         "no channel": ({"conv0.weight": torch.zeros(4, 0, 3, 3, 3)}, "in_channels=0"),
         "sparse": ({"conv0.weight": state["conv0.weight"].to_sparse()}, "sparse_coo layout"),
         "quantised": ({"conv0.weight": _quantised(state["conv0.weight"])}, "quantised"),

@@ -243,7 +243,7 @@ def test_two_cases_of_one_id(tmp_path: Path) -> None:
         ({"labels": {"a": 1, "b": 1}}, "'a' and 'b' share the value 1"),
         ({"labels": {"0": "background"}}, "no label beside background"),
         ({"modality": {"1": "CT"}}, "channels .*numbered from 0"),
-        ({"training": [{"label": "x"}]}, "lists .*allowed"),
+        ({"training": [{"label": "x"}]}, "lists .*expected"),
         ({"training": [], "test": [], "labels": {"1": "a"}}, "lists no case"),
     ],
 )

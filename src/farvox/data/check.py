@@ -72,7 +72,7 @@ def _check_case(dataset: Dataset, case: CasePaths) -> CaseCheck:
             check.notes += (f"label stored as {values.dtype}",)
         check.labels = _present(dataset, load.to_classes(dataset, case, values))
     except FarvoxError as error:
-        check.problem = f"{error.found} (allowed: {error.allowed})" if error.allowed else error.found
+        check.problem = f"{error.found} (expected: {error.allowed})" if error.allowed else error.found
         check.fix = error.hint
     return check
 
@@ -88,16 +88,7 @@ def _describe(check: CaseCheck, scan: Scan) -> None:
         check.notes += (f"spacing {max(x, y, z):.3g} mm is {max(x, y, z) / min(x, y, z):.2g} times the finest axis",)
     if 1 in grid.shape:
         check.notes += ("a single slice",)
-    if conflict := _form_conflict(scan):
-        check.notes += (f"qform and sform of the header disagree: {conflict}; the sform is used",)
-
-
-def _form_conflict(scan: Scan) -> str | None:
-    import nibabel as nib
-
-    from farvox.io.nifti import form_conflict
-
-    return form_conflict(scan.header, scan.grid) if isinstance(scan.header, nib.Nifti1Header) else None
+    check.notes += scan.notes
 
 
 def _present(dataset: Dataset, classes: Array) -> tuple[int, ...]:

@@ -65,7 +65,8 @@ def load_image(dataset: Dataset, case: CasePaths) -> Scan:
     image = scans[0].image if len(scans) == 1 else np.concatenate([scan.image for scan in scans])
     if len(image) != len(channels):
         raise _channel_count(dataset, case, len(image))
-    return Scan(image, scans[0].grid, scans[0].path, scans[0].header)
+    notes = tuple(dict.fromkeys(note for scan in scans for note in scan.notes))
+    return Scan(image, scans[0].grid, scans[0].path, scans[0].header, notes)
 
 
 def require_intensities(dataset: Dataset, case: CasePaths, image: Array) -> None:

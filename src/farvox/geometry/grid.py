@@ -22,7 +22,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        object.__setattr__(self, "affine", np.asarray(self.affine, dtype=np.float64))
+        object.__setattr__(self, "affine", np.array(self.affine, dtype=np.float64))
         self.affine.setflags(write=False)
 
     @property
