@@ -2,23 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "create_model": "farvox.models",
-    "list_models": "farvox.models",
-    "Predictor": "farvox.prediction",
+if TYPE_CHECKING:
+    from farvox.data import Case, Dataset, read_dataset
+    from farvox.errors import FarvoxError
+    from farvox.evaluation import Metrics, evaluate
+    from farvox.localization import Landmarks, locate
+    from farvox.models import create_model, list_models
+    from farvox.prediction import PointPredictions, Predictor, PreparedScan
+    from farvox.progress import Progress
+    from farvox.recipes import Recipe, load_recipe
+    from farvox.runs.run import FoldRun, Run
+
+# Public names resolve on first use, so that `import farvox` and `farvox --help` import neither torch nor numpy.
+_MODULES = {
+    "farvox.data": ("Case", "Dataset", "read_dataset"),
+    "farvox.errors": ("FarvoxError",),
+    "farvox.evaluation": ("Metrics", "evaluate"),
+    "farvox.localization": ("Landmarks", "locate"),
+    "farvox.models": ("create_model", "list_models"),
+    "farvox.prediction": ("PointPredictions", "Predictor", "PreparedScan"),
+    "farvox.progress": ("Progress",),
+    "farvox.recipes": ("Recipe", "load_recipe"),
+    "farvox.runs.run": ("FoldRun", "Run"),
 }
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = ["Predictor", "__version__", "create_model", "list_models"]
+__all__ = [
+    "Case",
+    "Dataset",
+    "FarvoxError",
+    "FoldRun",
+    "Landmarks",
+    "Metrics",
+    "PointPredictions",
+    "Predictor",
+    "PreparedScan",
+    "Progress",
+    "Recipe",
+    "Run",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load_recipe",
+    "locate",
+    "read_dataset",
+]
 
 
-def __getattr__(name: str) -> Any:
-    # Public names resolve on first use, so that `import farvox` and `farvox --help` stay instant.
-    if name in _PUBLIC:
-        from importlib import import_module
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'farvox' has no attribute '{name}'")
+    from importlib import import_module
 
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'farvox' has no attribute '{name}'")
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,34 @@
+"""The names a user meets: all listed, all typed, resolved on first use, and still functions at the second."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+import farvox
+
+
+def test_every_public_name_resolves_and_stays_what_it_is() -> None:
+    for name in farvox.__all__:
+        first = getattr(farvox, name)
+        assert not isinstance(first, types.ModuleType), f"farvox.{name} is a module"
+        assert getattr(farvox, name) is first
+    assert dir(farvox) == sorted(farvox.__all__)
+
+
+def test_type_checkers_and_users_see_the_same_names() -> None:
+    listed = {name for names in farvox._MODULES.values() for name in names}
+    assert listed | {"__version__"} == set(farvox.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'farvox' has no attribute 'segment_everything'"):
+        _ = farvox.segment_everything
+
+
+def test_importing_farvox_imports_neither_torch_nor_numpy() -> None:
+    code = "import sys, farvox; dir(farvox); print(*[m for m in ('torch', 'numpy', 'rich', 'pydantic') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
