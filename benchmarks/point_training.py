@@ -28,7 +28,7 @@ from farvox.training.loop import Training
 
 SHAPE, CLASSES = (312, 230, 320), 8
 PREPARATION = Preprocessing(
-    spacing=(1.5, 1.5, 1.5), channels=("CT",), intensity=(IntensityNormalization(kind="fixed", low=-3, high=3),)
+    spacing=(1.5, 1.5, 1.5), channels=("CT",), intensity=(IntensityNormalization(kind="dataset", low=-3, high=3),)
 )
 LABELS = LabelTable(tuple(range(CLASSES)), ("background", *(f"organ {n}" for n in range(1, CLASSES))))
 
@@ -100,7 +100,7 @@ def main() -> None:
         seconds = train(recipe, cases, Path(folder) / "run")
         watch.stop()
     scans = chosen.scans * np.prod(SHAPE) * 4 / 2**20
-    steps = chosen.epochs * recipe.points.steps
+    steps = chosen.epochs * recipe.points.steps_per_epoch
     print(f"recipe {chosen.recipe}, {chosen.scans} scans of {'×'.join(map(str, SHAPE))} voxels ({scans:.0f} MiB)")
     print(f"memory above the idle process: {watch.own - before:.0f} MiB (aim: below 700)")
     print(f"pages of memory-mapped files in memory: {watch.files - files:.0f} MiB, given back when others need them")

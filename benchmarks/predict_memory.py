@@ -47,7 +47,7 @@ def make_bundle(folder: Path, spacing: tuple[float, float, float]) -> Path:
         preprocessing=Preprocessing(
             spacing=spacing,
             channels=("CT",),
-            intensity=(IntensityNormalization(kind="fixed", low=-200, high=300, sd=80),),
+            intensity=(IntensityNormalization(kind="dataset", low=-200, high=300, sd=80),),
         ),
         window=(96, 96, 64),
         labels=labels,

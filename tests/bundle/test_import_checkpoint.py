@@ -274,7 +274,7 @@ def test_the_recipe_says_no_more_than_is_known(tmp_path: Path) -> None:
     }
     assert recipe.train.precision == "float32"
     # What prediction reads of a recipe is as the published code has it.
-    assert not recipe.patch.z_score
+    assert not recipe.patch.normalize
 
 
 def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path) -> None:

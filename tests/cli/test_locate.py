@@ -125,7 +125,7 @@ def test_landmarks_are_learned_and_located(tmp_path: Path) -> None:
             rows.append(LandmarkRow(f"case_{number}", name, tuple(label.affine[:3] @ [*centre, 1])))
     write_landmarks(tmp_path / "points.csv", rows)
     images = ["--images", data / "imagesTr" / "*.nii.gz", "--landmarks", tmp_path / "points.csv", "--radius", "6"]
-    options = ["--set", "model.options={offsets=64, smoothing=[], stride=1}", "--set", "points.steps=40"]
+    options = ["--set", "model.options={offsets=64, smoothing=[], stride=1}", "--set", "points.steps_per_epoch=40"]
     run = tmp_path / "run"
     done = farvox(
         "train",

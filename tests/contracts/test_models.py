@@ -16,7 +16,7 @@ from torch import nn
 
 from farvox import create_model, list_models
 from farvox.errors import ModelError
-from farvox.losses import make_loss
+from farvox.losses import Loss
 from farvox.models import count_parameters, model_info
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -255,7 +255,7 @@ def test_learns_a_bright_half(name: str, options: dict[str, Any]) -> None:
     target = torch.zeros(1, 16, 16, 8, dtype=torch.uint8)
     target[:, 8:] = 1
     image[:, 0] += 2 * target
-    loss = make_loss(["cross_entropy", "dice"])
+    loss = Loss(["cross_entropy", "dice"])
     optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
     values = []
     for _ in range(16):

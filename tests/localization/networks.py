@@ -46,7 +46,7 @@ def threshold_bundle(spacing: tuple[float, float, float], window: tuple[int, int
         model=ModelEntry(name="obelisk-unary", in_channels=2, classes=3, options=OPTIONS),
         parameters=1,
         preprocessing=Preprocessing(
-            spacing=spacing, channels=("a", "b"), intensity=(IntensityNormalization(kind="fixed", low=0, high=1),) * 2
+            spacing=spacing, channels=("a", "b"), intensity=(IntensityNormalization(kind="dataset", low=0, high=1),) * 2
         ),
         window=window,
         labels=labels,

@@ -11,7 +11,7 @@ from torch import nn
 
 from farvox import create_model
 from farvox.errors import ModelError
-from farvox.losses import make_loss
+from farvox.losses import Loss
 from farvox.models import count_parameters
 
 
@@ -68,7 +68,7 @@ def test_first_stage_gives_what_2d_networks_alone_give() -> None:
 def test_each_stage_moves_its_own_weights_alone(done: float, learns: set[str]) -> None:
     network = _network(views_share=0.4).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.1)
-    loss = make_loss(["dice", "cross_entropy"])
+    loss = Loss(["dice", "cross_entropy"])
     # Momentum and decay of the first stage must not go on in the second.
     steps = (0.0, 0.0, done, done) if done >= 0.4 else (done, done)
     for at in steps:

@@ -81,7 +81,7 @@ def identity_bundle(
         preprocessing=Preprocessing(
             spacing=spacing,
             channels=channels,
-            intensity=tuple(IntensityNormalization(kind="fixed", low=0, high=len(labels)) for _ in channels),
+            intensity=tuple(IntensityNormalization(kind="dataset", low=0, high=len(labels)) for _ in channels),
         ),
         window=window,
         labels=labels,

@@ -34,7 +34,7 @@ def bundle(affine: np.ndarray, seed: int = 0, factor: float = 1.0, **options: ob
     order, _ = Grid(SHAPE, affine).nearest_axes
     i, j, k = (factor * Grid(SHAPE, affine).spacing[axis] for axis in order)
     made = identity_bundle(VALUES, (i, j, k), None, network=point_network(4, seed, **({"stride": 1} | options)))
-    fixed = (IntensityNormalization(kind="fixed", low=-3, high=3),)
+    fixed = (IntensityNormalization(kind="dataset", low=-3, high=3),)
     return replace(made, manifest=made.manifest.model_copy(update={"preprocessing": _with(made, fixed)}))
 
 
@@ -133,7 +133,7 @@ def test_scores_of_other_networks_are_interpolated_between_voxels(
     order, _ = grid.nearest_axes
     x, y, z = (grid.spacing[axis] for axis in order)
     made = identity_bundle({7: "a"}, (x, y, z), window, network=Ramp())
-    steps = (IntensityNormalization(kind="fixed", low=-100, high=100),)
+    steps = (IntensityNormalization(kind="dataset", low=-100, high=100),)
     made = replace(made, manifest=made.manifest.model_copy(update={"preprocessing": _with(made, steps)}))
     voxels = np.random.default_rng(0).uniform(0, np.array(SHAPE) - 1, (200, 3))
     answer = Predictor([made], "cpu").at(scan, grid.voxel_to_mm(voxels), affine)

@@ -248,7 +248,7 @@ def test_scans_with_nan_are_refused_however_they_come(tmp_path: Path) -> None:
 
 def test_a_network_learned_on_z_scored_patches_is_given_z_scored_windows() -> None:
     bundle = identity_bundle({1: "bright"}, (1, 1, 1), window=(8, 8, 8))
-    bundle = replace(bundle, recipe=with_settings(bundle.recipe, {"patch.z_score": True, "patch.blend": "mean"}))
+    bundle = replace(bundle, recipe=with_settings(bundle.recipe, {"patch.normalize": True, "patch.blend": "mean"}))
     scan = np.zeros((1, 8, 8, 16), np.float32)
     scan[..., :4], scan[..., 8:12] = 0.2, 0.02  # ten times fainter in the second half, and in windows of its own
     scan[..., 4:8], scan[..., 12:] = 0.0, 0.0

@@ -27,7 +27,7 @@ def test_scans_of_modest_size_keep_their_spacing_and_fit_one_patch() -> None:
     assert preprocessing.spacing == (1, 1, 1)
     assert recipe.patch.size == (40, 56, 40)
     assert recipe.model.options["strides"] == ((2, 2, 2),) * 3
-    assert preprocessing.intensity[0].kind == "per-scan"
+    assert preprocessing.intensity[0].kind == "percentile"
 
 
 def test_thick_slices_are_neither_coarsened_nor_pooled_before_the_plane() -> None:
@@ -52,17 +52,17 @@ def test_coarsening_makes_large_scans_isotropic() -> None:
 @pytest.mark.parametrize(
     ("channel", "low_percentile", "kind"),
     [
-        ("CT", 0, "fixed"),
-        ("abdomen_ct", 0, "fixed"),
-        ("MRI", -1000, "per-scan"),
-        ("image", -1000, "fixed"),
-        ("image", 0, "per-scan"),
+        ("CT", 0, "dataset"),
+        ("abdomen_ct", 0, "dataset"),
+        ("MRI", -1000, "percentile"),
+        ("image", -1000, "dataset"),
+        ("image", 0, "percentile"),
     ],
 )
 def test_hounsfield_units_are_recognised(channel: str, low_percentile: float, kind: str) -> None:
     recipe, preprocessing = resolve(load_recipe("default"), prints((40, 40, 40), (1, 1, 1), low_percentile), (channel,))
-    assert preprocessing.intensity[0].kind == kind == recipe.intensity.kind
-    if kind == "fixed":
+    assert preprocessing.intensity[0].kind == kind == recipe.intensity.normalization
+    if kind == "dataset":
         assert preprocessing.intensity[0].mean == pytest.approx(80, abs=1)
         assert preprocessing.intensity[0].sd == pytest.approx(20, abs=1)
 
@@ -71,13 +71,13 @@ def test_given_figures_are_kept() -> None:
     chosen = [
         "grid.spacing=[2, 2, 3]",
         "patch.size=[24, 16, 8]",
-        "intensity.kind=fixed",
+        "intensity.normalization=dataset",
         "model.options={widths=[4, 8]}",
     ]
     recipe, preprocessing = resolve(load_recipe("default", chosen), prints((90, 90, 90), (1, 1, 1)), ("MRI",))
     assert preprocessing.spacing == (2, 2, 3)
     assert recipe.patch.size == (24, 16, 8)
-    assert preprocessing.intensity[0].kind == "fixed"
+    assert preprocessing.intensity[0].kind == "dataset"
     assert recipe.model.options["widths"] == [4, 8]
     assert len(recipe.model.options["strides"]) == 1
 
@@ -86,7 +86,7 @@ def test_a_z_score_is_asked_for_by_name() -> None:
     recipe, preprocessing = resolve(
         load_recipe("prostate-unet3d"), prints((90, 90, 20), (0.6, 0.6, 3.6), low_percentile=-1000), ("CT",)
     )
-    assert preprocessing.intensity[0].kind == recipe.intensity.kind == "z-score"
+    assert preprocessing.intensity[0].kind == recipe.intensity.normalization == "zscore"
     assert preprocessing.spacing == (0.6, 0.6, 3.6)
 
 

@@ -17,7 +17,7 @@ def preprocessing(spacing: tuple[float, float, float], channels: int = 1) -> Pre
     return Preprocessing(
         spacing=spacing,
         channels=tuple(f"c{n}" for n in range(channels)),
-        intensity=tuple(IntensityNormalization(kind="per-scan") for _ in range(channels)),
+        intensity=tuple(IntensityNormalization(kind="percentile") for _ in range(channels)),
     )
 
 
@@ -41,7 +41,7 @@ def test_a_large_empty_background_is_left_out_of_the_statistics() -> None:
 
 
 def test_a_fixed_step_keeps_hounsfield_units_comparable() -> None:
-    step = IntensityNormalization(kind="fixed", low=-100, high=300, mean=100, sd=50)
+    step = IntensityNormalization(kind="dataset", low=-100, high=300, mean=100, sd=50)
     image = np.array([-1000, -100, 100, 300, 2000], np.int16).reshape(1, 5, 1, 1)
     space = preprocess(
         image, Grid((5, 1, 1), np.eye(4)), Preprocessing(spacing=(1, 1, 1), channels=("CT",), intensity=(step,))
@@ -53,7 +53,7 @@ def test_z_score_clips_nothing() -> None:
     image = np.array([-1.0, 0, 0, 0, 0, 0, 0, 11]).reshape(1, 8, 1, 1)
     mean, sd = 10 / 8, (122 / 8 - (10 / 8) ** 2) ** 0.5
     preprocessing = Preprocessing(
-        spacing=(1, 1, 1), channels=("MR",), intensity=(IntensityNormalization(kind="z-score"),)
+        spacing=(1, 1, 1), channels=("MR",), intensity=(IntensityNormalization(kind="zscore"),)
     )
     space = preprocess(image, Grid((8, 1, 1), np.eye(4)), preprocessing)
     np.testing.assert_allclose(space.slab(0, 1).ravel(), (image.ravel() - mean) / sd, rtol=1e-6)
@@ -77,7 +77,7 @@ def test_the_scan_itself_is_not_changed() -> None:
 
 
 def test_a_fixed_shape_takes_the_whole_scan_whatever_its_size() -> None:
-    step = IntensityNormalization(kind="fixed", low=-32768, high=32767, mean=-1024, sd=1024)
+    step = IntensityNormalization(kind="dataset", low=-32768, high=32767, mean=-1024, sd=1024)
     fixed = Preprocessing(shape=(4, 6, 5), channels=("CT",), intensity=(step,))
     i = np.arange(8.0)[:, None, None] * np.ones((8, 3, 5))
     space = preprocess(i[None], Grid((8, 3, 5), np.diag([2, 4, 1, 1])), fixed)
@@ -90,7 +90,7 @@ def test_a_fixed_shape_takes_the_whole_scan_whatever_its_size() -> None:
 def test_axes_point_where_the_network_wants_them_and_come_back() -> None:
     grid = Grid((3, 4, 5), oblique((2, 0, 1), (-1, 1, -1)))
     image = np.random.default_rng(4).normal(size=(1, 3, 4, 5)).astype(np.float32)
-    step = IntensityNormalization(kind="fixed", low=-9, high=9)
+    step = IntensityNormalization(kind="dataset", low=-9, high=9)
     shape = (4, 5, 3)
     made = [Preprocessing(shape=shape, axes=axes, channels=("CT",), intensity=(step,)) for axes in ("RAS", "LAI")]
     ras, lai = (preprocess(image, grid, preprocessing) for preprocessing in made)
@@ -107,7 +107,7 @@ def test_axes_point_where_the_network_wants_them_and_come_back() -> None:
 def test_pooling_is_that_of_a_scan_at_half_the_spacing() -> None:
     image = np.random.default_rng(5).normal(size=(1, 12, 10, 8)).astype(np.float32)
     grid = Grid((12, 10, 8), np.diag([1.5, 1.5, 1.5, 1]))
-    step = IntensityNormalization(kind="fixed", low=-9, high=9)
+    step = IntensityNormalization(kind="dataset", low=-9, high=9)
     made = Preprocessing(spacing=(3, 3, 3), antialias_pooling=True, channels=("CT",), intensity=(step,))
     space = preprocess(image, grid, made)
     assert space.grid.shape == (6, 5, 4)
@@ -123,7 +123,7 @@ def test_pooling_is_that_of_a_scan_at_half_the_spacing() -> None:
 
 
 def test_a_preparation_says_one_size() -> None:
-    step = IntensityNormalization(kind="per-scan")
+    step = IntensityNormalization(kind="percentile")
     for size in ({}, {"spacing": (1, 1, 1), "shape": (4, 4, 4)}, {"shape": (0, 4, 4)}):
         with pytest.raises(ValidationError):
             Preprocessing(**size, channels=("CT",), intensity=(step,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from farvox import create_model
 from farvox.errors import FarvoxError, RecipeError
 from farvox.models import count_parameters
 from farvox.recipes import Recipe, dump_recipe, list_recipes, load_recipe, parse_duration, parse_recipe, with_settings
+from farvox.recipes.schema import TrainSettings
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -26,11 +28,12 @@ def test_the_hybrid_trains_as_its_paper_says() -> None:
     for name, variant in (("obelisk-hybrid", {}), ("obelisk-hybrid-visceral", {"variant": "visceral"})):
         recipe = load_recipe(name)
         assert (recipe.model.name, recipe.model.options, recipe.patch.size) == ("obelisk-hybrid", variant, "whole")
-        assert (recipe.loss.terms, recipe.loss.class_weights) == (("hard_cross_entropy_quarter",), True)
+        assert (recipe.loss.terms, recipe.loss.keep_fraction) == (("topk_cross_entropy",), 0.25)
+        assert recipe.loss.class_weights
         train = recipe.train
         assert (train.optimiser, train.learning_rate, train.weight_decay) == ("adam", 0.002, 0)
         assert (train.epochs, train.batch, train.schedule) == (300, 1, "exponential")
-        assert (train.warmup, train.clip_gradient) == (0, 0)
+        assert (train.warmup, train.gradient_clip_norm) == (0, 0)
         augment = recipe.augment
         assert (augment.affine, augment.flip) == (0.075, ())
         assert (augment.contrast, augment.brightness, augment.gamma, augment.noise) == (0, 0, 0, 0)
@@ -79,9 +82,9 @@ def test_networks_of_one_paper_are_trained_alike() -> None:
 
 def test_settings_lie_over_the_file() -> None:
     recipe = load_recipe(
-        "default", ["train.batch=3", "grid.spacing=[1, 2.5, 3]", "patch.centre=uniform", 'loss.terms=["dice"]']
+        "default", ["train.batch=3", "grid.spacing=[1, 2.5, 3]", "patch.sampling=uniform", 'loss.terms=["dice"]']
     )
-    assert (recipe.train.batch, recipe.grid.spacing, recipe.patch.centre) == (3, (1.0, 2.5, 3.0), "uniform")
+    assert (recipe.train.batch, recipe.grid.spacing, recipe.patch.sampling) == (3, (1.0, 2.5, 3.0), "uniform")
     assert recipe.loss.terms == ("dice",)
     assert with_settings(recipe, {"train.batch": 5}).train.batch == 5
 
@@ -92,7 +95,7 @@ def test_settings_lie_over_the_file() -> None:
         ("train.bach=2", ("unknown key 'bach'", "did you mean 'batch'?")),
         ("trian.batch=2", ("unknown key 'trian'", "did you mean 'train'?")),
         ("train.batch=0", ("train.batch = 0", "greater than or equal to 1")),
-        ("train.batch", ("--set train.batch", "section.key=value")),
+        ("train.batch", ("setting 'train.batch'", "section.key=value")),
         ("loss.terms=[]", ("loss.terms", "at least 1 item")),
         ("grid.spacing=[1,2]", ("grid.spacing", "[1, 2]")),
         ("name.x=1", ("'name' is not a section",)),
@@ -104,6 +107,89 @@ def test_wrong_settings_are_named(setting: str, words: tuple[str, ...]) -> None:
     for word in words:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        ({"train.batch": 3, "patch.size": (8, 9, 10)}, ["train.batch=3", "patch.size=[8, 9, 10]"]),
+        ({"model.options.widths": (4, 8)}, ["model.options.widths=[4, 8]"]),
+        ({"train.budget": "45s"}, ['train.budget="45s"']),
+        ({"train.budget": "45s"}, ["train.budget=45s"]),
+    ],
+)
+def test_settings_as_a_mapping_equal_those_as_text(settings: dict[str, object], same: list[str]) -> None:
+    by_mapping, by_text = load_recipe(settings=settings), load_recipe("default", same)
+    assert (
+        by_mapping.model_dump(mode="json") == by_text.model_dump(mode="json") != load_recipe().model_dump(mode="json")
+    )
+
+
+def test_a_recipe_constructed_wrongly_raises_a_recipe_error() -> None:
+    with pytest.raises(RecipeError, match=r"unknown key 'epochz' in section \[train\].*did you mean 'epochs'"):
+        Recipe(train={"epochz": 1})
+    with pytest.raises(RecipeError, match=r"TrainSettings: batch = 0.*greater than or equal to 1"):
+        TrainSettings(batch=0)
+    with pytest.raises(RecipeError, match="settings: unknown key 'bach'"):
+        with_settings(Recipe(), {"train.bach": 1})
+
+
+OLD = """
+[intensity]
+kind = "z-score"
+[patch]
+centre = "classes"
+z_score = true
+[points]
+draw = "classes"
+label = "nearest"
+scans = 5
+steps = 6
+[loss]
+terms = ["hard_cross_entropy_half", "dice"]
+[train]
+clock = "processor"
+decayed = "convolutions"
+clip_gradient = 2.0
+"""
+
+NEW = """
+[intensity]
+normalization = "zscore"
+[patch]
+sampling = "class-balanced"
+normalize = true
+[points]
+sampling = "class-balanced"
+label_interpolation = "nearest"
+cases_per_step = 5
+steps_per_epoch = 6
+[loss]
+terms = ["topk_cross_entropy", "dice"]
+keep_fraction = 0.5
+[train]
+clock = "cpu"
+weight_decay_on = "convolutions"
+gradient_clip_norm = 2.0
+"""
+
+
+def test_keys_of_earlier_releases_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(OLD)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recipe = parse_recipe(NEW, "new")
+        assert parse_recipe(OLD, "a bundle's recipe") == recipe
+    assert recipe.loss.terms == ("topk_cross_entropy", "dice")
+    with pytest.warns(FutureWarning) as notes:
+        assert load_recipe(path) == recipe.model_copy(update={"name": "mine"})
+    texts = [str(note.message) for note in notes]
+    assert f"{path}: patch.z_score is now patch.normalize" in texts
+    assert f'{path}: intensity.normalization = "z-score" is now "zscore"' in texts
+    assert len(texts) == 14
+    with pytest.warns(FutureWarning, match="settings: train.decayed is now train.weight_decay_on"):
+        assert load_recipe(settings=["train.decayed=convolutions"]).train.weight_decay_on == "convolutions"
 
 
 def test_an_unknown_key_in_a_file_comes_with_its_line(tmp_path: Path) -> None:

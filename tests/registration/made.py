@@ -38,7 +38,7 @@ def look_bundle(
 ) -> Bundle:
     """A bundle whose features are intensities in multiples of `unit`."""
     bundle = identity_bundle({1: "blob"}, (spacing,) * 3, window, channels, Look(len(channels)))
-    steps = tuple(IntensityNormalization(kind="fixed", low=-10 * unit, high=10 * unit, sd=unit) for _ in channels)
+    steps = tuple(IntensityNormalization(kind="dataset", low=-10 * unit, high=10 * unit, sd=unit) for _ in channels)
     preprocessing = Preprocessing(spacing=(spacing,) * 3, channels=channels, intensity=steps)
     return Bundle(
         bundle.network, bundle.manifest.model_copy(update={"preprocessing": preprocessing}), bundle.recipe, Path()

@@ -25,7 +25,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreprocessedCase:
     """A case whose image equals its class index (0, 1, 2), with one small and one large structure."""
     classes = np.zeros((24, 20, 16), np.uint8)
     classes[2:18, 2:14, 2:12], classes[20:22, 16:18, 13:15] = 1, 2
-    step = IntensityNormalization(kind="fixed", low=0, high=2)
+    step = IntensityNormalization(kind="dataset", low=0, high=2)
     preprocessing = Preprocessing(spacing=(1, 1, 1), channels=("MR",), intensity=(step,))
     case = Case("a", classes[None].astype(np.float32), classes, Grid(classes.shape, np.eye(4)))
     return preprocess_case(case, preprocessing, 3, tmp_path_factory.mktemp("prepared"))
@@ -72,7 +72,7 @@ def test_each_class_is_as_often_at_the_centre(prepared: PreprocessedCase) -> Non
     hits = np.zeros(3)
     for _ in range(600):
         _, label = sample_patch_from(
-            prepared, choose_centre(prepared, (4, 4, 4), "classes", rng), np.eye(3), (4, 4, 4), CPU
+            prepared, choose_centre(prepared, (4, 4, 4), "class-balanced", rng), np.eye(3), (4, 4, 4), CPU
         )
         hits += [bool((label == c).any()) for c in range(3)]
     assert hits[2] / 600 > 0.25  # it fills 0.1 % of the scan
@@ -92,7 +92,7 @@ def test_each_class_is_as_often_at_the_centre(prepared: PreprocessedCase) -> Non
 
 def test_patches_stay_inside_where_they_fit_and_are_centred_where_not(prepared: PreprocessedCase) -> None:
     rng = np.random.default_rng(2)
-    for rule in ("classes", "uniform"):
+    for rule in ("class-balanced", "uniform"):
         for _ in range(50):
             low = choose_centre(prepared, (8, 8, 32), rule, rng) - (np.array([8, 8, 32]) - 1) / 2
             assert (low[:2] >= -1e-9).all()

@@ -29,7 +29,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> PreprocessedCase:
     classes[6:8, 5:8, 2:6] = 2
     image = np.random.default_rng(0).normal(0, 1, (1, *classes.shape))
     preprocessing = Preprocessing(
-        spacing=(1, 1, 1), channels=("MR",), intensity=(IntensityNormalization(kind="z-score"),)
+        spacing=(1, 1, 1), channels=("MR",), intensity=(IntensityNormalization(kind="zscore"),)
     )
     folder = tmp_path_factory.mktemp("prepared")
     return preprocess_case(Case("a", image, classes, Grid(classes.shape, np.eye(4))), preprocessing, 3, folder)
@@ -44,7 +44,7 @@ def test_uniform_places_fill_the_scan_between_its_outer_faces(case: Preprocessed
 
 
 def test_each_class_is_drawn_alike_however_small(case: PreprocessedCase) -> None:
-    places = sample_points(case, 6_000, "classes", np.random.default_rng(1))
+    places = sample_points(case, 6_000, "class-balanced", np.random.default_rng(1))
     shares = np.bincount(label_at_points(case.classes, places, "nearest"), minlength=3) / len(places)
     assert shares == pytest.approx([1 / 3] * 3, abs=0.03)
     assert len(np.unique(places, axis=0)) == len(places)

@@ -23,7 +23,7 @@ def test_patches_of_the_prostate_recipes_are_z_scored_one_by_one(tmp_path: Path)
     classes[4:9, 4:9, 4:9] = 1
     image = np.linspace(10, 500, 20)[:, None, None] + rng.normal(0, 3, (1, *classes.shape))
     preprocessing = Preprocessing(
-        spacing=(1, 1, 1), channels=("MR",), intensity=(IntensityNormalization(kind="z-score"),)
+        spacing=(1, 1, 1), channels=("MR",), intensity=(IntensityNormalization(kind="zscore"),)
     )
     case = preprocess_case(Case("a", image, classes, Grid(classes.shape, np.eye(4))), preprocessing, 2, tmp_path)
     assert abs(float(case.image.mean())) < 1e-3

@@ -23,7 +23,7 @@ def names_that_decay(network: nn.Module, optimiser: torch.optim.Optimizer) -> li
 
 def test_kernels_of_convolutions_alone_decay() -> None:
     network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2), nn.ConvTranspose3d(2, 2, 3), nn.Linear(2, 2))
-    chosen = make_optimiser(network, settings(decayed="convolutions"))
+    chosen = make_optimiser(network, settings(weight_decay_on="convolutions"))
     assert names_that_decay(network, chosen) == ["0.weight", "2.weight"]
     every = make_optimiser(network, settings())
     assert len(names_that_decay(network, every)) == 8
@@ -35,7 +35,7 @@ def test_decay_beside_the_step_or_in_the_gradient(kind: str) -> None:
     network = nn.Conv3d(1, 1, 1, bias=False)
     nn.init.constant_(network.weight, 2.0)
     optimiser = make_optimiser(
-        network, settings(optimiser=kind, learning_rate=0.1, weight_decay=0.5, decayed="convolutions")
+        network, settings(optimiser=kind, learning_rate=0.1, weight_decay=0.5, weight_decay_on="convolutions")
     )
     network.weight.grad = torch.full_like(network.weight, -0.25)
     optimiser.step()

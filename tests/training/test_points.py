@@ -23,7 +23,7 @@ from farvox.sampling.samplers import PointSampler, Rank
 from farvox.training.offsets import OffsetLog, mean_field_of_view_mm
 from tests.training.runs import farvox, make_dataset
 
-PREPARATION = Preprocessing(spacing=(1, 1, 2), channels=("MR",), intensity=(IntensityNormalization(kind="z-score"),))
+PREPARATION = Preprocessing(spacing=(1, 1, 2), channels=("MR",), intensity=(IntensityNormalization(kind="zscore"),))
 LABELS = LabelTable((0, 1, 2), ("background", "left", "right"))
 PLACE = Rank(0, 1, torch.device("cpu"))
 
@@ -51,7 +51,7 @@ def _feed(cases: list[PreprocessedCase], folder: Path, *settings: str) -> tuple[
 def test_a_step_takes_points_of_several_scans_and_is_the_same_for_the_same_draw(
     cases: list[PreprocessedCase], tmp_path: Path
 ) -> None:
-    feed, network = _feed(cases, tmp_path, "points.scans=3")
+    feed, network = _feed(cases, tmp_path, "points.cases_per_step=3")
     batch = feed.batch(7, np.random.default_rng(1))
     assert [p.shape[1] for p in batch.points] == [16, 17, 17]
     assert batch.target.shape == (1, 50)
@@ -104,7 +104,7 @@ def test_turning_the_offsets_is_turning_the_scan() -> None:
     [
         (["model.name=unet3d", "model.options={}"], "'unet3d', which does not answer points; expected: obelisk-dense"),
         (["augment.gamma=0.1"], "augment.gamma = 0.1 with points"),
-        (["patch.z_score=true"], "patch.z_score with points"),
+        (["patch.normalize=true"], "patch.normalize with points"),
         (["points.count=1"], "batch norm needs several"),
     ],
 )
@@ -120,19 +120,25 @@ def test_every_recipe_fits_itself() -> None:
 
 def test_the_rows_of_table_1() -> None:
     rows = {
-        "dense-192": ("obelisk-dense", 192, "cross_entropy", 0.0),
-        "dense-384": ("obelisk-dense", 384, "hard_cross_entropy_half", 0.0),
-        "mlp-384": ("obelisk-mlp", 384, "hard_cross_entropy_half", 0.0),
-        "unary-384": ("obelisk-unary", 384, "hard_cross_entropy_half", 0.0),
-        "random-384": ("obelisk-random", 384, "hard_cross_entropy_half", 0.0),
-        "dense-768": ("obelisk-dense", 768, "hard_cross_entropy_quarter", 0.0),
-        "augmented": ("obelisk-dense", 768, "hard_cross_entropy_quarter", 0.2),
+        "dense-192": ("obelisk-dense", 192, "cross_entropy", 0.25, 0.0),
+        "dense-384": ("obelisk-dense", 384, "topk_cross_entropy", 0.5, 0.0),
+        "mlp-384": ("obelisk-mlp", 384, "topk_cross_entropy", 0.5, 0.0),
+        "unary-384": ("obelisk-unary", 384, "topk_cross_entropy", 0.5, 0.0),
+        "random-384": ("obelisk-random", 384, "topk_cross_entropy", 0.5, 0.0),
+        "dense-768": ("obelisk-dense", 768, "topk_cross_entropy", 0.25, 0.0),
+        "augmented": ("obelisk-dense", 768, "topk_cross_entropy", 0.25, 0.2),
     }
     for row, wanted in rows.items():
         recipe = load_recipe(f"obelisk-midl2018-{row}")
-        assert (recipe.model.name, recipe.points.count, *recipe.loss.terms, recipe.augment.affine) == wanted
+        loss = (*recipe.loss.terms, recipe.loss.keep_fraction)
+        assert (recipe.model.name, recipe.points.count, *loss, recipe.augment.affine) == wanted
         train = recipe.train
-        assert (train.learning_rate, train.optimiser, train.epochs, recipe.points.steps) == (0.002, "adam", 50, 64)
+        assert (train.learning_rate, train.optimiser, train.epochs, recipe.points.steps_per_epoch) == (
+            0.002,
+            "adam",
+            50,
+            64,
+        )
 
 
 def test_offsets_are_followed_and_cut_back_to_the_step_that_goes_on(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_every_shipped_recipe_trains(recipe: str, dataset: Path, tmp_path: Path)
         changes = [f"model.options={{{options}}}", "patch.size=[16, 16, 16]", "train.batch=2"]
         small = [part for change in changes for part in ("--set", change)]
     if chosen.points.count:
-        small = ["--set", "points.count=32", "--set", "points.steps=3"]
+        small = ["--set", "points.count=32", "--set", "points.steps_per_epoch=3"]
     done = farvox("train", dataset, "--recipe", recipe, "--out", tmp_path, "--fold", "0", "--epochs", "1", *small)
     assert done.returncode == 0, done.stderr
     manifest = load_bundle(tmp_path / "fold-0" / "bundle").manifest

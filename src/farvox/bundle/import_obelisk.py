@@ -56,7 +56,7 @@ class _Published:
 
 def _ct(zero: float, one: float, **space: Any) -> Preprocessing:
     """Input (HU - zero) / (one - zero); the limits are those of 16 bits, so nothing is clipped."""
-    step = IntensityNormalization(kind="fixed", low=-32768, high=32767, mean=zero, sd=one - zero)
+    step = IntensityNormalization(kind="dataset", low=-32768, high=32767, mean=zero, sd=one - zero)
     return Preprocessing(channels=("CT",), intensity=(step,), **space)
 
 

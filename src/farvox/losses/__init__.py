@@ -1,7 +1,7 @@
-"""What training minimises: pure functions of logits and class indices, and their sum by name."""
+"""Loss functions of logits and class indices, and their sum by name."""
 
 from farvox.losses.cross_entropy import class_weights, cross_entropy
 from farvox.losses.dice import soft_dice
-from farvox.losses.terms import TERMS, Loss, make_loss
+from farvox.losses.terms import Loss, LossTerm, list_losses, register_loss
 
-__all__ = ["TERMS", "Loss", "class_weights", "cross_entropy", "make_loss", "soft_dice"]
+__all__ = ["Loss", "LossTerm", "class_weights", "cross_entropy", "list_losses", "register_loss", "soft_dice"]

@@ -74,7 +74,7 @@ def prepare_image(bundle: Bundle, space: PreprocessedScan, device: torch.device)
     network: Any = bundle.network
     image = space.slab(0, space.grid.shape[2])[None].to(device)
     with torch.inference_mode():
-        prepared: torch.Tensor = network.prepare(zscore_normalise(image) if bundle.recipe.patch.z_score else image)
+        prepared: torch.Tensor = network.prepare(zscore_normalise(image) if bundle.recipe.patch.normalize else image)
     return prepared
 
 

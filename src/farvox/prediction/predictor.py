@@ -246,7 +246,7 @@ class Predictor:
         )
         precision = resolve_precision(bundle.recipe.train.precision, self.device)
         patch = bundle.recipe.patch
-        predict_fn = make_predict_fn(bundle.network, self.device, precision, patch.z_score)
+        predict_fn = make_predict_fn(bundle.network, self.device, precision, patch.normalize)
         batch = 4 if self.device.type == "cuda" else 1
         parts = sliding_window_inference(
             predict_fn, space.slab, space.grid.shape, plan.window, self.overlap, batch, patch.blend

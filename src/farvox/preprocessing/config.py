@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from farvox.geometry import Grid, Resample
+from farvox.recipes.load import RENAMED_VALUES
 from farvox.types import Array
 
 _STATISTICS_VOXELS = 1_000_000
@@ -18,15 +19,18 @@ _Size = Annotated[int, Field(ge=1)]
 class IntensityNormalization(BaseModel):
     """How one channel's intensities become network input: clip to [low, high], subtract `mean`, divide by `sd`.
 
-    `per-scan` takes the four figures from each scan: its 0.5th and 99.5th percentile, then mean and standard
+    `percentile` takes the four figures from each scan: its 0.5th and 99.5th percentile, then mean and standard
     deviation of what was clipped. Voxels at the scan's minimum are left out when they make up more than a quarter
-    (air around a skull-stripped brain, zero filling). `z-score` takes mean and standard deviation of each scan as it is
-    and clips nothing. `fixed` holds the figures (HU for CT).
+    (air around a skull-stripped brain, zero filling). `zscore` takes mean and standard deviation of each scan as it is
+    and clips nothing. `dataset` holds the figures (HU for CT).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["per-scan", "fixed", "z-score"]
+    kind: Annotated[
+        Literal["percentile", "dataset", "zscore"],
+        BeforeValidator(lambda kind: RENAMED_VALUES["intensity.normalization"].get(kind, kind)),
+    ]
     low: float = 0.0
     high: float = 0.0
     mean: float = 0.0
@@ -34,13 +38,13 @@ class IntensityNormalization(BaseModel):
 
     def for_channel(self, channel: Array) -> IntensityNormalization:
         """The step with its four figures known for this (I, J, K) channel."""
-        if self.kind == "z-score":
+        if self.kind == "zscore":
             sample = subsample_voxels(channel)
             low, high = float(channel.min()), float(channel.max())
             return IntensityNormalization(
-                kind="fixed", low=low, high=high, mean=float(sample.mean()), sd=float(max(sample.std(), 1e-6))
+                kind="dataset", low=low, high=high, mean=float(sample.mean()), sd=float(max(sample.std(), 1e-6))
             )
-        return self if self.kind == "fixed" else fit_fixed_normalization(subsample_voxels(channel))
+        return self if self.kind == "dataset" else fit_fixed_normalization(subsample_voxels(channel))
 
     def apply(self, channel: torch.Tensor) -> torch.Tensor:
         """Normalise in place."""
@@ -95,5 +99,5 @@ def fit_fixed_normalization(values: Array) -> IntensityNormalization:
         low, high = values.min(), values.max()
     clipped = np.clip(values, low, high)
     return IntensityNormalization(
-        kind="fixed", low=float(low), high=float(high), mean=float(clipped.mean()), sd=float(max(clipped.std(), 1e-6))
+        kind="dataset", low=float(low), high=float(high), mean=float(clipped.mean()), sd=float(max(clipped.std(), 1e-6))
     )

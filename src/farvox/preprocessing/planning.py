@@ -77,8 +77,8 @@ def validate_recipe(recipe: Recipe) -> None:
                 f"augment.{key} = {getattr(change, key):g} with points",
                 allowed="0: the surroundings of points are turned and mirrored, their intensities stay",
             )
-    if recipe.patch.z_score:
-        raise RecipeError("patch.z_score with points", allowed="false, or points.count=0")
+    if recipe.patch.normalize:
+        raise RecipeError("patch.normalize with points", allowed="false, or points.count=0")
 
 
 def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[str]) -> tuple[Recipe, Preprocessing]:
@@ -92,12 +92,12 @@ def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[st
     """
     validate_recipe(recipe)
     spacing = _spacing(recipe, prints)
-    kind = recipe.intensity.kind
+    kind = recipe.intensity.normalization
     steps = []
     for index, name in enumerate(channels):
-        fixed = kind == "fixed" or (kind == "auto" and _is_ct(name, [p.low_percentile[index] for p in prints]))
+        fixed = kind == "dataset" or (kind == "auto" and _is_ct(name, [p.low_percentile[index] for p in prints]))
         values = np.concatenate([p.foreground_values[index] for p in prints])
-        own = IntensityNormalization(kind="z-score" if kind == "z-score" else "per-scan")
+        own = IntensityNormalization(kind="zscore" if kind == "zscore" else "percentile")
         steps.append(fit_fixed_normalization(values) if fixed else own)
     options = dict(recipe.model.options)
     if recipe.model.name == "unet3d":
@@ -116,7 +116,7 @@ def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[st
         recipe,
         {
             "grid.spacing": tuple(round(float(s), 6) for s in spacing),
-            "intensity.kind": kinds.pop() if len(kinds) == 1 else "auto",
+            "intensity.normalization": kinds.pop() if len(kinds) == 1 else "auto",
             "model.options": options,
             "patch.size": size,
             "train.batch": 1 if size == "whole" else recipe.train.batch,

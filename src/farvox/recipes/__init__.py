@@ -1,8 +1,7 @@
-"""Recipes: settings as data, one TOML file per system and setting."""
+"""Recipes: all settings of a training, as TOML files with a typed schema."""
 
-from farvox.recipes.duration import parse_duration
 from farvox.recipes.load import dump_recipe, list_recipes, load_recipe, parse_recipe, parse_toml_value, with_settings
-from farvox.recipes.schema import Recipe
+from farvox.recipes.schema import Recipe, parse_duration
 
 __all__ = [
     "Recipe",

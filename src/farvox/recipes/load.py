@@ -1,133 +1,180 @@
-"""Recipes from TOML: shipped ones by name, a user's own by path, single settings by `key=value`."""
+"""Recipes from TOML: shipped ones by name, a user's own by path, single settings by `section.key`."""
 
 from __future__ import annotations
 
-import re
+import os
 import tomllib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from farvox.errors import RecipeError, suggest
-from farvox.recipes.schema import Recipe
+from farvox.recipes.schema import Recipe, recipe_error
+
+_RENAMED_KEYS = {
+    "intensity.kind": "intensity.normalization",
+    "patch.centre": "patch.sampling",
+    "patch.z_score": "patch.normalize",
+    "points.draw": "points.sampling",
+    "points.label": "points.label_interpolation",
+    "points.scans": "points.cases_per_step",
+    "points.steps": "points.steps_per_epoch",
+    "train.clip_gradient": "train.gradient_clip_norm",
+    "train.decayed": "train.weight_decay_on",
+}
+"""Keys of earlier releases."""
+
+RENAMED_VALUES: dict[str, dict[str, str]] = {
+    "intensity.normalization": {"per-scan": "percentile", "fixed": "dataset", "z-score": "zscore"},
+    "patch.sampling": {"classes": "class-balanced"},
+    "points.sampling": {"classes": "class-balanced"},
+    "train.clock": {"processor": "cpu"},
+}
+"""Values of earlier releases, by the present key."""
+
+_TOPK_TERMS = {"hard_cross_entropy_half": 0.5, "hard_cross_entropy_quarter": 0.25}
 
 
 def list_recipes() -> list[str]:
-    """Names of the recipes that come with the program."""
+    """Names of the recipes that are shipped with farvox.
+
+    >>> "default" in list_recipes()
+    True
+    """
     folder = resources.files("farvox.recipes")
     return sorted(Path(item.name).stem for item in folder.iterdir() if item.name.endswith(".toml"))
 
 
-def load_recipe(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe's name or the path of a `.toml` file, with `section.key=value` settings laid over it.
+def load_recipe(
+    name_or_file: str | os.PathLike[str] = "default", settings: Mapping[str, object] | Iterable[str] = ()
+) -> Recipe:
+    """Read a shipped recipe by its name, or a `.toml` file, and change single settings.
+
+    >>> recipe = load_recipe("default", {"train.budget": "45s", "patch.size": (96, 96, 64)})
+    >>> recipe.train.budget, load_recipe("quick", ["train.batch=4"]).train.batch
+    ('45s', 4)
+
+    Args:
+        name_or_file: One of `list_recipes()`, or the path of a TOML file.
+        settings: `{"section.key": value}`, or strings `section.key=value` with a TOML value.
+
+    Returns:
+        The validated recipe.
 
     Raises:
-        RecipeError: Unknown recipe, unknown key (with file, line and nearest match) or a value out of range.
+        RecipeError: Unknown recipe, unknown key (with file, line and closest match) or a value out of range.
     """
-    path = Path(name_or_path)
+    path = Path(name_or_file)
     if path.suffix == ".toml":
         if not path.is_file():
-            raise RecipeError(f"no recipe file {path}", hint=f"give a path that exists or one of {_names()}")
+            raise RecipeError(
+                f"no recipe file {path}", hint=f"use an existing path or one of {', '.join(list_recipes())}"
+            )
         text, source = path.read_text(encoding="utf-8"), str(path)
-    elif name_or_path in list_recipes():
-        resource = resources.files("farvox.recipes") / f"{name_or_path}.toml"
-        text, source = resource.read_text(encoding="utf-8"), f"recipe {name_or_path}"
+    elif str(name_or_file) in list_recipes():
+        text = (resources.files("farvox.recipes") / f"{path}.toml").read_text(encoding="utf-8")
+        source = f"recipe {path}"
     else:
-        raise RecipeError(f"no recipe '{name_or_path}'", hint=suggest(name_or_path, list_recipes()))
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{source} is not valid TOML: {error}", hint="mend that line") from None
+        raise RecipeError(f"no recipe '{path}'", hint=suggest(str(path), list_recipes()))
+    content = _parse_toml(text, source)
     content.setdefault("name", path.stem)
-    _validated(content, source, text)
-    for setting in settings:
-        _apply_override(content, setting)
-    return _validated(content, "--set", "")
+    recipe = _validated(content, source, text)
+    return with_settings(recipe, settings) if settings else recipe
 
 
 def parse_recipe(text: str, source: str) -> Recipe:
-    """The recipe in a TOML document, such as the resolved one in a bundle."""
-    try:
-        return _validated(tomllib.loads(text), source, text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{source} is not valid TOML: {error}") from None
+    """Read a recipe from the text of a TOML document, such as a bundle's `recipe.toml`; `source` names it in errors."""
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        return _validated(_parse_toml(text, source), source, text)
 
 
 def dump_recipe(recipe: Recipe, *, only_set: bool = False) -> str:
-    """The recipe as a TOML document, with every setting spelled out, or those alone that were set."""
+    """Write a recipe as a TOML document, with all settings or only those that differ from their defaults by choice."""
     import tomli_w
 
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True, exclude_unset=only_set))
 
 
-def with_settings(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """A copy with `section.key` entries replaced and validated anew."""
-    content = recipe.model_dump(mode="python")
-    for key, value in changes.items():
+def with_settings(recipe: Recipe, settings: Mapping[str, object] | Iterable[str]) -> Recipe:
+    """Copy a recipe with single settings changed, and validate it.
+
+    Args:
+        recipe: Stays as it is.
+        settings: As in `load_recipe`.
+
+    Raises:
+        RecipeError: Unknown key, or a value out of range.
+    """
+    content = recipe.model_dump(mode="python", exclude_unset=True)
+    for key, value in settings.items() if isinstance(settings, Mapping) else map(_parse_setting, settings):
         *sections, last = key.split(".")
         target = content
         for section in sections:
-            target = target[section]
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise RecipeError(f"setting '{key}': '{section}' is not a section", allowed="section.key")
         target[last] = value
-    return _validated(content, "settings", "")
+    return _validated(content, "settings")
 
 
 def parse_toml_value(text: str) -> Any:
-    """What stands right of the `=` of a setting: a TOML value, or the text as it is where it is none."""
+    """Read a TOML value; text that is not one is returned as a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
 
 
-def _apply_override(content: dict[str, Any], setting: str) -> None:
-    key, separator, raw = setting.partition("=")
+def _parse_setting(setting: str) -> tuple[str, object]:
+    key, separator, value = setting.partition("=")
     if not separator or not key.strip():
-        raise RecipeError(f"--set {setting}", allowed="section.key=value, such as train.batch=4")
-    value = parse_toml_value(raw)
-    *sections, last = key.strip().split(".")
-    target = content
-    for section in sections:
-        target = target.setdefault(section, {})
-        if not isinstance(target, dict):
-            raise RecipeError(f"--set {setting}: '{section}' is not a section", allowed="section.key=value")
-    target[last] = value
+        raise RecipeError(f"setting '{setting}'", allowed="section.key=value, such as train.batch=4")
+    return key.strip(), parse_toml_value(value)
 
 
-def _validated(content: dict[str, Any], source: str, text: str) -> Recipe:
+def _parse_toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{source} is not valid TOML: {error}", hint="correct that line") from None
+
+
+def _validated(content: dict[str, Any], source: str, text: str = "") -> Recipe:
+    _rename_old_settings(content, source)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = [str(part) for part in first["loc"]]
-        key = ".".join(part for part in path if part in text or not text) or ".".join(path)
-        place = source if (line := _line_of(text, path)) is None else f"{source}, line {line}"
-        if first["type"] == "extra_forbidden":
-            parent = ".".join(path[:-1])
-            hint = suggest(path[-1], _fields(path[:-1]))
-            where = f"in section [{parent}]" if parent else "at the top level"
-            raise RecipeError(f"{place}: unknown key '{path[-1]}' {where}", hint=hint) from None
-        found = f"{place}: {key} = {first['input']!r}"
-        raise RecipeError(found, allowed=first["msg"].removeprefix("Input should be ")) from None
+        raise recipe_error(error, source, text) from None
 
 
-def _fields(path: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = Recipe
-    for part in path:
-        model = type(model.model_fields[part].default)
-    return list(model.model_fields)
+def _rename_old_settings(content: dict[str, Any], source: str) -> None:
+    """Replace keys and values of earlier releases, with a warning each."""
 
+    def warn(old: str, new: str) -> None:
+        warnings.warn(f"{source}: {old} is now {new}", FutureWarning, stacklevel=2)
 
-def _line_of(text: str, path: Sequence[str]) -> int | None:
-    for key in reversed(path):
-        for number, line in enumerate(text.splitlines(), start=1):
-            if re.match(rf"\s*(\[\s*)?\"?(\w+\.)*{re.escape(key)}\"?\s*(\]|=)", line):
-                return number
-    return None
+    def section(name: str) -> dict[str, Any]:
+        value = content.get(name)
+        return value if isinstance(value, dict) else {}
 
-
-def _names() -> str:
-    return ", ".join(list_recipes())
+    for old, new in _RENAMED_KEYS.items():
+        (name, old_key), new_key = old.split("."), new.split(".")[1]
+        if old_key in section(name):
+            section(name)[new_key] = section(name).pop(old_key)
+            warn(old, new)
+    for full, values in RENAMED_VALUES.items():
+        name, key = full.split(".")
+        value = section(name).get(key)
+        if isinstance(value, str) and value in values:
+            section(name)[key] = values[value]
+            warn(f'{full} = "{value}"', f'"{values[value]}"')
+    terms = section("loss").get("terms")
+    for old, fraction in _TOPK_TERMS.items():
+        if isinstance(terms, (list, tuple)) and old in terms:
+            terms = ["topk_cross_entropy" if term == old else term for term in terms]
+            content["loss"] |= {"terms": terms, "keep_fraction": fraction}
+            warn(f'loss term "{old}"', f'"topk_cross_entropy" with loss.keep_fraction = {fraction}')

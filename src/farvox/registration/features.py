@@ -107,7 +107,7 @@ class FeatureExtractor:
         """(B, C, I, J, K) of network input → (B, features, i, j, k), float32."""
         device = next(self.bundle.network.parameters()).device
         image = image.to(device)
-        if self.bundle.recipe.patch.z_score:
+        if self.bundle.recipe.patch.normalize:
             image = zscore_normalise(image)
         with (
             torch.inference_mode(),

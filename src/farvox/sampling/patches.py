@@ -14,11 +14,11 @@ from farvox.types import FloatArray, Shape
 
 
 def choose_centre(
-    case: PreprocessedCase, shape: Shape, rule: Literal["classes", "uniform"], rng: np.random.Generator
+    case: PreprocessedCase, shape: Shape, rule: Literal["class-balanced", "uniform"], rng: np.random.Generator
 ) -> FloatArray:
     """Voxel (fractional) that becomes the middle of a patch of `shape`.
 
-    `classes` puts a voxel of a class drawn uniformly among those present, background included, at a random place
+    `class-balanced` puts a voxel of a class drawn uniformly among those present, background included, at a random place
     of the patch's middle half; `uniform` draws among patches that lie inside the scan. Either way a patch reaches
     outside the scan only where the scan is smaller.
     """

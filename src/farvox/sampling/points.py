@@ -14,18 +14,18 @@ from farvox.types import Array, FloatArray, IntArray, Shape
 
 
 def sample_points(
-    case: PreprocessedCase, count: int, rule: Literal["uniform", "classes", "mixed"], rng: np.random.Generator
+    case: PreprocessedCase, count: int, rule: Literal["uniform", "class-balanced", "mixed"], rng: np.random.Generator
 ) -> FloatArray:
     """Draw `count` continuous places (count, 3) of a scan, voxels.
 
-    `uniform` draws anywhere between the scan's outer faces. `classes` draws a class of those present, background
+    `uniform` draws anywhere between the scan's outer faces. `class-balanced` draws a class of those present, background
     included, then one of its voxels, then a place within that voxel. `mixed` draws half by either rule: rare classes
     are seen often, and so is the background that a class could be taken for.
     """
     if rule == "mixed":
         half = count // 2 + int(rng.integers(count % 2 + 1))
         return np.concatenate(
-            (sample_points(case, half, "uniform", rng), sample_points(case, count - half, "classes", rng))
+            (sample_points(case, half, "uniform", rng), sample_points(case, count - half, "class-balanced", rng))
         )
     if rule == "uniform":
         return rng.uniform(0, case.shape, (count, 3)) - 0.5

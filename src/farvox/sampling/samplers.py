@@ -87,10 +87,10 @@ class PatchSampler:
             position = (within * self.rank.world + self.rank.rank) * settings.batch + member
             case = self.cases[order[position % len(self.cases)]]
             shape = patch_size(self.recipe, case)
-            centre = choose_centre(case, shape, self.recipe.patch.centre, rng)
+            centre = choose_centre(case, shape, self.recipe.patch.sampling, rng)
             matrix = random_matrices(1, change.affine, self.preprocessing.spacing or (1.0, 1.0, 1.0), rng)[0]
             image, target = sample_patch_from(case, centre, matrix, shape, self.rank.device)
-            image = zscore_normalise(image) if self.recipe.patch.z_score else image
+            image = zscore_normalise(image) if self.recipe.patch.normalize else image
             image, target = flip(image, target, change.flip, self.labels, rng)
             images.append(
                 augment_intensities(image, change.contrast, change.brightness, change.gamma, change.noise, rng)
@@ -146,7 +146,7 @@ class PointSampler:
     @property
     def steps_per_epoch(self) -> int:
         """As many as the recipe says."""
-        return self._recipe.points.steps
+        return self._recipe.points.steps_per_epoch
 
     def ask(self, network: Any, batch: PointBatch) -> Answers:
         """Logits (1, classes, S)."""
@@ -155,19 +155,21 @@ class PointSampler:
     def batch(self, step: int, rng: np.random.Generator) -> PointBatch:
         """Points of some cases, evenly shared out."""
         settings, change = self._recipe.points, self._recipe.augment
-        chosen = rng.permutation(len(self._cases))[: min(settings.scans, settings.count)]
+        chosen = rng.permutation(len(self._cases))[: min(settings.cases_per_step, settings.count)]
         images, points, matrices, targets = [], [], [], []
         for part, index in enumerate(chosen):
             count = (settings.count * (part + 1)) // len(chosen) - (settings.count * part) // len(chosen)
             case = self._cases[index]
-            places = sample_points(case, count, settings.draw, rng)
+            places = sample_points(case, count, settings.sampling, rng)
             extent = np.array(case.shape) * self._spacing
             turned, mirrored = random_offset_transforms(count, change.affine, change.flip, extent, rng)
             images.append(self._images[index])
             points.append(self._tensor(to_normalised(places, case.shape)))
             matrices.append(self._tensor(turned))
             targets.append(
-                swap_left_right(label_at_points(case.classes, places, settings.label), mirrored, self._labels)
+                swap_left_right(
+                    label_at_points(case.classes, places, settings.label_interpolation), mirrored, self._labels
+                )
             )
         target = torch.from_numpy(np.concatenate(targets))[None].to(self._rank.device)
         changed = change.affine > 0 or bool(change.flip)

@@ -15,7 +15,7 @@ import torch
 from farvox.devices import Precision, peak_memory_mb
 from farvox.errors import DataError, FarvoxError
 from farvox.labels import IGNORE, LabelTable
-from farvox.losses import class_weights, make_loss
+from farvox.losses import Loss, class_weights
 from farvox.prediction.predictor import make_predict_fn
 from farvox.prediction.sliding_window import sliding_window_inference
 from farvox.preprocessing.cases import PreprocessedCase, class_counts
@@ -124,7 +124,7 @@ class Training:
             wrapped.mark_forward_method("forward_points_batch")
         counts = torch.from_numpy(class_counts(self.cases))
         weights = class_weights(counts).float() if self.recipe.loss.class_weights else None
-        loss_function = make_loss(self.recipe.loss.terms, weights).to(self.fabric.device)
+        loss_function = Loss(self.recipe.loss.terms, weights, self.recipe.loss.keep_fraction).to(self.fabric.device)
         log = JsonLinesLog(self.folder / "log.jsonl", held.log_bytes if held else 0, self.fabric.is_global_zero)
         if not held:
             log.write(start)
@@ -222,7 +222,7 @@ class Training:
             )
         optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        limit = self.recipe.train.clip_gradient
+        limit = self.recipe.train.gradient_clip_norm
         if limit:
             self.fabric.clip_gradients(network, optimiser, max_norm=limit, error_if_nonfinite=False)
         optimiser.step()
@@ -240,7 +240,7 @@ class Training:
     def _validate(self, network: torch.nn.Module) -> dict[int, float]:
         """Dice of each label over a few validation cases together, in network space."""
         network.eval()
-        predict_fn = make_predict_fn(network, self.fabric.device, self.precision, self.recipe.patch.z_score)
+        predict_fn = make_predict_fn(network, self.fabric.device, self.precision, self.recipe.patch.normalize)
         chosen = np.unique(np.linspace(0, len(self.validation) - 1, _VALIDATION_CASES).astype(int))
         overlap, volume = np.zeros(self.labels.classes), np.zeros(self.labels.classes)
         for index in chosen:

@@ -14,7 +14,7 @@ def make_optimiser(network: nn.Module, settings: TrainSettings) -> torch.optim.O
     """Adam with the settings' learning rate and weight decay.
 
     Args:
-        network: Its parameters are optimised; with `decayed="convolutions"` only kernels of convolutions, transposed
+        network: Its parameters are optimised; with `weight_decay_on="convolutions"` only kernels of convolutions, transposed
             ones included, decay: no bias, no norm, no offset.
         settings: `adam` adds weight_decay · weight to the gradient (L2), `adamw` shrinks weights beside the step.
     """
@@ -22,7 +22,7 @@ def make_optimiser(network: nn.Module, settings: TrainSettings) -> torch.optim.O
     others: list[nn.Parameter] = []
     kernels = {module.weight for module in network.modules() if isinstance(module, _CONVOLUTIONS)}
     for parameter in network.parameters():
-        decays = settings.decayed == "all" or parameter in kernels
+        decays = settings.weight_decay_on == "all" or parameter in kernels
         (decayed if decays else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
     kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW

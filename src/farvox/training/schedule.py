@@ -32,7 +32,7 @@ class TrainingClock:
     @classmethod
     def of(cls, recipe: Recipe, steps_per_epoch: int, before: float = 0.0) -> TrainingClock:
         """The pace a recipe asks for."""
-        clock = time.process_time if recipe.train.clock == "processor" else time.monotonic
+        clock = time.process_time if recipe.train.clock == "cpu" else time.monotonic
         if recipe.train.epochs:
             return cls(recipe.train.epochs * steps_per_epoch, 0.0, before, clock)
         return cls(0, parse_duration(recipe.train.budget), before, clock)
