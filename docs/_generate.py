@@ -1,0 +1,218 @@
+"""MkDocs hook: parts of the reference are generated from the source when the site is built.
+
+In a page, everything between `<!-- generate: NAME -->` and `<!-- end -->` is replaced. NAME is `cli`, or `model` and the
+path of a pydantic model. The notebook of the first run becomes a page.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import textwrap
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+_DOCS = Path(__file__).parent
+_BLOCK = re.compile(r"<!-- generate: (\w+) ?(\S*) -->.*?<!-- end -->", re.DOTALL)
+_NOTEBOOK = "getting-started/python"
+_VALUES = {"str": "text", "TEXT": "text", "Path": "path", "PATH": "path", "int": "integer", "INTEGER": "integer"}
+_VALUES |= {"float": "number", "FLOAT": "number", "range": "number"}
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the notebook as a page."""
+    from mkdocs.structure.files import File
+
+    notebook = _DOCS / f"{_NOTEBOOK}.ipynb"
+    files.append(File.generated(config, f"{_NOTEBOOK}.md", content=notebook_page(json.loads(notebook.read_text()))))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill in the generated parts of a page."""
+    return _BLOCK.sub(lambda match: _GENERATORS[match[1]](match[2]), markdown)
+
+
+def command_line(_: str = "") -> str:
+    """A section for each command: its help, arguments and options."""
+    from typer.main import get_command
+
+    from farvox.cli.app import app
+
+    group = get_command(app)
+    return "\n\n".join(_command(name, command) for name, command in group.commands.items() if not command.hidden)
+
+
+def _command(name: str, command: Any) -> str:
+    context = command.context_class(command, info_name=f"farvox {name}")
+    usage = command.get_usage(context).removeprefix("Usage:").strip()
+    lines = [f"## farvox {name}", "", inspect.cleandoc(command.help or ""), "", "```text", usage, "```"]
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    for title, kind in (("Argument", "argument"), ("Option", "option")):
+        rows = [parameter for parameter in shown if parameter.param_type_name == kind and parameter.name != "help"]
+        if rows:
+            lines += ["", f"| {title} | Value | Default | Meaning |", "|---|---|---|---|"]
+            lines += [_parameter(parameter, context) for parameter in rows]
+    return "\n".join(lines)
+
+
+def _parameter(parameter: Any, context: Any) -> str:
+    names = [*parameter.opts, *parameter.secondary_opts]
+    if parameter.param_type_name == "argument":
+        names = [str(parameter.metavar or parameter.name).upper()]
+    record = parameter.get_help_record(context) or ("", "")
+    value = "" if getattr(parameter, "is_flag", False) else record[0].rpartition(" ")[2].strip("<>")
+    value = value.removeprefix("list[").removesuffix("]").strip("[")
+    value = "" if value in names or value[:1] in "-{" else _VALUES.get(value, value)
+    default = parameter.default
+    if default in (None, False, (), []) or callable(default):
+        default = ""
+    elif isinstance(default, (tuple, list)):
+        default = " ".join(map(str, default))
+    meaning = re.sub(r"\s*\[(required|default: [^]]*)\]", "", record[1])
+    cells = [", ".join(f"`{name}`" for name in names), value.replace("|", ", "), _code(default), meaning]
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def model_table(path: str) -> str:
+    """A table of a pydantic model's fields; models inside it follow as sections of their own."""
+    module, _, name = path.rpartition(".")
+    model = getattr(import_module(module), name)
+    sections, queue, done = [], [(model, "")], set()
+    while queue:
+        current, title = queue.pop(0)
+        if current in done:
+            continue
+        done.add(current)
+        sections.append(_model(current, title))
+        queue += [(inner, inner.__name__) for inner in _inner_models(current)]
+    return "\n\n".join(sections)
+
+
+def settings_table(path: str) -> str:
+    """All settings of a recipe as `section.key`, a table for each section."""
+    module, _, name = path.rpartition(".")
+    recipe = getattr(import_module(module), name)
+    top = {key: field for key, field in recipe.model_fields.items() if not _inner_of(field.annotation)}
+    parts = [_table(recipe, top, "")]
+    for key, field in recipe.model_fields.items():
+        for section in _inner_of(field.annotation):
+            text = inspect.cleandoc(section.__doc__ or "")
+            parts.append(f"### {key}\n\n{text}\n\n{_table(section, section.model_fields, f'{key}.')}")
+    return "\n\n".join(parts)
+
+
+def _model(model: Any, title: str) -> str:
+    heading = f"#### {title}\n\n" if title else ""
+    return f"{heading}{inspect.cleandoc(model.__doc__ or '')}\n\n{_table(model, model.model_fields, '')}"
+
+
+def _table(model: Any, fields: dict[str, Any], prefix: str) -> str:
+    meanings = _attribute_docstrings(model)
+    rows = ["| Key | Type | Default | Meaning |", "|---|---|---|---|"]
+    for key, field in fields.items():
+        name = field.serialization_alias or field.alias or key
+        if field.is_required():
+            default = "required"
+        else:
+            value = field.get_default(call_default_factory=True) if not _needs_data(field) else None
+            default = "" if _inner_of(field.annotation) and value is not None else _code(json.dumps(_plain(value)))
+        meaning = meanings.get(key) or field.description or ""
+        cells = [f"`{prefix}{name}`", _code(_type(field)), default, meaning]
+        rows.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _needs_data(field: Any) -> bool:
+    return field.default_factory is not None and bool(inspect.signature(field.default_factory).parameters)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return list(value) if isinstance(value, (tuple, set, frozenset)) else value
+
+
+def _type(field: Any) -> str:
+    limits = [
+        f"{symbol} {getattr(rule, name)}"
+        for rule in field.metadata
+        for name, symbol in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
+        if getattr(rule, name, None) is not None
+    ]
+    return ", ".join([_type_name(field.annotation), *limits])
+
+
+def _type_name(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(json.dumps(value) for value in inner)
+    if kind is type(None):
+        return "null"
+    if origin in (tuple, list):
+        inner_names = [_type_name(part) for part in inner if part is not ...]
+        return f"list of {inner_names[0]}" if len(inner) < 2 or ... in inner else f"[{', '.join(inner_names)}]"
+    if origin in (dict,) or str(origin).endswith("Mapping'>"):
+        return f"table of {_type_name(inner[0])} to {_type_name(inner[1])}"
+    if getattr(kind, "__metadata__", None):
+        return _type_name(origin if not hasattr(kind, "__origin__") else kind.__origin__)
+    if inner:
+        return " or ".join(_type_name(part) for part in inner)
+    plain = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "Any": "any value"}
+    name = getattr(kind, "__name__", str(kind))
+    return plain.get(name, name)
+
+
+def _inner_models(model: Any) -> list[Any]:
+    return [inner for field in model.model_fields.values() for inner in _inner_of(field.annotation)]
+
+
+def _inner_of(kind: Any) -> list[Any]:
+    if hasattr(kind, "model_fields"):
+        return [kind]
+    return [inner for part in get_args(kind) for inner in _inner_of(part)]
+
+
+@cache
+def _attribute_docstrings(model: Any) -> dict[str, str]:
+    """Strings below the fields of a class, those of its parents included."""
+    found = {}
+    for parent in reversed(model.__mro__):
+        if not parent.__module__.startswith("farvox"):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0].body
+        for field, text in zip(body, body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[field.target.id] = inspect.cleandoc(text.value.value)
+    return found
+
+
+def notebook_page(notebook: Any) -> str:
+    """The notebook as Markdown; outputs that were saved with it follow their cells."""
+    parts = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                parts.append(f"![Output](data:image/png;base64,{''.join(data['image/png']).strip()})")
+            else:
+                text = "".join(output.get("text", []) or data.get("text/plain", []))
+                parts.append(f'<div class="jp-output" markdown>\n\n```text\n{text.rstrip()}\n```\n\n</div>')
+    return "\n\n".join(parts) + "\n"
+
+
+def _code(value: object) -> str:
+    return f"`{value}`" if value not in ("", None) else ""
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+_GENERATORS = {"cli": command_line, "model": model_table, "settings": settings_table}
