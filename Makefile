@@ -4,15 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help setup setup-dev demo test quick check format bench mutants clean
+.PHONY: help setup setup-dev demo test quick check format bench mutants docs clean
 
 help:
 	@echo "make demo     train, predict, evaluate and report on generated phantoms (demo/report.html)"
 	@echo "make test     the whole test suite"
 	@echo "make quick    the tests that take seconds"
 	@echo "make check    formatting, lint, types"
-	@echo "make format   rewrite files to the house style"
-	@echo "make bench    measurements behind the figures in the docs"
+	@echo "make format   format the code"
+	@echo "make docs     build the documentation (site/index.html)"
+	@echo "make bench    the measurements of the documentation"
 	@echo "make mutants  break lines one by one and count how many the tests notice (half an hour)"
 
 $(VENV)/.user: pyproject.toml constraints.txt
@@ -22,6 +23,10 @@ $(VENV)/.user: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.user
 	$(PIP_INSTALL) --editable '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.user
+	$(PIP_INSTALL) --editable '.[docs]'
 	touch $@
 
 setup: $(VENV)/.user
@@ -56,5 +61,8 @@ bench: setup-dev
 mutants: setup-dev
 	$(BIN)/python -m tests.mutants --count 120 --seed 0
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis
