@@ -1,7 +1,7 @@
 """MkDocs hook: parts of the reference are generated from the source when the site is built.
 
-In a page, everything between `<!-- generate: NAME -->` and `<!-- end -->` is replaced. NAME is `cli`, or `model` and the
-path of a pydantic model. The notebook of the first run becomes a page.
+In a page, everything between `<!-- generate: KIND PATH -->` and `<!-- end -->` is replaced. KIND is `cli`,
+or `model` or `settings` with the path of a pydantic model. The notebook of the first run becomes a page.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import textwrap
 from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -185,7 +186,7 @@ def _attribute_docstrings(model: Any) -> dict[str, str]:
         if not parent.__module__.startswith("farvox"):
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0].body
-        for field, text in zip(body, body[1:], strict=False):
+        for field, text in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 found[field.target.id] = inspect.cleandoc(text.value.value)
     return found
