@@ -1,4 +1,4 @@
-"""A package of somebody else adds a network: installed, trained, saved, and used by a process that knows only the bundle."""
+"""A package of somebody else adds a network: installed, trained, saved, and used by a fresh process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A network for farvox in ten lines."""
 
-import farvox
 from torch import nn
+
+import farvox
 
 
 @farvox.register_model("own-network", paper="our own")
