@@ -7,8 +7,8 @@ from pathlib import Path
 
 from farvox.geometry import Orient
 from farvox.io import read_label, read_scan
-from farvox.report.colours import label_colours
-from farvox.report.overlays import overlay_figure
+from farvox.figures.overlays import overlay_figure
+from farvox.figures.style import label_colours
 from farvox.runs.run import Run
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from farvox.evaluation.schema import Estimate, Metrics, MetricSummary, QualityEstimates
-from farvox.report.boxes import grouped_box_plot
-from farvox.report.colours import label_colours
+from farvox.figures.boxes import grouped_box_plot
+from farvox.figures.curves import compared_curves, mean_curve
+from farvox.figures.style import label_colours
 from farvox.report.cost import cost_figure, short_count
-from farvox.report.curves import compared_curves, mean_curve
 from farvox.runs.run import FoldRun
 from farvox.runs.schema import FoldResult, RecipeRow, ValidationEvent
 
@@ -64,7 +64,11 @@ def test_each_recipe_has_a_thick_mean_and_thin_folds() -> None:
         "plain": [fold("0", [1, 2], [0.2, 0.4]), fold("1", [1, 2], [0.4, 0.6])],
         "sparse": [fold("0", [1, 3], [0.5, 0.9])],
     }
-    figure = compared_curves(folds, COLOURS)
+    figure = compared_curves(
+        {recipe: [fold.validation_curve for fold in runs] for recipe, runs in folds.items()},
+        {recipe: [fold.end_point for fold in runs if fold.end_point] for recipe, runs in folds.items()},
+        COLOURS,
+    )
     assert figure is not None
     thick = {line.get_label(): line for line in figure.axes[0].lines if line.get_linewidth() > 2}
     np.testing.assert_allclose(thick["plain"].get_ydata(), [0.3, 0.5])
@@ -75,7 +79,7 @@ def test_each_recipe_has_a_thick_mean_and_thin_folds() -> None:
         (3.5, pytest.approx(1.0)),
     ]
     assert sum(line.get_linewidth() < 1 for line in figure.axes[0].lines) == 2
-    assert compared_curves({"plain": [FoldRun("0", Path())]}, COLOURS) is None
+    assert compared_curves({"plain": [FoldRun("0", Path()).validation_curve]}, {}, COLOURS) is None
 
 
 def test_cost_is_drawn_where_recipes_differ_in_it() -> None:

@@ -107,17 +107,17 @@ def test_axes_are_named_as_the_network_sees_them_and_epochs_as_the_log_counts(tm
     write_offsets(tmp_path / "offsets.npz")
     log = (EpochEvent(epoch=1, step=20, seconds=1), EpochEvent(epoch=4, step=80, seconds=4))
     fold = FoldRun("0", tmp_path, log, manifest=BundleInfo.model_validate({"preprocessing": {"axes": "LPS"}}))
-    section = "".join(offsets_section([fold]))
+    section = offsets_section([fold])
     for words in ("right to left (mm)", "front to back (mm)", "foot to head (mm)", ">epoch<"):
         assert words in section, words
-    assert ">step<" in "".join(offsets_section([FoldRun("0", tmp_path)]))
+    assert ">step<" in offsets_section([FoldRun("0", tmp_path)])
 
 
 def test_without_a_field_of_view_in_mm_offsets_are_shares(tmp_path: Path) -> None:
     learned = write_offsets(tmp_path / "offsets.npz", field_of_view_mm=np.full(3, np.nan))
-    assert learned.reach("sparse")[-1] == pytest.approx([0.5, 0.5])
-    section = "".join(offsets_section([FoldRun("0", tmp_path)]))
-    assert "left to right (half views)" in section
+    assert learned.distances("sparse")[-1] == pytest.approx([0.5, 0.5])
+    section = offsets_section([FoldRun("0", tmp_path)])
+    assert "left to right (half fields of view)" in section
     assert "nan" not in section
 
 
@@ -133,9 +133,9 @@ def test_without_a_field_of_view_in_mm_offsets_are_shares(tmp_path: Path) -> Non
 def test_a_file_that_does_not_fit_leaves_a_note(tmp_path: Path, changes: dict[str, np.ndarray]) -> None:
     with pytest.raises(DataError, match=r"offsets\.npz"):
         write_offsets(tmp_path / "offsets.npz", **changes)
-    (section, note) = offsets_section([FoldRun("0", tmp_path)])
+    section = offsets_section([FoldRun("0", tmp_path)])
     assert "Learned offsets" in section
-    assert 'class="note"' in note
+    assert 'class="note"' in section
 
 
 def test_damaged_files_leave_notes_and_the_rest_of_the_page(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_cost_settings_rule_and_versions_are_told(page: str) -> None:
     assert RULE in words
     assert 'budget = "8m"' in words
     assert "torch 2.7.1" in " ".join(words.split())
-    assert "Radiological view" in words
+    assert "radiological convention" in words
 
 
 def test_page_loads_nothing_and_is_small(page: str) -> None:
@@ -181,7 +181,7 @@ def test_a_scan_moved_away_leaves_a_note_and_the_other_pictures(own_run: Path) -
 
     edit(own_run / "fold-0" / "metrics.json", move)
     page = write_report(own_run).read_text()
-    assert "No picture: the scan is not at /nowhere/scan.nii.gz any more." in text(page)
+    assert "No picture: the scan is no longer at /nowhere/scan.nii.gz." in text(page)
     assert page.count("<img") == 2
 
 
@@ -201,7 +201,7 @@ def test_a_damaged_scan_and_one_on_another_grid_leave_notes(own_run: Path, tmp_p
     edit(own_run / "fold-1" / "metrics.json", misplace)
     page = write_report(own_run).read_text()
     assert page.count("No picture:") == 2
-    assert "prediction and scan do not lie on one grid" in page
+    assert "prediction and scan have different grids" in page
     assert page.count("<img") == 1
 
 
@@ -256,7 +256,7 @@ def test_an_unfinished_run_shows_its_folds(own_run: Path) -> None:
     log.write_text("\n".join(lines[:9]) + '\n{"event": "epo')
     shutil.rmtree(own_run / "fold-1" / "bundle")
     words = text(write_report(own_run).read_text())
-    assert "the run has not ended" in words
+    assert "the run is not finished" in words
     assert "not ended" in Cells((own_run / "report.html").read_text()).tables[1][1]
     assert "case_001" in words
 

@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from farvox.geometry import Grid, Orient
-from farvox.registration.flow import colour_wheel, flow_colours
-from farvox.report.colours import label_colours
-from farvox.report.figures import new_figure
-from farvox.report.overlays import (
+from farvox.figures.overlays import (
     BLACK,
     LETTERS,
     LIGHT,
@@ -21,6 +17,9 @@ from farvox.report.overlays import (
     draw_scale_bar,
     most_foreground_slices,
 )
+from farvox.figures.style import label_colours, new_figure
+from farvox.geometry import Grid, Orient
+from farvox.registration.flow import colour_wheel, flow_colours
 from farvox.types import Array, FloatArray
 
 if TYPE_CHECKING:

@@ -1,10 +1,12 @@
-"""A run, or several beside each other, told in one HTML file that needs nothing else: numbers, curves, pictures."""
+"""HTML reports of runs and comparisons, each a single file without external resources."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from farvox.types import PathLike
 
 if TYPE_CHECKING:
     from farvox.runs.run import FoldRun
@@ -13,35 +15,36 @@ if TYPE_CHECKING:
 __all__ = ["write_comparison", "write_report"]
 
 
-def write_report(run: Path) -> Path:
-    """Write `report.html` into a run folder from the documents in it and the scans they name.
+def write_report(run: PathLike) -> Path:
+    """Write `report.html` into a run folder.
 
-    Whatever is missing (a scan moved away, no validated case, a log) is replaced by a note that says so.
+    Missing files (a scan that was moved, metrics, a log) are replaced by a note.
 
     Args:
-        run: Folder with `summary.json` and `fold-N` folders; either may still be missing, but not both.
+        run: Folder with `summary.json` and `fold-N` folders; one of them may be missing.
 
     Returns:
         The file written.
 
     Raises:
-        UsageError: The folder holds no run.
-        FarvoxError: A document of the run is not JSON.
+        UsageError: The folder contains no run.
+        FarvoxError: A file of the run is not JSON.
+        ResourceError: The folder cannot be written to.
     """
-    from farvox.report.page import page
+    from farvox._atomic import write_text
+    from farvox.report.run_page import run_page
     from farvox.runs.run import Run
 
-    run = Path(run)
-    out = run / "report.html"
-    out.write_text(page(Run.read(run)), encoding="utf-8")
-    return out
+    results = Run.read(run)
+    write_text(results.report, run_page(results))
+    return results.report
 
 
 def write_comparison(folder: Path, comparison: Comparison, folds: Mapping[str, Sequence[FoldRun]]) -> Path:
     """Write `report.html` about several recipes into a folder.
 
     Args:
-        folder: Where to write.
+        folder: Folder to write to.
         comparison: The comparison.
         folds: Recipe → its folds, for the learning curves.
 
@@ -52,8 +55,8 @@ def write_comparison(folder: Path, comparison: Comparison, folds: Mapping[str, S
         ResourceError: The folder cannot be written to.
     """
     from farvox._atomic import write_text
-    from farvox.report.comparison import comparison_page
+    from farvox.report.comparison_page import comparison_page
 
-    out = Path(folder) / "report.html"
-    write_text(out, comparison_page(comparison, folds))
-    return out
+    path = Path(folder) / "report.html"
+    write_text(path, comparison_page(comparison, folds))
+    return path

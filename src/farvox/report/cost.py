@@ -1,13 +1,14 @@
-"""Quality against cost: a point a recipe, as high as its Dice, as far right as it is expensive."""
+"""Figure of quality against cost, with a point for each recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from farvox.report.figures import TEXT_COLOUR, new_figure, style_axes
+from farvox.figures.style import TEXT_COLOUR, new_figure, style_axes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from farvox.runs.schema import RecipeRow
@@ -23,19 +24,19 @@ PANELS = (
 def cost_figure(rows: Sequence[RecipeRow], colours: Mapping[str, str]) -> Figure | None:
     """Mean Dice with its 95 % interval against minutes, parameters and multiply-adds (logarithmic).
 
-    Parameters and multiply-adds are drawn where recipes differ in them. None when no recipe has a Dice.
+    Parameters and multiply-adds are drawn if the recipes differ in them. None if Dice is undefined for all recipes.
 
     Args:
         rows: The recipes.
         colours: Recipe → colour.
     """
-    rated = [row for row in rows if row.summary.foreground.dice.mean is not None]
-    panels = [(key, title) for key, title in PANELS if _differ([_cost(row, key) for row in rated], key)]
+    defined = [row for row in rows if row.summary.foreground.dice.mean is not None]
+    panels = [(key, title) for key, title in PANELS if _differ([_cost(row, key) for row in defined], key)]
     if not panels:
         return None
-    figure = new_figure(10.5, 3.9, layout="constrained")
+    figure = new_figure(10.5, 3.9, constrained=True)
     for axes, (key, title) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
-        for row in rated:
+        for row in defined:
             dice, cost, colour = row.summary.foreground.dice, _cost(row, key), colours[row.name]
             if not cost:
                 continue
@@ -57,7 +58,7 @@ def cost_figure(rows: Sequence[RecipeRow], colours: Mapping[str, str]) -> Figure
             axes.set_ylabel("mean Dice")
             axes.set_xlim(0, 1.12 * axes.get_xlim()[1])
         else:
-            _log_axis(axes, [cost for row in rated if (cost := _cost(row, key))])
+            _log_axis(axes, [cost for row in defined if (cost := _cost(row, key))])
         style_axes(axes, "both")
     return figure
 
@@ -69,24 +70,24 @@ def _cost(row: RecipeRow, key: str) -> float | None:
 
 
 def _differ(costs: Sequence[float | None], key: str) -> bool:
-    known = {cost for cost in costs if cost}
-    return bool(known) if key == "training_seconds" else len(known) > 1
+    distinct = {cost for cost in costs if cost}
+    return bool(distinct) if key == "training_seconds" else len(distinct) > 1
 
 
-def _log_axis(axes: Any, values: Sequence[float]) -> None:
-    """A logarithmic axis with room on both sides and labels such as 20 k and 1 M, however short it is."""
+def _log_axis(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis with margins on both sides and labels such as 20 k and 1 M, regardless of its length."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 2, max(values) * 2)
     wide = max(values) > 50 * min(values)
     axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
-    axes.xaxis.set_major_formatter(lambda value, _place: short_count(value))
+    axes.xaxis.set_major_formatter(lambda value, _position: short_count(value))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def short_count(value: float) -> str:
-    """A count in few characters: 900, 20 k, 1.5 M."""
+    """A count as 900, 20 k or 1.5 M."""
     for unit, size in ((" G", 1e9), (" M", 1e6), (" k", 1e3)):
         if value >= size:
             return f"{value / size:g}{unit}"

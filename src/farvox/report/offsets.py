@@ -1,8 +1,7 @@
-"""Learned offsets of a run: where the sparse layers look before and after training, how far, and how that grew."""
+"""Learned offsets of a run: their distribution before and after training, and their spread during it."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +11,22 @@ from zipfile import BadZipFile
 import numpy as np
 
 from farvox.errors import DataError
-from farvox.report import texts
-from farvox.report.colours import FEW
-from farvox.report.figures import TEXT_COLOUR, new_figure, style_axes, svg
-from farvox.report.html_page import note
-from farvox.report.tables import table
+from farvox.figures.style import FEW_COLOURS, TEXT_COLOUR, new_figure, style_axes, svg
+from farvox.report.formats import render
 from farvox.report.texts import DASH
 from farvox.runs.run import FoldRun
 from farvox.runs.schema import EpochEvent
 from farvox.types import Array, FloatArray
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 BINS = 48
 """Bins along the longest axis of a density."""
 
 POINTS = (("median", 50.0), ("95th percentile", 95.0), ("farthest", 100.0))
-"""Percentiles of the distances from the centre that are told."""
+"""Percentiles of the distances from the centre that are reported."""
 
 _AXES = {
     "R": "left to right",
@@ -43,13 +40,13 @@ _AXES = {
 
 @dataclass(frozen=True)
 class LearnedOffsets:
-    """What `offsets.npz` of a fold holds.
+    """The content of a fold's `offsets.npz`.
 
-    Args:
+    Attributes:
         step: Training step of each snapshot, (T,).
-        field_of_view_mm: Mean field of view of the training scans along the network's axes, mm, (3,); NaN where not known.
-        layers: Name of each sparse layer → its offsets, (T, K, 3), normalised: 1 is half of the field of view; both
-            ends of a pair count.
+        field_of_view_mm: Mean field of view in training along the network's axes, mm, (3,); NaN if unknown.
+        layers: Name of each sparse layer → its offsets, (T, K, 3), in units of half the field of view; both ends of a
+            pair are counted.
     """
 
     step: Array
@@ -61,83 +58,87 @@ class LearnedOffsets:
         """Read the file.
 
         Raises:
-            DataError: It is damaged or lacks an array.
+            DataError: The file is damaged or lacks an array.
         """
         try:
-            with np.load(path, allow_pickle=False) as held:
-                step, extent = np.atleast_1d(held["step"]), np.asarray(held["field_of_view_mm"], dtype=np.float64)
+            with np.load(path, allow_pickle=False) as stored:
+                step, view = np.atleast_1d(stored["step"]), np.asarray(stored["field_of_view_mm"], dtype=np.float64)
                 layers: dict[str, FloatArray] = {
-                    key.removeprefix("offsets/"): _points(np.asarray(held[key], dtype=np.float64), len(step))
-                    for key in held.files
+                    key.removeprefix("offsets/"): _points(np.asarray(stored[key], dtype=np.float64), len(step))
+                    for key in stored.files
                     if key.startswith("offsets/")
                 }
         except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise DataError(f"{path} cannot be read: {error}", hint="remove the file") from None
-        if extent.shape != (3,) or not layers or not all(layer.size for layer in layers.values()):
+        if view.shape != (3,) or not layers or not all(layer.size for layer in layers.values()):
             raise DataError(
-                f"{path} has {len(layers)} layers and an extent of shape {extent.shape}",
+                f"{path} has {len(layers)} layers and a field of view of shape {view.shape}",
                 allowed="at least one layer with offsets, and a field of view along three axes",
                 hint="remove the file",
             )
-        return cls(step, extent, layers)
+        return cls(step, view, layers)
 
     @property
     def unit(self) -> str:
-        """What the offsets are told in: mm, or shares of half the field of view where that is not known in mm."""
-        return "mm" if np.isfinite(self.field_of_view_mm).all() else "half views"
+        """Unit of the offsets: mm, or half fields of view if the field of view is unknown."""
+        return "mm" if np.isfinite(self.field_of_view_mm).all() else "half fields of view"
 
     def scaled(self, layer: str) -> FloatArray:
         """Offsets of a layer in `unit`, (T, K, 3)."""
         return self.layers[layer] * (self.field_of_view_mm / 2 if self.unit == "mm" else 1.0)
 
-    def reach(self, layer: str) -> FloatArray:
+    def distances(self, layer: str) -> FloatArray:
         """Distances of a layer's offsets from the centre in `unit`, (T, K)."""
         return np.linalg.norm(self.scaled(layer), axis=-1)
 
 
-def offsets_section(folds: Sequence[FoldRun]) -> list[str]:
-    """Heading, figures and tables about the folds that kept their offsets; nothing where none did."""
-    found: dict[str, LearnedOffsets] = {}
-    notes = []
+def offsets_section(folds: Sequence[FoldRun]) -> Markup | str:
+    """The section of a report about learned offsets; empty if no fold has any."""
+    learned: dict[str, LearnedOffsets] = {}
+    errors = []
     for fold in folds:
         path = fold.folder / "offsets.npz"
         if path.exists():
             try:
-                found[fold.name] = LearnedOffsets.read(path)
+                learned[fold.name] = LearnedOffsets.read(path)
             except DataError as error:
-                notes.append(note(html.escape(str(error))))
-    if not found and not notes:
-        return []
-    out = ["<h2>Learned offsets</h2>", *notes]
-    if not found:
-        return out
-    name, learned = next(iter(found.items()))
-    fold = next(fold for fold in folds if fold.name == name)
-    axes = _axes(fold)
-    for layer in learned.layers:
-        title = f"Offsets of {layer} before and after training, fold {name}"
-        picture = svg(density_figure(learned, layer, axes), title)
-        out.append(
-            f"<figure><h3>Layer {html.escape(layer)}, fold {html.escape(name)}</h3>{picture}"
-            f"<figcaption>{texts.OFFSETS}</figcaption></figure>"
-        )
-    out.append(_reach_table(found))
-    out.append(f'<p class="lead">{texts.REACH}</p>')
-    if len(learned.step) > 1:
-        picture = svg(spread_figure(learned, _epochs(fold, learned), axes), "Spread of the offsets over training")
-        out.append(f"<figure>{picture}<figcaption>{texts.SPREAD} Fold {html.escape(name)}.</figcaption></figure>")
-    return out
+                errors.append(str(error))
+    if not learned and not errors:
+        return ""
+    context: dict[str, object] = {
+        "errors": errors,
+        "fold": "",
+        "layers": [],
+        "rows": [],
+        "distances": [],
+        "spread": None,
+    }
+    if learned:
+        name, first = next(iter(learned.items()))
+        fold = next(fold for fold in folds if fold.name == name)
+        axes = [_AXES[letter] for letter in (fold.manifest.axes if fold.manifest else "RAS")]
+        title = "Offsets of {} before and after training, fold " + name
+        units = "/".join(sorted({offsets.unit for offsets in learned.values()}))
+        context |= {
+            "fold": name,
+            "layers": [(la, svg(density_figure(first, la, axes), title.format(la))) for la in first.layers],
+            "rows": _distance_rows(learned),
+            "distances": [f"{percentile} ({units})" for percentile, _ in POINTS],
+        }
+        if len(first.step) > 1:
+            context["spread"] = svg(spread_figure(first, _epochs(fold, first), axes), "Spread of the offsets")
+    return render("offsets.html.j2", **context)
 
 
 def density_figure(learned: LearnedOffsets, layer: str, axes: Sequence[str]) -> Figure:
-    """Number of offsets by place, before (top) and after training (bottom), in the three projections.
+    """Number of offsets before (top) and after training (bottom), in the three projections.
 
-    After Fig. 2 of the OBELISK paper (MIDL 2018): logarithmic colours, one scale for all panels, axes in mm. Every
-    offset lies within the panels.
+    After Fig. 2 of the OBELISK paper (MIDL 2018): logarithmic colours, one scale for all panels, axes in mm. The
+    panels contain all offsets.
 
     Args:
         learned: The offsets.
-        layer: Which layer.
+        layer: Name of the layer.
         axes: Name of each axis.
     """
     from matplotlib.cm import ScalarMappable
@@ -151,11 +152,11 @@ def density_figure(learned: LearnedOffsets, layer: str, axes: Sequence[str]) -> 
     ]
     most = max(float(count.max()) for row in counts for count in row)
     scale = LogNorm(1, max(most, 2.0))
-    # From a blue that shows on white to one that is nearly black; places without an offset stay white.
+    # From a blue that is visible on white to one that is nearly black; bins without offsets stay white.
     map_ = LinearSegmentedColormap.from_list("offsets", ["#a6cde8", "#4a90c8", "#1c4f93", "#0b1a3d"])
     widths = [float(limit[a]) for a, _ in pairs]
-    inches = 7.0 / sum(widths)  # what labels and the colour bar leave of the width
-    figure = new_figure(10.5, 1.7 + 2 * inches * max(limit[1:]), layout="constrained")
+    inches = 7.0 / sum(widths)  # without labels and colour bar
+    figure = new_figure(10.5, 1.7 + 2 * inches * max(limit[1:]), constrained=True)
     panels = figure.subplots(2, 3, squeeze=False, width_ratios=widths)
     for row, when in enumerate(("before training", "after training")):
         for column, (a, b) in enumerate(pairs):
@@ -176,23 +177,23 @@ def density_figure(learned: LearnedOffsets, layer: str, axes: Sequence[str]) -> 
 
 
 def spread_figure(learned: LearnedOffsets, epochs: tuple[str, FloatArray], axes: Sequence[str]) -> Figure:
-    """Standard deviation of the offsets along each axis over the training; a panel a layer.
+    """Standard deviation of the offsets along each axis during training, with a panel for each layer.
 
     Args:
         learned: The offsets.
-        epochs: What is counted, and its value at each snapshot.
+        epochs: Title of the horizontal axis ("epoch" or "step"), and its value at each snapshot.
         axes: Name of each axis.
     """
     layers = list(learned.layers)
-    figure = new_figure(10.5, 3.3, layout="constrained")
-    title, counted = epochs
+    figure = new_figure(10.5, 3.3, constrained=True)
+    title, positions = epochs
     for panel, layer in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers, strict=True):
-        spread = learned.scaled(layer).std(axis=1)
+        sd = learned.scaled(layer).std(axis=1)
         for axis, name in enumerate(axes):
-            panel.plot(counted, spread[:, axis], color=FEW[axis], linewidth=1.8, label=name)
+            panel.plot(positions, sd[:, axis], color=FEW_COLOURS[axis], linewidth=1.8, label=name)
         panel.set(
             xlabel=title,
-            ylabel=f"spread of the offsets ({learned.unit})" if panel is figure.axes[0] else "",
+            ylabel=f"sd of the offsets ({learned.unit})" if panel is figure.axes[0] else "",
             title=layer,
         )
         panel.set_xlim(left=0)
@@ -202,17 +203,17 @@ def spread_figure(learned: LearnedOffsets, epochs: tuple[str, FloatArray], axes:
     return figure
 
 
-def _points(held: Array, snapshots: int) -> FloatArray:
+def _points(offsets: Array, snapshots: int) -> FloatArray:
     """Offsets (T, K, 3) or pairs of them (T, K, 2, 3) as (T, N, 3)."""
-    if held.ndim not in (3, 4) or held.shape[-1] != 3 or len(held) != snapshots:
-        raise ValueError(f"offsets of shape {held.shape} for {snapshots} steps")
-    return held.reshape(snapshots, -1, 3)
+    if offsets.ndim not in (3, 4) or offsets.shape[-1] != 3 or len(offsets) != snapshots:
+        raise ValueError(f"offsets of shape {offsets.shape} for {snapshots} steps")
+    return offsets.reshape(snapshots, -1, 3)
 
 
 def _bins(offsets: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
-    """Limit of each axis and edges of square bins, wide enough for all offsets (2, K, 3) and never empty."""
+    """Limit of each axis and edges of square bins that contain all offsets (2, K, 3)."""
     limit = np.maximum(np.abs(offsets).max(axis=(0, 1)), 1e-3)
-    # No axis shorter than a third of the longest, so that panels stay legible.
+    # Each axis is at least a third of the longest, so that the panels are legible.
     limit = np.maximum(limit, limit.max() / 3) * 1.02
     width = 2 * limit.max() / BINS
     bins = np.ceil(2 * limit / width).astype(int)
@@ -220,32 +221,30 @@ def _bins(offsets: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
     return limit, [np.linspace(-side, side, n + 1) for side, n in zip(limit, bins, strict=True)]
 
 
-def _reach_table(found: Mapping[str, LearnedOffsets]) -> str:
-    """Distances from the centre, before → after, a row a fold and layer."""
-    several = len(found) > 1
-    rows = []
-    for name, learned in found.items():
-        for layer in learned.layers:
-            before, after = learned.reach(layer)[[0, -1]]
-            decimals = 1 if learned.unit == "mm" else 3
-            told = [[f"{np.percentile(when, p):.{decimals}f}" for when in (before, after)] for _, p in POINTS]
-            reach = [f"{first} → <b>{last}</b>" for first, last in told]
-            view = " × ".join(f"{mm:.0f}" for mm in learned.field_of_view_mm) + " mm" if learned.unit == "mm" else DASH
-            heading = html.escape(layer) + (f", fold {html.escape(name)}" if several else "")
-            rows.append([heading, str(learned.layers[layer].shape[1]), *reach, view])
-    units = "/".join(sorted({learned.unit for learned in found.values()}))
-    titles = [f"{title} ({units})" for title, _ in POINTS]
-    return table(["layer", "offsets", *titles, "field of view"], rows)
-
-
-def _axes(fold: FoldRun) -> list[str]:
-    """Names of the network's axes, from the preprocessing in the fold's bundle."""
-    return [_AXES[letter] for letter in (fold.manifest.axes if fold.manifest else "RAS")]
+def _distance_rows(learned: Mapping[str, LearnedOffsets]) -> list[dict[str, object]]:
+    """Distances from the centre before and after training, for each fold and layer."""
+    rows: list[dict[str, object]] = []
+    for fold, offsets in learned.items():
+        mm = offsets.unit == "mm"
+        for layer, values in offsets.layers.items():
+            snapshots = offsets.distances(layer)[[0, -1]]
+            rows.append(
+                {
+                    "layer": f"{layer}, fold {fold}" if len(learned) > 1 else layer,
+                    "count": values.shape[1],
+                    "distances": [
+                        [f"{np.percentile(distances, p):.{1 if mm else 3}f}" for distances in snapshots]
+                        for _, p in POINTS
+                    ],
+                    "field_of_view": " × ".join(f"{v:.0f}" for v in offsets.field_of_view_mm) + " mm" if mm else DASH,
+                }
+            )
+    return rows
 
 
 def _epochs(fold: FoldRun, learned: LearnedOffsets) -> tuple[str, FloatArray]:
-    """Epochs of the snapshots, as the log counts them; steps where it does not say."""
+    """Epochs of the snapshots according to the log; steps if it has no epochs."""
     ends = [(e.step, e.epoch) for e in fold.log if isinstance(e, EpochEvent) and e.epoch and e.step]
     steps = learned.step.astype(np.float64)
-    # The first whole epoch ends with its last step; an epoch cut short by the budget would give a wrong length.
+    # From the first epoch, because the budget may cut the last one short.
     return ("step", steps) if not ends else ("epoch", steps / (ends[0][0] / ends[0][1]))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from farvox.errors import UsageError
+import numpy as np
+
+from farvox._tables import table_html
+from farvox.errors import FarvoxError, UsageError
 from farvox.evaluation.statistics import summarise
 from farvox.runs.schema import (
     BundleInfo,
     CaseMetrics,
     Document,
     EndEvent,
+    EpochEvent,
     FoldIdentity,
     FoldResult,
     LabelInfo,
@@ -21,10 +26,15 @@ from farvox.runs.schema import (
     MetricSummary,
     RunSummary,
     StartEvent,
+    ValidationEvent,
     read_log,
 )
+from farvox.types import Array, FloatArray, PathLike
 
-_Event = TypeVar("_Event", bound=LogEvent)
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
 _Document = TypeVar("_Document", bound=Document)
 
 
@@ -91,6 +101,46 @@ class FoldRun:
         """The last end event of the log."""
         return next((e for e in reversed(self.log) if isinstance(e, EndEvent)), None)
 
+    @property
+    def loss_curve(self) -> tuple[list[float], list[float]]:
+        """Minutes of training and training loss; NaN where undefined."""
+        return _curve([(event.seconds, event.loss) for event in self.log if isinstance(event, EpochEvent)])
+
+    @property
+    def validation_curve(self) -> tuple[list[float], list[float]]:
+        """Minutes of training and mean validation Dice; NaN where undefined."""
+        return _curve([(event.seconds, event.mean) for event in self.log if isinstance(event, ValidationEvent)])
+
+    @property
+    def end_point(self) -> tuple[float, float] | None:
+        """Minutes of training and mean foreground Dice of a complete fold."""
+        dice = self.metrics.summary.foreground.dice.mean if self.metrics else None
+        seconds = self.result.seconds if self.result else None
+        return None if dice is None or seconds is None else (seconds / 60, dice)
+
+
+@dataclass(frozen=True)
+class CaseArrays:
+    """A validated scan in RAS+ order.
+
+    Attributes:
+        image: First channel, (I, J, K).
+        reference: Label values, (I, J, K).
+        prediction: Label values, (I, J, K).
+        spacing: Voxel spacing, mm, (3,).
+    """
+
+    image: Array
+    reference: Array
+    prediction: Array
+    spacing: FloatArray
+
+    def figure(self, colours: Mapping[int, str]) -> Figure:
+        """Outlines of reference and prediction over three planes of the scan; label value → colour."""
+        from farvox.figures.overlays import overlay_figure
+
+        return overlay_figure(self.image, self.reference, self.prediction, self.spacing, colours)
+
 
 @dataclass(frozen=True)
 class CaseResult:
@@ -124,8 +174,34 @@ class CaseResult:
             candidates.append(self.fold.folder / "predictions" / Path(recorded).name)
         return next((path for path in candidates if path.exists()), None)
 
+    def load(self) -> CaseArrays:
+        """Read the scan, its reference and its prediction.
 
-@dataclass(frozen=True)
+        Raises:
+            FarvoxError: A file is missing or damaged, or the grids differ.
+        """
+        from farvox.geometry import Orient
+        from farvox.io import read_label, read_scan
+
+        scan = read_scan(self._existing("scan"))
+        arrays: list[Array] = [scan.image[0]]
+        for role in ("reference", "prediction"):
+            values, grid = read_label(self._existing(role))
+            if difference := scan.grid.difference_to(grid):
+                raise FarvoxError(f"{role} and scan have different grids ({difference})")
+            arrays.append(values)
+        orient = Orient.to_canonical(scan.grid)
+        image, reference, prediction = (np.asarray(orient.apply(array)) for array in arrays)
+        return CaseArrays(image, reference, prediction, orient.target.spacing)
+
+    def _existing(self, role: str) -> Path:
+        path, recorded = self.file(role), getattr(self.metrics, role)
+        if path is None:
+            raise FarvoxError(f"the {role} is no longer at {recorded}" if recorded else f"metrics.json names no {role}")
+        return path
+
+
+@dataclass(frozen=True, repr=False)
 class Run:
     """A run folder: the result of `farvox.train`.
 
@@ -140,7 +216,7 @@ class Run:
     summary: RunSummary = field(default_factory=RunSummary)
 
     @classmethod
-    def read(cls, path: Path) -> Run:
+    def read(cls, path: PathLike) -> Run:
         """Read a run folder.
 
         Raises:
@@ -208,6 +284,55 @@ class Run:
             summary=self.statistics or summarise(cases, self.labels),
         )
 
+    def to_dataframe(self) -> pandas.DataFrame:
+        """A pandas data frame with one row per validated case and label."""
+        return self.metrics.to_dataframe()
+
+    def worst_median_best(self) -> dict[str, CaseResult]:
+        """The worst, median and best case by mean Dice; without the median for two cases, "only" for one.
+
+        For an even number of cases the median is the lower one.
+        """
+        defined = [case for case in self.cases if case.value("dice") is not None]
+        ranked = sorted(defined, key=lambda case: (case.value("dice") or 0.0, case.id))
+        if len(ranked) < 2:
+            return {"only": ranked[0]} if ranked else {}
+        median = {"median": ranked[(len(ranked) - 1) // 2]} if len(ranked) > 2 else {}
+        return {"worst": ranked[0], **median, "best": ranked[-1]}
+
+    def show(self, case: str = "worst") -> Figure:
+        """A figure of a validated case: outlines of reference and prediction over the scan, in three planes.
+
+        Args:
+            case: "worst", "median" or "best" by mean Dice, or a case id.
+
+        Raises:
+            UsageError: There is no such case.
+            FarvoxError: A file of the case is missing.
+        """
+        from farvox.figures.style import label_colours
+
+        results = {result.id: result for result in self.cases} | self.worst_median_best()
+        if case not in results:
+            raise UsageError(f"no validated case {case}", allowed="worst, median, best or the id of a validated case")
+        return results[case].load().figure(label_colours([label.value for label in self.labels]))
+
+    def plot_learning_curve(self) -> Figure | None:
+        """A figure of training loss and validation Dice of each fold; None without logs."""
+        from farvox.figures.curves import learning_curves
+
+        losses = {fold.name: fold.loss_curve for fold in self.folds}
+        return learning_curves(losses, {fold.name: fold.validation_curve for fold in self.folds})
+
+    def __repr__(self) -> str:
+        complete = sum(fold.result is not None for fold in self.folds)
+        dice = self.metrics.summary.foreground.dice.mean
+        quality = "" if dice is None else f", mean foreground Dice {dice:.3f} on {len(self.cases)} cases"
+        return f"<Run {self.path}: {complete} of {len(self.folds)} folds complete{quality}>"
+
+    def _repr_html_(self) -> str:
+        return table_html(self.metrics.table())
+
     def _documents(self) -> list[RunSummary | Metrics]:
         return [self.summary, *(fold.metrics for fold in self.folds if fold.metrics)]
 
@@ -215,6 +340,10 @@ class Run:
 def read_result(folder: Path) -> FoldResult | None:
     """`result.json` of a fold's folder (`done.json` in runs of version 1); None until the fold is complete."""
     return _read(FoldResult, folder / "result.json") or _read(FoldResult, folder / "done.json")
+
+
+def _curve(points: list[tuple[float, float | None]]) -> tuple[list[float], list[float]]:
+    return [s / 60 for s, _ in points], [float("nan") if value is None else value for _, value in points]
 
 
 def _numbers_first(folder: Path) -> tuple[bool, int, str]:

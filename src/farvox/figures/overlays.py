@@ -1,4 +1,4 @@
-"""One case in three planes: reference and prediction outlined over the scan, true to millimetres."""
+"""Outlines of reference and prediction over a scan in three planes, to scale in mm."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from farvox.report.figures import new_figure
+from farvox.figures.style import new_figure
 from farvox.types import Array, FloatArray
 
 if TYPE_CHECKING:
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLANES = (("axial", 2), ("coronal", 1), ("sagittal", 0))
-"""Name of each plane and the RAS+ axis it is cut across."""
+"""Name of each plane and the RAS+ axis normal to it."""
 
 LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))
-"""Letters at the far and the near end of each RAS+ axis. The far end is drawn left or on top: the radiological view."""
+"""Letters at the far and the near end of each RAS+ axis. The far end is left or on top (radiological convention)."""
 
 MARGIN = 0.35
 BLACK, LIGHT = "#0b0d10", "#c9d1d9"
 
 
 def most_foreground_slices(reference: Array, prediction: Array) -> tuple[int, int, int]:
-    """Per axis the slice with most foreground: of the reference, else of the prediction, else the middle one."""
+    """Index of the slice with most foreground along each axis: of the reference, else the prediction, else the middle."""
     mask = next((array > 0 for array in (reference, prediction) if np.any(array)), None)
     if mask is None:
         i, j, k = (n // 2 for n in reference.shape)
@@ -35,7 +35,7 @@ def most_foreground_slices(reference: Array, prediction: Array) -> tuple[int, in
 
 
 def foreground_box(foreground: Array, spacing: FloatArray) -> tuple[slice, slice, slice]:
-    """The foreground's bounding box widened by a third of its longest side in mm; everything when there is none."""
+    """Bounding box of the foreground, padded by about a third of its longest side; the whole array without foreground."""
     if not foreground.any():
         i, j, k = (slice(0, n) for n in foreground.shape)
         return i, j, k
@@ -56,18 +56,18 @@ def overlay_figure(
 ) -> Figure:
     """Reference (upper row) and prediction (lower row) as outlines over axial, coronal and sagittal planes.
 
-    All six panels share one scale in mm. Grey runs from the 1st to the 99th percentile of what is shown.
+    All six panels share one scale in mm. The grey scale spans the 1st to the 99th percentile of the region shown.
 
     Args:
         image: (I, J, K) intensities in RAS+ order.
         reference: (I, J, K) label values, 0 for background.
         prediction: (I, J, K) label values.
-        spacing: Distance between voxel centres along each axis, mm.
+        spacing: Voxel spacing along each axis, mm.
         colours: Label value → colour; other values are not drawn.
     """
     at = most_foreground_slices(reference, prediction)
     box = foreground_box((reference > 0) | (prediction > 0), spacing)
-    at = tuple(place - side.start for place, side in zip(at, box, strict=True))
+    at = tuple(index - side.start for index, side in zip(at, box, strict=True))
     image = np.asarray(image[box], dtype=np.float32)
     finite = image[np.isfinite(image)]
     low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
@@ -109,7 +109,7 @@ def overlay_figure(
 
 
 def draw_plane(axes: Axes, plane: Array, window: tuple[float, float], size: tuple[float, float]) -> None:
-    """Show a slice (h, v) in grey from `window`, `size` mm wide and tall, its first axis running leftward."""
+    """Show a slice (h, v) of `size` mm in grey values from `window`; its first axis points left."""
     low, high = window
     extent = (0, size[0], 0, size[1])
     top = max(high, low + 1e-6)
@@ -120,9 +120,9 @@ def draw_plane(axes: Axes, plane: Array, window: tuple[float, float], size: tupl
 
 
 def draw_outlines(axes: Axes, labels: Array, spacing: FloatArray, colours: Mapping[int, str]) -> None:
-    """Outline label values (h, v) over a slice; `spacing` of both axes in mm, colours by value."""
+    """Outline label values (h, v) over a slice with `spacing` in mm."""
     present = np.unique(labels)
-    # A rim of background closes outlines that meet the edge.
+    # Padding closes outlines that touch the edge.
     padded = np.pad(labels, 1)
     x, y = ((np.arange(n + 2) - 0.5) * size for n, size in zip(labels.shape, spacing, strict=True))
     for value, colour in colours.items():
@@ -133,26 +133,26 @@ def draw_outlines(axes: Axes, labels: Array, spacing: FloatArray, colours: Mappi
 
 
 def draw_letters(axes: Axes, across: tuple[str, str], up: tuple[str, str]) -> None:
-    """Name the four sides of a slice: (left, right), (top, bottom)."""
-    places = (
+    """Label the four sides of a slice: (left, right), (top, bottom)."""
+    positions = (
         (0.02, 0.5, "left", "center"),
         (0.98, 0.5, "right", "center"),
         (0.5, 0.98, "center", "top"),
         (0.5, 0.02, "center", "bottom"),
     )
-    for letter, (x, y, ha, va) in zip((*across, *up), places, strict=True):
+    for letter, (x, y, ha, va) in zip((*across, *up), positions, strict=True):
         axes.text(x, y, letter, transform=axes.transAxes, color=LIGHT, fontsize=8, ha=ha, va=va, alpha=0.85)
 
 
 def draw_scale_bar(axes: Axes, wide: float, tall: float) -> None:
-    """Draw a bar of a round length into a slice of so many mm."""
+    """Draw a scale bar of a round length; width and height of the slice in mm."""
     length = scale_length(wide)
-    right = 0.04 * wide  # the axis runs leftward
+    right = 0.04 * wide  # the axis points left
     axes.plot([right, right + length], [0.05 * tall] * 2, color=LIGHT, linewidth=2, solid_capstyle="butt")
     axes.text(right + length / 2, 0.07 * tall, f"{length:g} mm", color=LIGHT, fontsize=8, ha="center", va="bottom")
 
 
 def scale_length(width_mm: float) -> float:
-    """Longest of 1, 2, 5, 10, … mm (or tenths and so on) that is at most a quarter of the width, mm."""
+    """Largest length of the form 1, 2 or 5 times a power of ten that is at most a quarter of the width, mm."""
     power = 10.0 ** np.floor(np.log10(width_mm / 4))
     return float(max(step * power for step in (1, 2, 5) if step * power <= width_mm / 4))

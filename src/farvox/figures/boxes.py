@@ -1,4 +1,4 @@
-"""Spread over cases: boxes with every case as a point, a box a label, or a box a recipe within each label."""
+"""Box plots over cases, with each case as a point: per label, or per recipe within each label."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from farvox.report.figures import TEXT_COLOUR, new_figure, style_axes
+from farvox.figures.style import TEXT_COLOUR, new_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 RASTER_FROM = 1500
-"""Points beyond which they are drawn as pixels, to keep the page small."""
+"""Number of points above which they are rasterised to keep the page small."""
 
 
 def box_plot(values: Mapping[int, Sequence[float]], names: Mapping[int, str], colours: Mapping[int, str]) -> Figure:
-    """Dice per label: box from first to third quartile, median line, whiskers to 1.5 box lengths, all cases.
+    """Dice per label: quartile box, median line, whiskers of up to 1.5 box lengths, and all cases as points.
 
     Args:
         values: Label value → Dice of each case where it is defined, 0 to 1; may be empty.
@@ -27,11 +27,11 @@ def box_plot(values: Mapping[int, Sequence[float]], names: Mapping[int, str], co
     """
     labels = list(values)
     row = 0.42 if len(labels) <= 12 else 0.26
-    figure = new_figure(10.5, 0.9 + row * len(labels), layout="constrained")
+    figure = new_figure(10.5, 0.9 + row * len(labels), constrained=True)
     axes = figure.subplots()
     raster = sum(map(len, values.values())) > RASTER_FROM
-    for place, label in enumerate(labels):
-        _box(axes, values[label], place, colours[label], width=0.62, dot=13 if row > 0.3 else 8, raster=raster)
+    for row_index, label in enumerate(labels):
+        _box(axes, values[label], row_index, colours[label], width=0.62, dot=13 if row > 0.3 else 8, raster=raster)
     axes.set_yticks(range(len(labels)), [_short(names[label]) for label in labels], parse_math=False)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     _dice_axis(axes, list(values.values()))
@@ -41,10 +41,10 @@ def box_plot(values: Mapping[int, Sequence[float]], names: Mapping[int, str], co
 def grouped_box_plot(
     values: Mapping[str, Mapping[int, Sequence[float]]], names: Mapping[int, str], colours: Mapping[str, str]
 ) -> Figure:
-    """Dice per label and recipe: the boxes of a label beside each other, as in Fig. 4 of the OBELISK paper (MIDL 2018).
+    """Dice per label and recipe, grouped by label, as in Fig. 4 of the OBELISK paper (MIDL 2018).
 
     Args:
-        values: Recipe → label value → Dice of each case where it is defined; every recipe with the same labels.
+        values: Recipe → label value → Dice of each case where it is defined; all recipes have the same labels.
         names: Label value → name.
         colours: Recipe → colour.
     """
@@ -53,14 +53,14 @@ def grouped_box_plot(
     step = 1 / (len(recipes) + 1)
     boxes = len(recipes) * len(labels)
     row = 0.27 if boxes <= 40 else 0.18
-    figure = new_figure(10.5, 1.1 + row * (boxes + len(labels)), layout="constrained")
+    figure = new_figure(10.5, 1.1 + row * (boxes + len(labels)), constrained=True)
     axes = figure.subplots()
     everything = [dice for by_label in values.values() for dice in by_label.values()]
     raster = sum(map(len, everything)) > RASTER_FROM
     for number, recipe in enumerate(recipes):
-        for place, label in enumerate(labels):
-            at = place + (number + 1) * step - 0.5
-            _box(axes, values[recipe][label], at, colours[recipe], width=0.8 * step, dot=8, raster=raster)
+        for row_index, label in enumerate(labels):
+            height = row_index + (number + 1) * step - 0.5
+            _box(axes, values[recipe][label], height, colours[recipe], width=0.8 * step, dot=8, raster=raster)
     axes.set_yticks(range(len(labels)), [_short(names[label]) for label in labels], parse_math=False)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     for edge in range(1, len(labels)):
@@ -70,19 +70,19 @@ def grouped_box_plot(
 
 
 def _box(
-    axes: Axes, values: Sequence[float], place: float, colour: str, *, width: float, dot: float, raster: bool
+    axes: Axes, values: Sequence[float], height: float, colour: str, *, width: float, dot: float, raster: bool
 ) -> None:
-    """One horizontal box at height `place`, with its points scattered over the middle of its width."""
+    """One horizontal box at `height`, with its points scattered across it."""
     dice = np.asarray(values, dtype=float)
     if not dice.size:
         across = axes.get_yaxis_transform()
-        text = axes.text(0.5, place, "undefined in every case", transform=across, color=TEXT_COLOUR, alpha=0.6)
+        text = axes.text(0.5, height, "undefined in every case", transform=across, color=TEXT_COLOUR, alpha=0.6)
         text.set(ha="center", va="center", fontsize=10 if width > 0.3 else 8)
         return
     line = {"color": TEXT_COLOUR, "linewidth": 1.0}
     axes.boxplot(
         [dice],
-        positions=[place],
+        positions=[height],
         orientation="horizontal",
         widths=width,
         showfliers=False,
@@ -93,9 +93,9 @@ def _box(
         capprops=line,
         manage_ticks=False,
     )
-    # The same offsets each time, so that a report made twice is the same report.
-    offsets = np.random.default_rng(round(place * 1000) + 1000).uniform(-width / 3, width / 3, dice.size)
-    dots = axes.scatter(dice, place + offsets, s=dot, color=colour, zorder=3)
+    # Seeded, so that equal data give equal reports.
+    offsets = np.random.default_rng(round(height * 1000) + 1000).uniform(-width / 3, width / 3, dice.size)
+    dots = axes.scatter(dice, height + offsets, s=dot, color=colour, zorder=3)
     dots.set(edgecolor=TEXT_COLOUR, linewidth=0.4, alpha=0.85, rasterized=raster)
 
 

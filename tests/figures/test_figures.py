@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
-from farvox.report.boxes import box_plot
-from farvox.report.colours import label_colours
-from farvox.report.curves import learning_curves
-from farvox.report.overlays import foreground_box, most_foreground_slices, overlay_figure, scale_length
-from farvox.runs.run import FoldRun
+from farvox.figures.boxes import box_plot
+from farvox.figures.overlays import foreground_box, most_foreground_slices, overlay_figure, scale_length
+from farvox.figures.style import label_colours
+from farvox.runs.run import FoldRun, Run
 from farvox.runs.schema import EpochEvent, ValidationEvent
 from tests.report.runs import phantom
 
@@ -130,13 +129,13 @@ def test_curves_show_every_fold_over_minutes() -> None:
         epochs = [EpochEvent(seconds=60, loss=1.0 + n), EpochEvent(seconds=150, loss=None)]
         validation = ValidationEvent(seconds=90, mean=0.5 + n / 10)
         folds.append(FoldRun(str(n), Path(), (*epochs, validation)))
-    loss, dice = learning_curves(folds).axes  # type: ignore[union-attr]
+    loss, dice = Run(Path(), tuple(folds)).plot_learning_curve().axes  # type: ignore[union-attr]
     for n, line in enumerate(loss.lines):
         np.testing.assert_array_equal(line.get_xdata(), [1.0, 2.5])
         np.testing.assert_array_equal(line.get_ydata(), [1.0 + n, np.nan])
     assert [float(line.get_ydata()[0]) for line in dice.lines] == pytest.approx([0.5, 0.6, 0.7])
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["0", "1", "2"]
-    assert learning_curves([FoldRun("0", Path())]) is None
+    assert Run(Path(), (FoldRun("0", Path()),)).plot_learning_curve() is None
 
 
 def test_boxes_show_median_and_every_case() -> None:

@@ -1,0 +1,1 @@
+"""Matplotlib figures of plain arrays and numbers: overlays, learning curves, box plots."""
