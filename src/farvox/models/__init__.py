@@ -1,6 +1,27 @@
-"""Networks by name: the table of what there is, and how to build one."""
+"""Networks by name, and the information about them."""
 
 from farvox.models.point_network import PointNetwork
-from farvox.models.registry import ModelInfo, count_parameters, create_model, list_models, model_info
+from farvox.models.registry import (
+    ModelInfo,
+    check_network,
+    count_parameters,
+    create_model,
+    create_on_meta,
+    list_models,
+    model_info,
+    plan_options,
+    register_model,
+)
 
-__all__ = ["ModelInfo", "PointNetwork", "count_parameters", "create_model", "list_models", "model_info"]
+__all__ = [
+    "ModelInfo",
+    "PointNetwork",
+    "check_network",
+    "count_parameters",
+    "create_model",
+    "create_on_meta",
+    "list_models",
+    "model_info",
+    "plan_options",
+    "register_model",
+]

@@ -21,6 +21,7 @@ from torch import nn
 
 from farvox.blocks import DistillShift, ResidualShift, crop_to, pad_to_multiple
 from farvox.errors import ModelError, suggest
+from farvox.models.registry import register_model
 
 _WIDTHS = (16, 32, 64, 128, 128)
 _DECODER_WIDTHS = (16, 16, 32, 64)
@@ -85,6 +86,15 @@ class DepthShiftUNet(nn.Module):
         return logits.unflatten(0, (batch, slices)).movedim(1, -1)
 
 
+@register_model(
+    "dsm-residual",
+    paper="Maheshwari et al. 2021 (Distill DSM, MIDL), after Lin et al. 2019 (TSM)",
+    parameters=1_082_211,
+    reference_arguments={"in_channels": 4, "classes": 3},
+    input_requirements="any size (slices padded inside to a multiple of 16), any channels; K as deep as can be",
+    multiply_adds=38_640,
+    note="unet2d that adds features of neighbouring slices; K should be the axis of thick slices",
+)
 def build_residual(in_channels: int, classes: int, alpha: float = 0.5, position: str = "first") -> DepthShiftUNet:
     """Build "dsm-residual"; see `DsmConfig`.
 
@@ -94,6 +104,15 @@ def build_residual(in_channels: int, classes: int, alpha: float = 0.5, position:
     return _build(DsmConfig(in_channels, classes, "residual", alpha, 1, position))
 
 
+@register_model(
+    "dsm-distill",
+    paper="Maheshwari et al. 2021 (Distill DSM, MIDL)",
+    parameters=1_217_299,
+    reference_arguments={"in_channels": 4, "classes": 3},
+    input_requirements="any size (slices padded inside to a multiple of 16), any channels; K as deep as can be",
+    multiply_adds=43_392,
+    note="alpha=0.25: 1,116,059; alpha=1: 1,621,955 (printed: 1,115,606, 1,216,266, 1,619,330); K: thick slices",
+)
 def build_distill(
     in_channels: int, classes: int, alpha: float = 0.5, kernel: int = 3, position: str = "first"
 ) -> DepthShiftUNet:

@@ -32,6 +32,7 @@ from farvox.blocks import (
     fuse_norm_into_previous,
 )
 from farvox.errors import ModelError, suggest
+from farvox.models.registry import register_model
 from farvox.ops import PointwiseLayer, SampleGrid, pointwise_chain, sparse_conv
 from farvox.types import Shape
 
@@ -67,7 +68,9 @@ class PointConfig:
 
 
 class ObeliskPoints(nn.Module):
-    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K); or logits at any points, by `at`."""
+    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K); or logits at any points."""
+
+    size_dependent = True  # offsets are fractions of the image size
 
     def __init__(self, config: PointConfig) -> None:
         super().__init__()
@@ -230,6 +233,11 @@ class ObeliskPoints(nn.Module):
         return [*steps, PointwiseLayer(*fuse_norm_into_next(behind, _matrix(self.head), head_bias))]
 
 
+_PAPER = "Heinrich et al. 2018 (OBELISK, MIDL)"
+_INPUT = "any size, any channels; offsets are fractions of the image size: whole scans, or patches of one size"
+_ARGUMENTS = {"in_channels": 1, "classes": 8}
+
+
 def _build(
     name: str,
     in_channels: int,
@@ -269,10 +277,50 @@ def _build(
     return ObeliskPoints(config)
 
 
-build_dense = partial(_build, "obelisk-dense")
-build_mlp = partial(_build, "obelisk-mlp")
-build_unary = partial(_build, "obelisk-unary")
-build_random = partial(_build, "obelisk-random")
+build_dense = register_model(
+    "obelisk-dense",
+    paper=_PAPER,
+    parameters=131_464,
+    reference_arguments=_ARGUMENTS,
+    input_requirements=_INPUT,
+    multiply_adds=17_408,
+    note="129,536 by the paper's count, without batch norm's scale and shift and the last bias",
+    points=True,
+    builder="farvox.models.obelisk_dense:build_dense",
+)(partial(_build, "obelisk-dense"))
+build_mlp = register_model(
+    "obelisk-mlp",
+    paper=_PAPER,
+    parameters=122_888,
+    reference_arguments=_ARGUMENTS,
+    input_requirements=_INPUT,
+    multiply_adds=16_512,
+    note="122,368 by the paper's count; three 1×1 layers take the place of the dense ones",
+    points=True,
+    builder="farvox.models.obelisk_dense:build_mlp",
+)(partial(_build, "obelisk-mlp"))
+build_unary = register_model(
+    "obelisk-unary",
+    paper=_PAPER,
+    parameters=128_392,
+    reference_arguments=_ARGUMENTS,
+    input_requirements=_INPUT,
+    multiply_adds=16_384,
+    note="126,464 by the paper's count; single offsets: what pairs are worth",
+    points=True,
+    builder="farvox.models.obelisk_dense:build_unary",
+)(partial(_build, "obelisk-unary"))
+build_random = register_model(
+    "obelisk-random",
+    paper=_PAPER,
+    parameters=125_320,
+    reference_arguments=_ARGUMENTS,
+    input_requirements=_INPUT,
+    multiply_adds=17_408,
+    note="123,392 by the paper's count; offsets stay as drawn: what learning them is worth",
+    points=True,
+    builder="farvox.models.obelisk_dense:build_random",
+)(partial(_build, "obelisk-random"))
 
 
 def _reduced(shape: Sequence[int], step: int) -> Shape:

@@ -16,6 +16,7 @@ from torch import nn
 
 from farvox.blocks import FusedConvUnit, Obelisk, PointwiseDense, box_smooth, conv_batch_norm, crop_to, pad_to_multiple
 from farvox.errors import ModelError, suggest
+from farvox.models.registry import register_model
 from farvox.ops import SampleGrid
 from farvox.types import Shape
 
@@ -86,6 +87,8 @@ class HybridConfig:
 class ObeliskHybrid(nn.Module):
     """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K)."""
 
+    size_dependent = True  # offsets are fractions of the image size
+
     def __init__(self, config: HybridConfig) -> None:
         super().__init__()
         self.config = config
@@ -131,6 +134,15 @@ class ObeliskHybrid(nn.Module):
         return crop_to(self.decode_full(full, coarse=y, head=self.head), image.shape[2:])
 
 
+@register_model(
+    "obelisk-hybrid",
+    paper="Heinrich et al. 2019, doi:10.1016/j.media.2019.02.006",
+    parameters=229_217,
+    reference_arguments={"in_channels": 1, "classes": 9},
+    input_requirements="any size, any channels; it reaches relative to the image: whole scans, or patches of one size",
+    multiply_adds=10_217,
+    note="variant='visceral': 230,208 with 8 classes; compat='published' runs weights trained by the authors",
+)
 def build(in_channels: int, classes: int, variant: str = "tcia", compat: str = "none") -> ObeliskHybrid:
     """Build the network; see `HybridConfig`.
 

@@ -28,7 +28,7 @@ from torch import nn
 
 from farvox.blocks import SeparableConv2d, XceptionUnit, crop_to
 from farvox.errors import ModelError
-from farvox.models.options import validate_dropout
+from farvox.models.registry import register_model, validate_dropout
 
 _STRIDE = 8
 _PYRAMID_RATES = (12, 24, 36)
@@ -145,6 +145,15 @@ class _PooledImage(nn.Module):
         return F.relu(y).expand(-1, -1, *x.shape[2:])
 
 
+@register_model(
+    "prostate-deeplab",
+    paper="Eschen 2018 (DTU), after Chen et al. 2018 (DeepLabv3+)",
+    parameters=41_053_410,
+    dims=2,
+    input_requirements="any size, any channels; 13 neighbouring slices along K of each channel enter together",
+    multiply_adds=824_187,
+    note="41,255,953 by the paper's count: one output, four values for each channel of a batch norm",
+)
 def build(
     in_channels: int,
     classes: int,

@@ -21,7 +21,7 @@ from torch import nn
 
 from farvox.blocks import crop_to, pad_to_multiple
 from farvox.errors import ModelError
-from farvox.models.options import validate_dropout
+from farvox.models.registry import register_model, validate_dropout
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,14 @@ class ProstateUNet3d(nn.Module):
         return crop_to(self.head(x), image.shape[2:])
 
 
+@register_model(
+    "prostate-unet3d",
+    paper="Eschen 2018 (DTU), after Çiçek et al. 2016",
+    parameters=1_604_724,
+    input_requirements="any size (padded inside to a multiple of 8), any channels",
+    multiply_adds=55_760,
+    note="1,605,381 by the paper's count: one output, four values for each channel of a batch norm",
+)
 def build(
     in_channels: int, classes: int, widths: Sequence[int] = (16, 32, 64, 128), dropout: float = 0.2
 ) -> ProstateUNet3d:

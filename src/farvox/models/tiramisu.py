@@ -23,7 +23,7 @@ from torch import nn
 
 from farvox.blocks import DenseBlock, PreActivationConv, crop_to, pad_to_multiple
 from farvox.errors import ModelError
-from farvox.models.options import validate_dropout
+from farvox.models.registry import register_model, validate_dropout
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,14 @@ class Tiramisu(nn.Module):
         return crop_to(self.head(torch.cat((*parts, added), 1)), image.shape[2:])
 
 
+@register_model(
+    "tiramisu-p3a",
+    paper="Eschen 2018 (DTU), after Jégou et al. 2017",
+    parameters=23_049_666,
+    input_requirements="any size (padded inside to a multiple of 8), any channels",
+    multiply_adds=5_328_777,
+    note="22,962,289 by the paper's rule (one output, no batch norm), printed with two digits swapped",
+)
 def build_p3a(
     in_channels: int,
     classes: int,
@@ -127,6 +135,14 @@ def build_p3a(
     return Tiramisu(TiramisuConfig(in_channels, classes, tuple(layers), growth, first, share, recompute))
 
 
+@register_model(
+    "tiramisu-p3b",
+    paper="Eschen 2018 (DTU), after Jégou et al. 2017",
+    parameters=23_582_354,
+    input_requirements="any size (padded inside to a multiple of 8), any channels",
+    multiply_adds=4_428_645,
+    note="23,487,169 by the paper's count: one output, no batch norm",
+)
 def build_p3b(
     in_channels: int,
     classes: int,
@@ -140,6 +156,14 @@ def build_p3b(
     return build_p3a(in_channels, classes, layers, growth, first, dropout, recompute)
 
 
+@register_model(
+    "tiramisu-p4a",
+    paper="Eschen 2018 (DTU), after Jégou et al. 2017",
+    parameters=49_571_874,
+    input_requirements="any size (padded inside to a multiple of 16), any channels",
+    multiply_adds=4_341_871,
+    note="49,382,353 by the paper's count: one output, no batch norm",
+)
 def build_p4a(
     in_channels: int,
     classes: int,

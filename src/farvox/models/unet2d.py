@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from farvox.blocks import crop_to, pad_to_multiple
+from farvox.models.registry import register_model
 
 _WIDTHS = (16, 32, 64, 128, 128)
 _DECODER_WIDTHS = (16, 16, 32, 64)
@@ -66,6 +67,16 @@ class UNet2d(nn.Module):
         return logits.unflatten(0, (batch, k)).movedim(1, -1)
 
 
+@register_model(
+    "unet2d",
+    paper="Maheshwari et al. 2021 (Distill DSM, MIDL), after Ronneberger et al. 2015",
+    parameters=1_082_211,
+    reference_arguments={"in_channels": 4, "classes": 3},
+    dims=2,
+    input_requirements="any size (slices padded inside to a multiple of 16), any channels",
+    multiply_adds=38_640,
+    note="slices along K one by one: K should be the axis of thick slices",
+)
 def build(in_channels: int, classes: int) -> UNet2d:
     """Build the network; it has no options."""
     return UNet2d(UNet2dConfig(in_channels, classes))

@@ -8,10 +8,11 @@ faster than with transposed convolutions, and the 3×3×3 convolutions that foll
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from torch import nn
 
 from farvox.blocks import crop_to, double_conv, pad_to_multiple
 from farvox.errors import ModelError
+from farvox.models.registry import register_model
 from farvox.types import Shape
 
 _WIDTHS = (16, 32, 64, 128, 192)
@@ -78,6 +80,34 @@ class UNet3d(nn.Module):
         return crop_to(self.head(x), image.shape[2:])
 
 
+def plan_options(spacing: Sequence[float], options: Mapping[str, object]) -> dict[str, object]:
+    """Strides and kernels that follow the voxel spacing (mm), for four levels unless the options have widths.
+
+    An axis is convolved and halved at a level once its spacing is within a factor of two of the finest.
+    """
+    planned: dict[str, Any] = {**options, "widths": options.get("widths", (16, 32, 64, 128))}
+    current = [float(s) for s in spacing]
+    strides: list[tuple[int, ...]] = []
+    kernels: list[tuple[int, ...]] = []
+    for _ in planned["widths"]:
+        near = [s < 2 * min(current) * 0.999 for s in current]
+        kernels.append(tuple(3 if n else 1 for n in near))
+        strides.append(tuple(2 if n else 1 for n in near))
+        current = [s * 2 if n else s for s, n in zip(current, near, strict=True)]
+    return {**planned, "strides": tuple(strides[:-1]), "kernels": tuple(kernels), **options}
+
+
+@register_model(
+    "unet3d",
+    paper="Çiçek et al. 2016, doi:10.1007/978-3-319-46723-8_49; size of Maheshwari et al. 2021 (Distill DSM)",
+    parameters=4_339_059,
+    reference_arguments={"in_channels": 4, "classes": 3},
+    input_requirements="any size (padded inside to a multiple of 16), any channels",
+    multiply_adds=57_163,
+    note="the Distill DSM paper prints 4,288,208 and no layout; the default recipe takes widths=[16,32,64,128] "
+    "(1,325,906 with 1 channel and 2 classes) and strides that follow the spacing",
+    plan_options=plan_options,
+)
 def build(
     in_channels: int,
     classes: int,

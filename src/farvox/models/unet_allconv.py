@@ -24,7 +24,7 @@ from torch import nn
 
 from farvox.blocks import conv_batch_norm, crop_to, pad_beyond
 from farvox.errors import ModelError, suggest
-from farvox.models.options import validate_dropout
+from farvox.models.registry import register_model, validate_dropout
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,15 @@ class UNetAllConv(nn.Module):
         return crop_to(self.head(x), image.shape[2:])
 
 
+@register_model(
+    "unet-allconv",
+    paper="Heinrich et al. 2019, doi:10.1016/j.media.2019.02.006",
+    parameters=883_740,
+    reference_arguments={"in_channels": 1, "classes": 9},
+    input_requirements="any size, any channels",
+    multiply_adds=11_606,
+    note="layout of the published TCIA weights; variant='visceral', the paper's Table 1: 877,313 with 8 classes",
+)
 def build(in_channels: int, classes: int, variant: str = "tcia", dropout: float | None = None) -> UNetAllConv:
     """Build the network.
 
@@ -127,6 +136,15 @@ def build(in_channels: int, classes: int, variant: str = "tcia", dropout: float 
     return _build("unet-allconv", in_channels, classes, LAYOUTS[variant], dropout)
 
 
+@register_model(
+    "unet-allconv-lean",
+    paper="Heinrich et al. 2019, doi:10.1016/j.media.2019.02.006",
+    parameters=201_642,
+    reference_arguments={"in_channels": 1, "classes": 9},
+    input_requirements="any size, any channels",
+    multiply_adds=9_439,
+    note="Table 1 with the groups the text gives; the paper prints about 220,000",
+)
 def build_lean(in_channels: int, classes: int, dropout: float | None = None) -> UNetAllConv:
     """Build the leaner network; `dropout` as for `build`, None meaning 0.
 

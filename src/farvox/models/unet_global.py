@@ -24,7 +24,7 @@ from torch import nn
 
 from farvox.blocks import conv_batch_norm, crop_to, pad_beyond
 from farvox.errors import ModelError, suggest
-from farvox.models.options import validate_dropout
+from farvox.models.registry import register_model, validate_dropout
 from farvox.types import Shape
 
 COARSEST: dict[str, Shape] = {"tcia": (10, 10, 10), "visceral": (10, 8, 10)}
@@ -93,6 +93,15 @@ class UNetGlobal(nn.Module):
         return crop_to(self.head(x), image.shape[2:])
 
 
+@register_model(
+    "unet-global",
+    paper="Heinrich et al. 2019, doi:10.1016/j.media.2019.02.006",
+    parameters=16_286_236,
+    reference_arguments={"in_channels": 1, "classes": 9},
+    input_requirements="any size (its coarsest map is resized for the dense layers), any channels; whole scans",
+    multiply_adds=7_605,
+    note="printed: 16 M; coarsest=[9,9,9], the text's: 11,944,816; variant='visceral': 13,081,422 with 8 classes",
+)
 def build(
     in_channels: int,
     classes: int,

@@ -21,6 +21,7 @@ from torch import nn
 
 from farvox.blocks import conv_batch_norm, crop_to, pad_beyond
 from farvox.errors import ModelError
+from farvox.models.registry import register_model
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,15 @@ class UNetMultiscale(nn.Module):
         return crop_to(self.head(x), image.shape[2:])
 
 
+@register_model(
+    "unet-multiscale",
+    paper="Heinrich et al. 2018 (OBELISK, MIDL)",
+    parameters=1_313_576,
+    reference_arguments={"in_channels": 1, "classes": 8},
+    input_requirements="any size, any channels",
+    multiply_adds=11_070,
+    note="printed: 1,250,000, rounded; the text leaves details open, see the file",
+)
 def build(in_channels: int, classes: int, widths: Sequence[int] = (8, 16, 32, 64, 128)) -> UNetMultiscale:
     """Build the network.
 

@@ -30,6 +30,7 @@ from torch import nn
 from farvox.blocks import crop_to, pad_to_multiple
 from farvox.errors import ModelError
 from farvox.models import unet2d
+from farvox.models.registry import register_model
 
 _VOTE = 2.0
 """Weight of a view's probability in the starting scores: where all three agree the answer is 1 / (1 + e^−6) sure."""
@@ -117,6 +118,14 @@ class VolumetricFusionNet(nn.Module):
         nn.init.constant_(self.up[0].get_parameter("1.1.weight"), 0.1)
 
 
+@register_model(
+    "vfn",
+    paper="Xia et al. 2018, doi:10.1007/978-3-030-00937-3_51",
+    parameters=3_926_763,
+    input_requirements="any size (padded inside: slices to a multiple of 16, the fusion to one of 8), any channels",
+    multiply_adds=148_897,
+    note="three unet2d along the axes and a 3D network that fuses them; trained in two stages",
+)
 def build(
     in_channels: int, classes: int, widths: Sequence[int] = (16, 32, 64), views_share: float = 0.5
 ) -> VolumetricFusionNet:

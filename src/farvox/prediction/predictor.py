@@ -17,7 +17,6 @@ from farvox.errors import BundleError, DataError, UsageError
 from farvox.geometry import Grid
 from farvox.io.scan import Scan
 from farvox.labels import LabelTable
-from farvox.models import model_info
 from farvox.prediction.coarse_to_fine import Samples, block_sizes, coarse_to_fine_inference
 from farvox.prediction.memory import plan_memory, plan_refinement
 from farvox.prediction.points import (
@@ -241,7 +240,7 @@ class Predictor:
             bundle.manifest.window or space.grid.shape,
             space.grid.shape,
             space.orient.target.shape,
-            fixed=bundle.manifest.window is None or model_info(bundle.manifest.model.name).size_dependent,
+            fixed=bundle.manifest.window is None or getattr(bundle.network, "size_dependent", False),
             piecewise=supports_points(bundle),
         )
         precision = resolve_precision(bundle.recipe.train.precision, self.device)

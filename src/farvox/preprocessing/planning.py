@@ -12,7 +12,7 @@ from farvox.data.dataset import Case
 from farvox.errors import RecipeError
 from farvox.geometry import Orient
 from farvox.labels import IGNORE
-from farvox.models import list_models, model_info
+from farvox.models import PointNetwork, create_on_meta, list_models, model_info, plan_options
 from farvox.preprocessing.config import IntensityNormalization, Preprocessing, fit_fixed_normalization, subsample_voxels
 from farvox.recipes import Recipe, with_settings
 from farvox.types import Array, FloatArray
@@ -62,7 +62,7 @@ def validate_recipe(recipe: Recipe) -> None:
     if not recipe.points.count:
         return
     name, change = recipe.model.name, recipe.augment
-    if not model_info(name).points:
+    if not isinstance(create_on_meta(name, recipe.model.options), PointNetwork):
         able = ", ".join(model for model in list_models() if model_info(model).points)
         raise RecipeError(
             f"points.count = {recipe.points.count} for '{name}', which does not answer points",
@@ -99,13 +99,7 @@ def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[st
         values = np.concatenate([p.foreground_values[index] for p in prints])
         own = IntensityNormalization(kind="zscore" if kind == "zscore" else "percentile")
         steps.append(fit_fixed_normalization(values) if fixed else own)
-    options = dict(recipe.model.options)
-    if recipe.model.name == "unet3d":
-        # Four levels unless the recipe says otherwise: what minutes on a CPU can train.
-        options.setdefault("widths", (16, 32, 64, 128))
-        strides, kernels = _strides(spacing, len(options["widths"]) - 1)
-        options.setdefault("strides", strides)
-        options.setdefault("kernels", kernels)
+    options: dict[str, Any] = plan_options(recipe.model.name, recipe.model.options, spacing.tolist())
     size = recipe.patch.size
     if size == "auto":
         multiple = np.prod(np.reshape(options["strides"], (-1, 3)), axis=0) if "strides" in options else np.full(3, 8)
@@ -148,20 +142,6 @@ def _is_ct(channel: str, low_percentile: Sequence[float]) -> bool:
     if "ct" in words or "hu" in words:
         return True
     return words in ([], ["image"]) and float(np.median(low_percentile)) < _AIR_HU
-
-
-def _strides(spacing: FloatArray, depth: int) -> tuple[Any, Any]:
-    """Strides down and kernels a level: an axis takes part once its spacing is within a factor of two of the finest."""
-    current = np.array(spacing, dtype=float)
-    strides, kernels = [], []
-    for _ in range(depth):
-        near = current < 2 * current.min() * 0.999
-        kernels.append(tuple(3 if n else 1 for n in near))
-        strides.append(tuple(2 if n else 1 for n in near))
-        current = np.where(near, current * 2, current)
-    near = current < 2 * current.min() * 0.999
-    kernels.append(tuple(3 if n else 1 for n in near))
-    return tuple(strides), tuple(kernels)
 
 
 def _patch(extent: FloatArray, spacing: FloatArray, multiple: Array, max_voxels: int) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ from farvox.data.load import label_grid, label_path
 from farvox.devices import resolve_device, resolve_precision
 from farvox.errors import ResourceError, UsageError
 from farvox.evaluation import Metrics, default_tolerance_mm, evaluate_files
-from farvox.models import count_parameters, create_model, model_info
+from farvox.models import count_parameters, create_model, create_on_meta
 from farvox.prediction import Predictor
 from farvox.prediction.files import predict_scans
 from farvox.preprocessing.cases import open_preprocessed, preprocess_case
@@ -74,7 +74,7 @@ def setup_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabr
         logging.getLogger(name).setLevel(logging.WARNING)
     picked = resolve_device(device, devices)
     precision = resolve_precision(recipe.train.precision, picked)
-    staged = model_info(recipe.model.name).multi_stage
+    staged = hasattr(create_on_meta(recipe.model.name, recipe.model.options), "set_training_progress")
     fabric = Fabric(
         accelerator=picked.type,
         devices=[picked.index] if picked.index is not None else devices,
