@@ -56,12 +56,12 @@ def _command(name: str, command: Any) -> str:
     for title, kind in (("Argument", "argument"), ("Option", "option")):
         rows = [parameter for parameter in shown if parameter.param_type_name == kind and parameter.name != "help"]
         if rows:
-            lines += ["", f"| {title} | Value | Default | Meaning |", "|---|---|---|---|"]
-            lines += [_parameter(parameter, context) for parameter in rows]
+            head = [title, "Value", "Default", "Meaning"]
+            lines += ["", _markdown_table(head, [_parameter(parameter, context) for parameter in rows])]
     return "\n".join(lines)
 
 
-def _parameter(parameter: Any, context: Any) -> str:
+def _parameter(parameter: Any, context: Any) -> list[str]:
     names = [*parameter.opts, *parameter.secondary_opts]
     if parameter.param_type_name == "argument":
         names = [str(parameter.metavar or parameter.name).upper()]
@@ -75,8 +75,7 @@ def _parameter(parameter: Any, context: Any) -> str:
     elif isinstance(default, (tuple, list)):
         default = " ".join(map(str, default))
     meaning = re.sub(r"\s*\[(required|default: [^]]*)\]", "", record[1])
-    cells = [", ".join(f"`{name}`" for name in names), value.replace("|", ", "), _code(default), meaning]
-    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+    return [", ".join(f"`{name}`" for name in names), value.replace("|", ", "), _code(default), meaning]
 
 
 def model_table(path: str) -> str:
@@ -114,7 +113,7 @@ def _model(model: Any, title: str) -> str:
 
 def _table(model: Any, fields: dict[str, Any], prefix: str) -> str:
     meanings = _attribute_docstrings(model)
-    rows = ["| Key | Type | Default | Meaning |", "|---|---|---|---|"]
+    rows = []
     for key, field in fields.items():
         name = field.serialization_alias or field.alias or key
         if field.is_required():
@@ -123,9 +122,8 @@ def _table(model: Any, fields: dict[str, Any], prefix: str) -> str:
             value = field.get_default(call_default_factory=True) if not _needs_data(field) else None
             default = "" if _inner_of(field.annotation) and value is not None else _code(json.dumps(_plain(value)))
         meaning = meanings.get(key) or field.description or ""
-        cells = [f"`{prefix}{name}`", _code(_type(field)), default, meaning]
-        rows.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
-    return "\n".join(rows)
+        rows.append([f"`{prefix}{name}`", _code(_type(field)), default, meaning])
+    return _markdown_table(["Key", "Type", "Default", "Meaning"], rows)
 
 
 def _needs_data(field: Any) -> bool:
@@ -210,6 +208,13 @@ def notebook_page(notebook: Any) -> str:
 
 def _code(value: object) -> str:
     return f"`{value}`" if value not in ("", None) else ""
+
+
+def _markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A table without the columns that are empty in every row."""
+    kept = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(line[column]) for column in kept) + " |" for line in lines)
 
 
 def _cell(text: str) -> str:
