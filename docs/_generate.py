@@ -20,7 +20,14 @@ from typing import Any, Literal, get_args, get_origin
 _DOCS = Path(__file__).parent
 _BLOCK = re.compile(r"<!-- generate: (\w+) ?(\S*) -->.*?<!-- end -->", re.DOTALL)
 _NOTEBOOK = "getting-started/python"
-_VALUES = {"str": "text", "TEXT": "text", "Path": "path", "PATH": "path", "int": "integer", "INTEGER": "integer"}
+_VALUES = {
+    "str": "text",
+    "TEXT": "text",
+    "Path": "path",
+    "PATH": "path",
+    "int": "integer",
+    "INTEGER": "integer",
+}
 _VALUES |= {"float": "number", "FLOAT": "number", "range": "number"}
 
 
@@ -29,7 +36,13 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     notebook = _DOCS / f"{_NOTEBOOK}.ipynb"
-    files.append(File.generated(config, f"{_NOTEBOOK}.md", content=notebook_page(json.loads(notebook.read_text()))))
+    files.append(
+        File.generated(
+            config,
+            f"{_NOTEBOOK}.md",
+            content=notebook_page(json.loads(notebook.read_text())),
+        )
+    )
     return files
 
 
@@ -45,19 +58,44 @@ def command_line(_: str = "") -> str:
     from farvox.cli.app import app
 
     group = get_command(app)
-    return "\n\n".join(_command(name, command) for name, command in group.commands.items() if not command.hidden)
+    return "\n\n".join(
+        _command(name, command)
+        for name, command in group.commands.items()
+        if not command.hidden
+    )
 
 
 def _command(name: str, command: Any) -> str:
     context = command.context_class(command, info_name=f"farvox {name}")
     usage = command.get_usage(context).removeprefix("Usage:").strip()
-    lines = [f"## farvox {name}", "", inspect.cleandoc(command.help or ""), "", "```text", usage, "```"]
-    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    lines = [
+        f"## farvox {name}",
+        "",
+        inspect.cleandoc(command.help or ""),
+        "",
+        "```text",
+        usage,
+        "```",
+    ]
+    shown = [
+        parameter
+        for parameter in command.params
+        if not getattr(parameter, "hidden", False)
+    ]
     for title, kind in (("Argument", "argument"), ("Option", "option")):
-        rows = [parameter for parameter in shown if parameter.param_type_name == kind and parameter.name != "help"]
+        rows = [
+            parameter
+            for parameter in shown
+            if parameter.param_type_name == kind and parameter.name != "help"
+        ]
         if rows:
             head = [title, "Value", "Default", "Meaning"]
-            lines += ["", _markdown_table(head, [_parameter(parameter, context) for parameter in rows])]
+            lines += [
+                "",
+                _markdown_table(
+                    head, [_parameter(parameter, context) for parameter in rows]
+                ),
+            ]
     return "\n".join(lines)
 
 
@@ -66,7 +104,11 @@ def _parameter(parameter: Any, context: Any) -> list[str]:
     if parameter.param_type_name == "argument":
         names = [str(parameter.metavar or parameter.name).upper()]
     record = parameter.get_help_record(context) or ("", "")
-    value = "" if getattr(parameter, "is_flag", False) else record[0].rpartition(" ")[2].strip("<>")
+    value = (
+        ""
+        if getattr(parameter, "is_flag", False)
+        else record[0].rpartition(" ")[2].strip("<>")
+    )
     value = value.removeprefix("list[").removesuffix("]").strip("[")
     value = "" if value in names or value[:1] in "-{" else _VALUES.get(value, value)
     default = parameter.default
@@ -75,7 +117,12 @@ def _parameter(parameter: Any, context: Any) -> list[str]:
     elif isinstance(default, (tuple, list)):
         default = " ".join(map(str, default))
     meaning = re.sub(r"\s*\[(required|default: [^]]*)\]", "", record[1])
-    return [", ".join(f"`{name}`" for name in names), value.replace("|", ", "), _code(default), meaning]
+    return [
+        ", ".join(f"`{name}`" for name in names),
+        value.replace("|", ", "),
+        _code(default),
+        meaning,
+    ]
 
 
 def model_table(path: str) -> str:
@@ -97,12 +144,18 @@ def settings_table(path: str) -> str:
     """All settings of a recipe as `section.key`, a table for each section."""
     module, _, name = path.rpartition(".")
     recipe = getattr(import_module(module), name)
-    top = {key: field for key, field in recipe.model_fields.items() if not _inner_of(field.annotation)}
+    top = {
+        key: field
+        for key, field in recipe.model_fields.items()
+        if not _inner_of(field.annotation)
+    }
     parts = [_table(recipe, top, "")]
     for key, field in recipe.model_fields.items():
         for section in _inner_of(field.annotation):
             text = inspect.cleandoc(section.__doc__ or "")
-            parts.append(f"### {key}\n\n{text}\n\n{_table(section, section.model_fields, f'{key}.')}")
+            parts.append(
+                f"### {key}\n\n{text}\n\n{_table(section, section.model_fields, f'{key}.')}"
+            )
     return "\n\n".join(parts)
 
 
@@ -119,15 +172,25 @@ def _table(model: Any, fields: dict[str, Any], prefix: str) -> str:
         if field.is_required():
             default = "required"
         else:
-            value = field.get_default(call_default_factory=True) if not _needs_data(field) else None
-            default = "" if _inner_of(field.annotation) and value is not None else _code(json.dumps(_plain(value)))
+            value = (
+                field.get_default(call_default_factory=True)
+                if not _needs_data(field)
+                else None
+            )
+            default = (
+                ""
+                if _inner_of(field.annotation) and value is not None
+                else _code(json.dumps(_plain(value)))
+            )
         meaning = meanings.get(key) or field.description or ""
         rows.append([f"`{prefix}{name}`", _code(_type(field)), default, meaning])
     return _markdown_table(["Key", "Type", "Default", "Meaning"], rows)
 
 
 def _needs_data(field: Any) -> bool:
-    return field.default_factory is not None and bool(inspect.signature(field.default_factory).parameters)
+    return field.default_factory is not None and bool(
+        inspect.signature(field.default_factory).parameters
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -154,20 +217,36 @@ def _type_name(kind: Any) -> str:
         return "null"
     if origin in (tuple, list):
         inner_names = [_type_name(part) for part in inner if part is not ...]
-        return f"list of {inner_names[0]}" if len(inner) < 2 or ... in inner else f"[{', '.join(inner_names)}]"
+        return (
+            f"list of {inner_names[0]}"
+            if len(inner) < 2 or ... in inner
+            else f"[{', '.join(inner_names)}]"
+        )
     if origin in (dict,) or str(origin).endswith("Mapping'>"):
         return f"table of {_type_name(inner[0])} to {_type_name(inner[1])}"
     if getattr(kind, "__metadata__", None):
-        return _type_name(origin if not hasattr(kind, "__origin__") else kind.__origin__)
+        return _type_name(
+            origin if not hasattr(kind, "__origin__") else kind.__origin__
+        )
     if inner:
         return " or ".join(_type_name(part) for part in inner)
-    plain = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "Any": "any value"}
+    plain = {
+        "str": "text",
+        "int": "integer",
+        "float": "number",
+        "bool": "true or false",
+        "Any": "any value",
+    }
     name = getattr(kind, "__name__", str(kind))
     return plain.get(name, name)
 
 
 def _inner_models(model: Any) -> list[Any]:
-    return [inner for field in model.model_fields.values() for inner in _inner_of(field.annotation)]
+    return [
+        inner
+        for field in model.model_fields.values()
+        for inner in _inner_of(field.annotation)
+    ]
 
 
 def _inner_of(kind: Any) -> list[Any]:
@@ -185,7 +264,11 @@ def _attribute_docstrings(model: Any) -> dict[str, str]:
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0].body
         for field, text in pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
                 found[field.target.id] = inspect.cleandoc(text.value.value)
     return found
 
@@ -195,14 +278,20 @@ def notebook_page(notebook: Any) -> str:
     parts = []
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
-        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        parts.append(
+            source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
+        )
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "image/png" in data:
-                parts.append(f"![Output](data:image/png;base64,{''.join(data['image/png']).strip()})")
+                parts.append(
+                    f"![Output](data:image/png;base64,{''.join(data['image/png']).strip()})"
+                )
             else:
                 text = "".join(output.get("text", []) or data.get("text/plain", []))
-                parts.append(f'<div class="jp-output" markdown>\n\n```text\n{text.rstrip()}\n```\n\n</div>')
+                parts.append(
+                    f'<div class="jp-output" markdown>\n\n```text\n{text.rstrip()}\n```\n\n</div>'
+                )
     return "\n\n".join(parts) + "\n"
 
 
@@ -214,7 +303,10 @@ def _markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """A table without the columns that are empty in every row."""
     kept = [column for column in range(len(head)) if any(row[column] for row in rows)]
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(line[column]) for column in kept) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(_cell(line[column]) for column in kept) + " |"
+        for line in lines
+    )
 
 
 def _cell(text: str) -> str:

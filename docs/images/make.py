@@ -19,9 +19,14 @@ def main(demo: Path) -> None:
     case = cases[len(cases) // 2]
     scan = read_scan(Path(str(case.scan)))
     step = Orient.to_canonical(scan.grid)
-    labels = [step.apply(read_label(Path(str(side)))[0]) for side in (case.reference, case.prediction)]
+    labels = [
+        step.apply(read_label(Path(str(side)))[0])
+        for side in (case.reference, case.prediction)
+    ]
     colours = label_colours([label.value for label in run.labels])
-    figure = overlay_figure(step.apply(scan.image)[0], *labels, step.target.spacing, colours)
+    figure = overlay_figure(
+        step.apply(scan.image)[0], *labels, step.target.spacing, colours
+    )
     figure.savefig(Path(__file__).parent / "demo.png", dpi=90)
 
 
