@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from farvox.geometry import Orient
-from farvox.io import read_label, read_scan
 from farvox.figures.overlays import overlay_figure
 from farvox.figures.style import label_colours
+from farvox.geometry import Orient
+from farvox.io import read_label, read_scan
 from farvox.runs.run import Run
 
 
