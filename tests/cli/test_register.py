@@ -1,4 +1,4 @@
-"""`farvox register` as typed: results, one JSON document, one line and the right exit code for what is wrong."""
+"""`farvox register`: results, one JSON document, and one line and the right exit code for errors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from farvox import create_model
 from farvox.bundle import save_bundle
 from farvox.cli import main
 from farvox.recipes import load_recipe
-from tests.registration.made import grid_about_origin, look_bundle, scan_on, wave
+from tests.registration.made import grid_about_origin, intensity_bundle, scan_on, wave
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scans, labels of both, and a bundle of a network whose weights are as drawn."""
-    folder = tmp_path_factory.mktemp("given")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scans, labels of both, and a bundle with random weights."""
+    folder = tmp_path_factory.mktemp("registration")
     grid = grid_about_origin((16, 18, 14), (4.0, 3.5, 4.0))
     for name, displace in (("fixed", wave), ("moving", None)):
         image = scan_on(grid, displace).image[0]
@@ -37,7 +37,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nib.save(nib.Nifti1Image(image[..., :1], grid.affine), folder / "slice.nii.gz")
     nib.save(nib.Nifti1Image(np.stack((image, image), -1), grid.affine), folder / "two.nii.gz")
     torch.manual_seed(0)
-    manifest = look_bundle(4.0).manifest
+    manifest = intensity_bundle(4.0).manifest
     model = manifest.model.model_copy(update={"options": {"widths": [8, 8]}})
     network = create_model("unet3d", 1, 2, widths=[8, 8])
     save_bundle(folder / "bundle", network, manifest.model_copy(update={"model": model}), load_recipe("default"))
@@ -52,12 +52,12 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     return int(end.value.code or 0)
 
 
-def test_results_and_their_figures(
-    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_results_and_metrics(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = (given / "fixed.nii.gz", given / "moving.nii.gz", "--bundle", given / "bundle", "--iterations", "12")
-    labels = ("--fixed-labels", given / "fixed_labels.nii.gz", "--moving-labels", given / "moving_labels.nii.gz")
-    assert run(monkeypatch, *arguments, *labels, "--out", tmp_path / "a", "--features", "hidden", "--json") == 0
+    arguments = (folder / "fixed.nii.gz", folder / "moving.nii.gz", "--bundle", folder / "bundle", "--iterations", "12")
+    labels = ("--fixed-labels", folder / "fixed_labels.nii.gz", "--moving-labels", folder / "moving_labels.nii.gz")
+    assert run(monkeypatch, *arguments, *labels, "--out", tmp_path / "a", "--features", "penultimate", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
         "field.mha",
@@ -71,58 +71,58 @@ def test_results_and_their_figures(
     assert all(row["after"] > row["before"] for row in document["dice"])
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["dice"] == document["dice"]
 
-    assert run(monkeypatch, *arguments, *labels, "--out", tmp_path / "b", "--features", "hidden") == 0
-    told = capsys.readouterr()
-    assert "blob" in told.out
-    assert "% of voxels folded" in told.out
-    assert told.err == ""
-    # The same every time.
+    assert run(monkeypatch, *arguments, *labels, "--out", tmp_path / "b", "--features", "penultimate") == 0
+    output = capsys.readouterr()
+    assert "blob" in output.out
+    assert "% of voxels folded" in output.out
+    assert output.err == ""
+    # The result is reproducible.
     first, second = ((tmp_path / out / "field.mha").read_bytes() for out in "ab")
     assert first == second
 
 
 WRONG: dict[str, tuple[list[str], int, str]] = {
-    "elsewhere": (["fixed.nii.gz", "far.nii.gz"], 1, "do not overlap in space: their middles are 500 mm apart"),
+    "elsewhere": (["fixed.nii.gz", "far.nii.gz"], 1, "do not overlap: the distance between their centres is 500 mm"),
     "slice": (["fixed.nii.gz", "slice.nii.gz"], 1, "slice.nii.gz is a single slice"),
     "channels": (["two.nii.gz", "fixed.nii.gz"], 1, "case two.nii.gz: 2 channel(s); expected: 1 (MR)"),
-    "labels": (["fixed.nii.gz", "moving.nii.gz", "--moving-labels", "far.nii.gz"], 1, "does not lie on the grid"),
+    "labels": (["fixed.nii.gz", "moving.nii.gz", "--moving-labels", "far.nii.gz"], 1, "is not on the grid"),
     "no scan": (["fixed.nii.gz", "none.nii.gz"], 1, "no file"),
     "no bundle": (["fixed.nii.gz", "moving.nii.gz", "--bundle", "none"], 1, "no bundle folder"),
-    "features": (["fixed.nii.gz", "moving.nii.gz", "--features", "deep"], 2, "hidden, scores, both"),
-    "start": (["fixed.nii.gz", "moving.nii.gz", "--start", "middle"], 2, "header, centres, search"),
+    "features": (["fixed.nii.gz", "moving.nii.gz", "--features", "deep"], 2, "penultimate, probabilities, both"),
+    "init": (["fixed.nii.gz", "moving.nii.gz", "--init", "middle"], 2, "header, centers, search"),
     "iterations": (["fixed.nii.gz", "moving.nii.gz", "--iterations", "-3"], 2, "0 or more"),
 }
 
 
 def test_scans_that_hardly_overlap_are_noted(
-    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = (given / "fixed.nii.gz", given / "near.nii.gz", "--bundle", given / "bundle", "--iterations", "0")
+    arguments = (folder / "fixed.nii.gz", folder / "near.nii.gz", "--bundle", folder / "bundle", "--iterations", "0")
     assert run(monkeypatch, *arguments, "--out", tmp_path / "a") == 0
-    # 64 mm wide and 50 mm apart: 2 of the 9 positions tried along this axis.
-    assert "note: only 22 % of the fixed scan lies in the moving one" in capsys.readouterr().err
-    assert run(monkeypatch, *arguments, "--out", tmp_path / "b", "--start", "centres") == 0
+    # 64 mm wide and 50 mm apart: 2 of the 9 positions along this axis are inside.
+    assert "note: only 22 % of the fixed scan is inside the moving scan" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--out", tmp_path / "b", "--init", "centers") == 0
     assert "note" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_ends_in_one_line_and_writes_nothing(
-    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    words, code, said = WRONG[name]
-    monkeypatch.chdir(given)
+    words, code, message = WRONG[name]
+    monkeypatch.chdir(folder)
     bundle = () if "--bundle" in words else ("--bundle", "bundle")
     assert run(monkeypatch, *words, *bundle, "--out", tmp_path / "out") == code
-    told = capsys.readouterr()
-    assert said in told.err
-    assert told.err.startswith("error: ")
-    assert len(told.err.strip().splitlines()) == 1
-    assert told.out == ""
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.err.startswith("error: ")
+    assert len(output.err.strip().splitlines()) == 1
+    assert output.out == ""
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_without_features_is_refused(
-    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from farvox.models.unet3d import UNet3d
 
@@ -133,7 +133,7 @@ def test_a_network_without_features_is_refused(
         self.last, self.head = self.head, torch.nn.Identity()
 
     torch.manual_seed(0)
-    bundle = look_bundle(4.0)
+    bundle = intensity_bundle(4.0)
     monkeypatch.setattr(UNet3d, "__init__", headless)
     model = bundle.manifest.model.model_copy(update={"options": {"widths": [4]}})
     save_bundle(
@@ -142,7 +142,7 @@ def test_a_network_without_features_is_refused(
         bundle.manifest.model_copy(update={"model": model}),
         bundle.recipe,
     )
-    scan = given / "fixed.nii.gz"
+    scan = folder / "fixed.nii.gz"
     assert run(monkeypatch, scan, scan, "--bundle", tmp_path / "bundle", "--out", tmp_path / "out") == 2
     assert "UNet3d has no last layer" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

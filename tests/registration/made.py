@@ -1,4 +1,4 @@
-"""Scans whose anatomy is a formula, so that any displacement of it on any grid is known exactly; a hand-set network."""
+"""Scans from a formula, which is exact on any grid and after any displacement; and a network with fixed weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.prediction.networks import identity_bundle
 Displace = Callable[[np.ndarray], np.ndarray]
 
 
-class Look(nn.Module):
-    """Features are the image itself; the last layer is there to be found."""
+class Identity(nn.Module):
+    """The features are the image itself, followed by a last layer."""
 
     def __init__(self, channels: int = 1) -> None:
         super().__init__()
@@ -30,14 +30,14 @@ class Look(nn.Module):
         return self.head(image)
 
 
-def look_bundle(
+def intensity_bundle(
     spacing: float = 2.0,
     window: tuple[int, int, int] | None = None,
     channels: tuple[str, ...] = ("MR",),
     unit: float = 1.0,
 ) -> Bundle:
     """A bundle whose features are intensities in multiples of `unit`."""
-    bundle = identity_bundle({1: "blob"}, (spacing,) * 3, window, channels, Look(len(channels)))
+    bundle = identity_bundle({1: "blob"}, (spacing,) * 3, window, channels, Identity(len(channels)))
     steps = tuple(IntensityNormalization(kind="dataset", low=-10 * unit, high=10 * unit, sd=unit) for _ in channels)
     preprocessing = Preprocessing(spacing=(spacing,) * 3, channels=channels, intensity=steps)
     return Bundle(
@@ -56,18 +56,18 @@ def anatomy(points_mm: np.ndarray) -> np.ndarray:
 
 
 def scan_on(grid: Grid, displace: Displace | None = None, name: str = "scan.nii.gz") -> Scan:
-    """The anatomy, or where `displace` is given what lies at x + displace(x) at every x, on a grid."""
+    """The anatomy on a grid; with `displace`, voxel x has the intensity at x + displace(x)."""
     voxels = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).reshape(-1, 3)
-    places = grid.voxel_to_mm(voxels)
+    points = grid.voxel_to_mm(voxels)
     if displace is not None:
-        places = places + displace(places)
-    return Scan(anatomy(places).reshape(1, *grid.shape).astype(np.float32), grid, Path(name))
+        points = points + displace(points)
+    return Scan(anatomy(points).reshape(1, *grid.shape).astype(np.float32), grid, Path(name))
 
 
 def grid_about_origin(
     shape: tuple[int, int, int], spacing: tuple[float, float, float], axes: np.ndarray | None = None
 ) -> Grid:
-    """A grid whose middle is the origin; `axes` are unit vectors as columns."""
+    """A grid with its centre at the origin; `axes` are unit vectors as columns."""
     affine = np.eye(4)
     affine[:3, :3] = (np.eye(3) if axes is None else axes) * spacing
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
@@ -77,12 +77,14 @@ def grid_about_origin(
 def wave(points_mm: np.ndarray) -> np.ndarray:
     """A smooth displacement of up to 4 mm."""
     x, y, z = points_mm.T / 60
-    turns = 2 * np.pi
-    return np.stack((3 * np.cos(turns * y), -4 * np.sin(turns * x * 0.7), 2 * np.cos(turns * (x + z) * 0.5)), 1)
+    full_turn = 2 * np.pi
+    return np.stack(
+        (3 * np.cos(full_turn * y), -4 * np.sin(full_turn * x * 0.7), 2 * np.cos(full_turn * (x + z) * 0.5)), 1
+    )
 
 
-def turned(degrees: float) -> np.ndarray:
-    """Axes turned about the superior axis, then a little about the right one."""
+def rotated_axes(degrees: float) -> np.ndarray:
+    """Axes rotated about the superior axis, then by a third of the angle about the right one."""
     a, b = np.radians(degrees), np.radians(degrees / 3)
     about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
     about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])

@@ -1,4 +1,4 @@
-"""The picture: colours of directions, and planes that are true to millimetres."""
+"""The figure: colours of directions, and planes with the right proportions in mm."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 
 from farvox.geometry import Orient
-from farvox.registration.figure import registration_figure
-from farvox.registration.flow import colour_wheel, flow_colours
+from farvox.registration.figure import colour_wheel, flow_colours, registration_figure
 from tests.registration.made import grid_about_origin, scan_on, wave
 
 
 def test_directions_have_the_colours_of_the_wheel() -> None:
     right = np.array([1.0, 0.5, -0.5, -1.0, -0.5, 0.5, 0.0, 9.0])
     up = np.array([0.0, 3**0.5 / 2, 3**0.5 / 2, 0.0, -(3**0.5) / 2, -(3**0.5) / 2, 0.0, 0.0])
-    wanted = [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 1, 1], [1, 0, 0]]
-    np.testing.assert_allclose(flow_colours(right, up, 1.0), wanted, atol=1e-9)
+    expected = [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 1, 1], [1, 0, 0]]
+    np.testing.assert_allclose(flow_colours(right, up, 1.0), expected, atol=1e-9)
     np.testing.assert_allclose(flow_colours(right[:1], up[:1], 2.0), [[1, 0.5, 0.5]])
     wheel = colour_wheel(101)
     np.testing.assert_allclose(wheel[50, 100], [1, 0, 0, 1])  # right
@@ -25,13 +24,13 @@ def test_directions_have_the_colours_of_the_wheel() -> None:
 
 
 @pytest.mark.parametrize("shape", [(20, 24, 10), (20, 24, 1), (1, 20, 24)])
-def test_a_row_for_each_plane_and_mm_alike_everywhere(shape: tuple[int, int, int]) -> None:
-    # Axes posterior, left, superior: the picture is in RAS+ order all the same.
+def test_one_row_for_each_plane_at_one_scale(shape: tuple[int, int, int]) -> None:
+    # The axes are posterior, left, superior; the figure is in RAS+ order.
     grid = grid_about_origin(shape, (1.0, 2.0, 3.0), np.array([[0.0, -1, 0], [-1, 0, 0], [0, 0, 1]]))
     scan = scan_on(grid).image[0]
     labels = (scan > 0.3).astype(np.uint8)
     field = np.zeros((3, *shape), np.float32)
-    field[0] = 2.5  # to the right, which is drawn to the left
+    field[0] = 2.5  # to the right of the patient, which is the left of the figure
     figure = registration_figure(scan, scan, scan, field, grid, fixed_labels=labels, labels=(labels, labels))
     size = dict(zip("RAS", np.array(Orient.to_canonical(grid).target.shape) * [2.0, 1.0, 3.0], strict=True))
     sides = {"axial": "RA", "coronal": "RS", "sagittal": "AS"}
@@ -47,8 +46,8 @@ def test_a_row_for_each_plane_and_mm_alike_everywhere(shape: tuple[int, int, int
         assert wide / tall == pytest.approx(h / v, rel=1e-6)
         assert panels[f"labels after {plane}"].get_xlim() == (pytest.approx(h), 0)
         shown = panels[f"displacement {plane}"].images[0].get_array()
-        wanted = [0, 1, 1] if sides[plane][0] == "R" else [1, 1, 1]
-        np.testing.assert_allclose(shown, np.broadcast_to(wanted, shown.shape), atol=1e-6)
+        expected = [0, 1, 1] if sides[plane][0] == "R" else [1, 1, 1]
+        np.testing.assert_allclose(shown, np.broadcast_to(expected, shown.shape), atol=1e-6)
 
 
 def test_without_labels_the_scans_are_shown() -> None:

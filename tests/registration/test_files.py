@@ -1,4 +1,4 @@
-"""Results as files: the moved scan as ITK makes it from the field, labels, figures, and nothing where input is bad."""
+"""Result files: the moved scan equals that of ITK with the field; labels, metrics; and no files after an error."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from farvox.errors import DataError, UsageError
 from farvox.geometry import Grid
 from farvox.io import read_label, read_scan
 from farvox.io.images_2d import read_image_2d_or_3d
+from farvox.prediction import Predictor
 from farvox.registration import RegisterOptions
 from farvox.registration.files import Pair, read_pair, register_to_folder
 from tests.conftest import real_data
-from tests.registration.made import grid_about_origin, look_bundle, scan_on, turned, wave
+from tests.registration.made import grid_about_origin, intensity_bundle, rotated_axes, scan_on, wave
 
-OPTIONS = RegisterOptions(features="hidden", iterations=8, smoothness=2.0)
-FIXED = grid_about_origin((20, 22, 18), (3.0, 2.5, 3.0), turned(15))
-MOVING = grid_about_origin((24, 20, 22), (2.5, 3.0, 2.6), turned(-10) @ np.array([[0.0, -1, 0], [0, 0, 1], [-1, 0, 0]]))
+OPTIONS = RegisterOptions(features="penultimate", iterations=8, smoothness=2.0)
+FIXED = grid_about_origin((20, 22, 18), (3.0, 2.5, 3.0), rotated_axes(15))
+MOVING = grid_about_origin(
+    (24, 20, 22), (2.5, 3.0, 2.6), rotated_axes(-10) @ np.array([[0.0, -1, 0], [0, 0, 1], [-1, 0, 0]])
+)
 
 
 def save(path: Path, grid: Grid, displaced: bool = False, dtype: str = "float32") -> Path:
-    """A scan of the anatomy; its whole numbers are a hundred times as large."""
+    """A scan of the anatomy; integer scans are multiplied by 100."""
     image = scan_on(grid, wave if displaced else None).image[0]
     values = image.astype(dtype) if dtype == "float32" else np.round(100 * image).astype(dtype)
     if path.name.endswith(".nii.gz"):
@@ -53,10 +56,10 @@ def save_labels(path: Path, scan: Path) -> Path:
 def test_itk_makes_the_same_scan_from_the_field(tmp_path: Path, fixed_name: str, moving_name: str, dtype: str) -> None:
     fixed, moving = save(tmp_path / fixed_name, FIXED, True, dtype), save(tmp_path / moving_name, MOVING, False, dtype)
     labels = save_labels(tmp_path / "b_labels.nii.gz", moving)
-    bundle = look_bundle(2.5, unit=1 if dtype == "float32" else 100)
+    predictor = Predictor([intensity_bundle(2.5, unit=1 if dtype == "float32" else 100)], "cpu")
     outcome = register_to_folder(
-        read_pair(fixed, moving, bundle, save_labels(tmp_path / "a_labels.nii.gz", fixed), labels),
-        bundle,
+        read_pair(fixed, moving, predictor, save_labels(tmp_path / "a_labels.nii.gz", fixed), labels),
+        predictor,
         tmp_path / "out" / "deep",
         OPTIONS,
     )
@@ -74,18 +77,18 @@ def test_itk_makes_the_same_scan_from_the_field(tmp_path: Path, fixed_name: str,
     tolerance = 1e-3 if dtype == "float32" else 0.51
     assert (np.abs(values - expected) < tolerance).mean() > 0.999
     assert np.std(expected) > 100 * tolerance
-    carried = sitk.GetArrayFromImage(
+    propagated = sitk.GetArrayFromImage(
         sitk.Resample(sitk.ReadImage(str(labels)), still, transform, sitk.sitkNearestNeighbor, 0)
     )
     written, grid = read_label(outcome.files["labels"])
     assert grid.difference_to(read_scan(fixed).grid) is None
-    assert (written.transpose(2, 1, 0) == carried).mean() > 0.999
+    assert (written.transpose(2, 1, 0) == propagated).mean() > 0.999
     assert set(np.unique(written)) == {0, 4, 9}
 
     document = json.loads(outcome.files["metrics"].read_text())
     assert [row["value"] for row in document["dice"]] == [4, 9]
     assert all(row["after"] > row["before"] + 0.03 for row in document["dice"])
-    assert document["jacobian"]["folded"] == 0
+    assert document["jacobian"]["folding_fraction"] == 0
     assert outcome.files["figure"].read_bytes()[:4] == b"\x89PNG"
     assert sorted(path.name for path in (tmp_path / "out" / "deep").iterdir()) == sorted(
         path.name for path in outcome.files.values()
@@ -95,20 +98,19 @@ def test_itk_makes_the_same_scan_from_the_field(tmp_path: Path, fixed_name: str,
 def test_real_scans_agree_with_itk_too(tmp_path: Path) -> None:
     folder = real_data("mscmrseg_bssfp") / "imagesTr"  # oblique, 8 mm slices
     fixed, moving = sorted(folder.glob("*.nii.gz"))[:2]
-    bundle = look_bundle(4.0, unit=200)
-    options = RegisterOptions("hidden", "centres", iterations=6)
-    outcome = register_to_folder(read_pair(fixed, moving, bundle), bundle, tmp_path / "out", options)
+    predictor = Predictor([intensity_bundle(4.0, unit=200)], "cpu")
+    options = RegisterOptions("penultimate", "centers", iterations=6)
+    outcome = register_to_folder(read_pair(fixed, moving, predictor), predictor, tmp_path / "out", options)
     still, other = sitk.ReadImage(str(fixed)), sitk.ReadImage(str(moving), sitk.sitkFloat32)
     transform = sitk.DisplacementFieldTransform(sitk.ReadImage(str(outcome.files["field"]), sitk.sitkVectorFloat64))
     default = float(sitk.GetArrayViewFromImage(other).min())
     expected = sitk.GetArrayFromImage(sitk.Resample(other, still, transform, sitk.sitkLinear, default))
     found = sitk.GetArrayFromImage(sitk.ReadImage(str(outcome.files["moved"])))
     assert (np.abs(found - expected) < 0.01 * expected.std()).mean() > 0.995
-    distances = outcome.document["feature_distance"]
-    assert all(level["after"] < level["before"] for level in distances)
+    assert all(level.after < level.before for level in outcome.metrics.feature_distance)
 
 
-def test_flat_image_files_stay_flat(tmp_path: Path) -> None:
+def test_2d_image_files_stay_2d(tmp_path: Path) -> None:
     grid = grid_about_origin((30, 26, 1), (2.0, 2.0, 1.0))
     for name, displaced in (("fixed.mha", True), ("moving.mha", False)):
         pixels = scan_on(grid, wave if displaced else None).image[0, :, :, 0]
@@ -119,9 +121,9 @@ def test_flat_image_files_stay_flat(tmp_path: Path) -> None:
     scan = read_image_2d_or_3d(tmp_path / "fixed.mha")
     assert scan.grid.shape == (30, 26, 1)
     np.testing.assert_allclose(scan.grid.affine @ [0, 0, 0, 1], [29, 25, 0, 1])
-    bundle = look_bundle(2.0)
-    pair = read_pair(tmp_path / "fixed.mha", tmp_path / "moving.mha", bundle)
-    outcome = register_to_folder(pair, bundle, tmp_path / "out", OPTIONS)
+    predictor = Predictor([intensity_bundle(2.0)], "cpu")
+    pair = read_pair(tmp_path / "fixed.mha", tmp_path / "moving.mha", predictor)
+    outcome = register_to_folder(pair, predictor, tmp_path / "out", OPTIONS)
     field = sitk.ReadImage(str(outcome.files["field"]), sitk.sitkVectorFloat64)
     assert field.GetDimension() == 2
     fixed, moving = (sitk.ReadImage(str(tmp_path / name)) for name in ("fixed.mha", "moving.mha"))
@@ -139,33 +141,33 @@ def test_flat_image_files_stay_flat(tmp_path: Path) -> None:
 
 def test_a_run_into_a_full_folder_replaces_what_it_writes_and_nothing_else(tmp_path: Path) -> None:
     fixed = save(tmp_path / "a.nii.gz", FIXED)
-    bundle = look_bundle(2.5)
-    pair = read_pair(fixed, fixed, bundle)
+    predictor = Predictor([intensity_bundle(2.5)], "cpu")
+    pair = read_pair(fixed, fixed, predictor)
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     (out / "metrics.json").write_text("old")
-    register_to_folder(pair, bundle, out, RegisterOptions(iterations=0))
+    register_to_folder(pair, predictor, out, RegisterOptions(iterations=0))
     assert (out / "notes.txt").read_text() == "mine"
-    assert json.loads((out / "metrics.json").read_text())["deformation_mm"] == {"mean": 0, "most": 0}
+    assert json.loads((out / "metrics.json").read_text())["displacement_mm"] == {"mean": 0, "max": 0}
     assert {path.name for path in tmp_path.iterdir()} == {"a.nii.gz", "out"}
 
 
 def test_wrong_files_end_in_one_line(tmp_path: Path) -> None:
-    bundle = look_bundle(2.5)
+    predictor = Predictor([intensity_bundle(2.5)], "cpu")
     fixed, moving = save(tmp_path / "a.nii.gz", FIXED), save(tmp_path / "b.nii.gz", MOVING)
-    with pytest.raises(DataError, match=r"a_labels\.nii\.gz does not lie on the grid of b\.nii\.gz: shape"):
-        read_pair(fixed, moving, bundle, None, save_labels(tmp_path / "a_labels.nii.gz", fixed))
-    with pytest.raises(DataError, match=r"a\.nii\.gz holds no labels"):
-        read_pair(fixed, moving, bundle, fixed)
+    with pytest.raises(DataError, match=r"a_labels\.nii\.gz is not on the grid of b\.nii\.gz: shape"):
+        read_pair(fixed, moving, predictor, None, save_labels(tmp_path / "a_labels.nii.gz", fixed))
+    with pytest.raises(DataError, match=r"a\.nii\.gz does not contain labels"):
+        read_pair(fixed, moving, predictor, fixed)
     with pytest.raises(DataError, match="no file"):
-        read_pair(fixed, tmp_path / "c.nii.gz", bundle)
+        read_pair(fixed, tmp_path / "c.nii.gz", predictor)
     save(tmp_path / "flat.nii.gz", grid_about_origin((20, 22, 1), (3, 3, 3)))
     with pytest.raises(DataError, match="single slice"):
-        read_pair(fixed, tmp_path / "flat.nii.gz", bundle)
+        read_pair(fixed, tmp_path / "flat.nii.gz", predictor)
     with pytest.raises(UsageError, match="is a file"):
-        register_to_folder(read_pair(fixed, moving, bundle), bundle, fixed, OPTIONS)
+        register_to_folder(read_pair(fixed, moving, predictor), predictor, fixed, OPTIONS)
     scan = read_scan(save(tmp_path / "moved.nii.gz", FIXED))
     with pytest.raises(UsageError, match="would be replaced"):
-        register_to_folder(Pair(scan, scan), bundle, tmp_path, OPTIONS)
+        register_to_folder(Pair(scan, scan), predictor, tmp_path, OPTIONS)
     assert not (tmp_path / "metrics.json").exists()

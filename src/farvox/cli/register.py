@@ -1,81 +1,57 @@
-"""`farvox register`: one scan brought onto another by what a trained network sees in both."""
+"""`farvox register`: deformable registration of two scans by the features of a trained network."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from farvox.cli.common import DeviceOption, JsonOption
 
-if TYPE_CHECKING:
-    from farvox.registration.files import RegistrationResult
+_FIXED = typer.Argument(metavar="FIXED", help="The fixed scan: a file or a DICOM folder.")
+_MOVING = typer.Argument(metavar="MOVING", help="The moving scan, which is deformed.")
+_BUNDLE = typer.Option("--bundle", help="A bundle or run trained to segment such scans.")
+_OUT = typer.Option("--out", help="Folder for the results.")
+_FIXED_LABELS = typer.Option("--fixed-labels", help="Labels of the fixed scan, for Dice before and after.")
+_MOVING_LABELS = typer.Option("--moving-labels", help="Labels of the moving scan, which are propagated.")
+_INIT = typer.Option("--init", help="Initial translation: header (none), centers, or search (the best of many).")
+_FEATURES = typer.Option("--features", help="penultimate (input of the last layer), probabilities, or both.")
+_ITERATIONS = typer.Option("--iterations", help="Optimisation steps at each of three resolutions.")
+_SMOOTHNESS = typer.Option("--smoothness", help="Weight of the bending penalty.")
 
 
 def run(
-    fixed: Annotated[Path, typer.Argument(metavar="FIXED", help="The scan that stays: a file or a DICOM folder.")],
-    moving: Annotated[Path, typer.Argument(metavar="MOVING", help="The scan that is brought onto it.")],
-    bundle: Annotated[Path, typer.Option("--bundle", help="A network trained to segment such scans.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
-    fixed_labels: Annotated[
-        Path | None, typer.Option("--fixed-labels", help="Labels of the fixed scan, for Dice before and after.")
-    ] = None,
-    moving_labels: Annotated[
-        Path | None, typer.Option("--moving-labels", help="Labels of the moving scan, to be carried over.")
-    ] = None,
-    start: Annotated[
-        str, typer.Option("--start", help="header: scans lie as their headers say; centres: middle on middle; search.")
-    ] = "header",
-    features: Annotated[
-        str, typer.Option("--features", help="hidden (what enters the last layer), scores, or both.")
-    ] = "both",
-    iterations: Annotated[int, typer.Option("--iterations", help="Steps at each of three resolutions.")] = 40,
-    smoothness: Annotated[float, typer.Option("--smoothness", help="Weight of the penalty on rough fields.")] = 10.0,
+    fixed: Annotated[Path, _FIXED],
+    moving: Annotated[Path, _MOVING],
+    bundle: Annotated[Path, _BUNDLE],
+    out: Annotated[Path, _OUT],
+    fixed_labels: Annotated[Path | None, _FIXED_LABELS] = None,
+    moving_labels: Annotated[Path | None, _MOVING_LABELS] = None,
+    init: Annotated[str, _INIT] = "header",
+    features: Annotated[str, _FEATURES] = "both",
+    iterations: Annotated[int, _ITERATIONS] = 40,
+    smoothness: Annotated[float, _SMOOTHNESS] = 10.0,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Deformable registration on a network's frozen features; writes the moved scan, the field, labels, a picture."""
-    from farvox.bundle import load_bundle
-    from farvox.cli.common import print_json, stderr
-    from farvox.cli.progress import scan_bar
+    """Register two scans with a network's frozen features; writes the moved scan, field, labels and a figure."""
+    from farvox.cli.common import print_json, stderr, stdout
+    from farvox.prediction import Predictor
     from farvox.registration import RegisterOptions
     from farvox.registration.files import read_pair, register_to_folder
 
-    options = RegisterOptions(features, start, iterations, smoothness)  # type: ignore[arg-type]
-    trained = load_bundle(bundle)
-    pair = read_pair(fixed, moving, trained, fixed_labels, moving_labels)
-    with scan_bar(stderr(), 1) as bar:
-        told = (lambda share: bar("registering", share)) if bar else None
-        outcome = register_to_folder(pair, trained, out, options, device=device, told=told)
-    for note in outcome.notes:
+    options = RegisterOptions(features, init, iterations, smoothness)  # type: ignore[arg-type]
+    predictor = Predictor.load(bundle, device=device)
+    pair = read_pair(fixed, moving, predictor, fixed_labels, moving_labels)
+    result = register_to_folder(pair, predictor, out, options)
+    for note in result.notes:
         stderr().print(f"note: {note}", markup=False)
     if as_json:
-        print_json({**outcome.document, "files": {what: str(path) for what, path in outcome.files.items()}})
-    else:
-        _print(outcome)
-
-
-def _print(outcome: RegistrationResult) -> None:
-    from rich.table import Table
-
-    from farvox.cli.common import stdout
-
-    document: dict[str, Any] = outcome.document
-    if "dice" in document:
-        table = Table("Dice", "before", "after")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for label in document["dice"]:
-            figures = ("–" if label[when] is None else f"{label[when]:.3f}" for when in ("before", "after"))
-            table.add_row(label["name"], *figures)
-        stdout().print(table)
-    moved, jacobian = document["deformation_mm"], document["jacobian"]
-    seconds = sum(document["seconds"].values())
-    stdout().print(
-        f"displaced by {moved['mean']:.2f} mm on average, {moved['most']:.2f} mm at most; "
-        f"{100 * jacobian['folded']:.2f} % of voxels folded; {seconds:.1f} s",
-        soft_wrap=True,
-    )
-    for path in outcome.files.values():
+        files = {what: str(path) for what, path in result.files.items()}
+        print_json({**result.metrics.model_dump(mode="json"), "files": files})
+        return
+    stdout().print(result.metrics.table())
+    stdout().print(str(result.metrics), soft_wrap=True, markup=False)
+    for path in result.files.values():
         stdout().print(str(path), markup=False, soft_wrap=True)

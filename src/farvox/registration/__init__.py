@@ -1,5 +1,7 @@
 """Deformable registration on the frozen features of a trained network."""
 
-from farvox.registration.registration import RegisterOptions, Registration, register
+from farvox.registration.api import Registration, register
+from farvox.registration.metrics import RegistrationMetrics
+from farvox.registration.options import RegisterOptions
 
-__all__ = ["RegisterOptions", "Registration", "register"]
+__all__ = ["RegisterOptions", "Registration", "RegistrationMetrics", "register"]

@@ -1,11 +1,10 @@
-"""A scan as a trained network sees it: maps of features over the scan's field of view, frozen."""
+"""Feature maps of a scan: the input of the last layer of a trained network, and its class probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -20,44 +19,41 @@ from farvox.models.features import features_and_logits
 from farvox.prediction.resample_back import StreamingResampler
 from farvox.prediction.sliding_window import sliding_window_inference
 from farvox.preprocessing.preprocess import PreprocessedScan, preprocess, zscore_normalise
-
-FeatureKind = Literal["hidden", "scores", "both"]
-"""What enters the last layer, the probabilities that leave it, or both."""
-KINDS: tuple[str, ...] = get_args(FeatureKind)
+from farvox.registration.options import FeatureKind
 
 MAX_POINTS = 400_000
-"""Positions of the finest level: memory and time of a registration are bounded, whatever the scan's size."""
+"""Largest number of positions at the finest resolution, which bounds memory and time for scans of any size."""
 _PENULTIMATE_WEIGHT = 0.2
-"""Say of what enters the last layer where both are compared: enough to lead where no structure is, and no more."""
-COMPONENTS = 32
-"""Wider features are reduced to this many principal components."""
+"""Weight of the penultimate features among both: enough to guide the registration between the structures."""
+MAX_COMPONENTS = 32
+"""A larger number of features is reduced to this many principal components."""
 
 
 @dataclass(frozen=True)
 class ScanFeatures:
-    """Maps over a scan's field of view.
+    """Feature maps over the field of view of a scan.
 
     Args:
         maps: (features, i, j, k) float32, on the CPU.
-        grid: Where their voxels lie: the scan's axes in the network's order, evenly spread.
+        grid: Grid of the maps: the scan's axes in the network's order.
     """
 
     maps: torch.Tensor
     grid: Grid
 
     def at_spacing(self, mm: float) -> ScanFeatures:
-        """Averaged to voxels of about `mm` along the axes that are finer than that."""
-        step = Resample.to_spacing(self.grid, np.maximum(self.grid.spacing, mm).tolist())
-        return self if step.identity else ScanFeatures(step.apply(self.maps), step.target)
+        """The features averaged to a spacing of about `mm` along the axes that are finer."""
+        resample = Resample.to_spacing(self.grid, np.maximum(self.grid.spacing, mm).tolist())
+        return self if resample.identity else ScanFeatures(resample.apply(self.maps), resample.target)
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """How a bundle describes one scan; features are computed when asked for.
+    """Computes the features of one scan.
 
     Args:
-        bundle: The trained network, on the device it is to run on.
-        scan: The scan, checked.
+        bundle: The trained network, on its device.
+        scan: The scan, validated.
         kind: Which features.
     """
 
@@ -72,21 +68,21 @@ class FeatureExtractor:
 
     @property
     def finest_mm(self) -> float:
-        """Smallest spacing at which the scan's field of view holds no more than `MAX_POINTS`, mm."""
+        """Smallest spacing at which the scan's field of view has at most `MAX_POINTS` positions, mm."""
         grid, mm = self.space.grid, float(self.space.grid.spacing.min())
-        extent = np.array(grid.shape) * grid.spacing
-        while np.prod(np.ceil(extent / np.maximum(grid.spacing, mm))) > MAX_POINTS:
+        field_of_view_mm = np.array(grid.shape) * grid.spacing
+        while np.prod(np.ceil(field_of_view_mm / np.maximum(grid.spacing, mm))) > MAX_POINTS:
             mm *= 1.05
         return mm
 
     def features(self, mm: float) -> ScanFeatures:
-        """Features at a spacing of about `mm`, or as far apart as the network answers where that is further.
+        """Features at a spacing of about `mm`, or at the spacing of the network's output if that is coarser.
 
-        The network sees the scan as in prediction: whole, or in windows whose answers are blended, slab by slab.
+        As in prediction, the network receives the whole scan, or windows whose outputs are blended slab by slab.
         """
         grid, depth = self.space.grid, self.space.grid.shape[2]
         if self.bundle.manifest.window is None:
-            # A network that answers points is asked at its own stride, or further apart where that is fine enough.
+            # A point network is evaluated at its native stride, or at a larger one if that is fine enough.
             stride = round(mm / float(grid.spacing.min()))
             maps = self._maps(self.space.slab(0, depth)[None], stride if stride > 1 else None)[0]
             i, j, k = maps.shape[1:]
@@ -113,18 +109,19 @@ class FeatureExtractor:
             torch.inference_mode(),
             autocast_context(resolve_precision(self.bundle.recipe.train.precision, device), device),
         ):
-            hidden, logits = features_and_logits(self.bundle.network, image, stride)
-        hidden, scores = hidden.float(), logits.float().softmax(1)
-        if self.kind == "hidden":
-            return hidden
-        if self.kind == "scores":
-            return scores
-        hidden = hidden if hidden.shape[2:] == scores.shape[2:] else _resized(hidden, scores.shape[2:])
-        return torch.cat((hidden, scores), 1)
+            penultimate, logits = features_and_logits(self.bundle.network, image, stride)
+        penultimate, probabilities = penultimate.float(), logits.float().softmax(1)
+        if self.kind == "penultimate":
+            return penultimate
+        if self.kind == "probabilities":
+            return probabilities
+        if penultimate.shape[2:] != probabilities.shape[2:]:
+            penultimate = _resized(penultimate, probabilities.shape[2:])
+        return torch.cat((penultimate, probabilities), 1)
 
 
 def feature_extractor(bundle: Bundle, scan: Scan, kind: FeatureKind = "both") -> FeatureExtractor:
-    """Check that the network can see the scan.
+    """The feature extractor of a scan, after a check that the network can process it.
 
     Raises:
         DataError: The wrong number of channels, or intensities that are NaN, infinite or the same everywhere.
@@ -141,51 +138,52 @@ def feature_extractor(bundle: Bundle, scan: Scan, kind: FeatureKind = "both") ->
         if not (np.isfinite(low) and np.isfinite(high)):
             raise DataError("NaN or infinite intensities", allowed="finite intensities", case=name)
         if low == high:
-            raise DataError(f"the scan is constant: every voxel is {low:g}", hint="export it again", case=name)
+            raise DataError(f"the scan is constant: all voxels are {low:g}", hint="export it again", case=name)
     return FeatureExtractor(bundle, scan, kind)
 
 
 def normalise_features(
     fixed: ScanFeatures, moving: ScanFeatures, groups: Sequence[tuple[int, float]]
 ) -> tuple[ScanFeatures, ScanFeatures]:
-    """Bring features of both scans to one scale, and to at most `COMPONENTS` of them.
+    """Scale the features of both scans to unit variance, and reduce them to at most `MAX_COMPONENTS` per group.
 
-    Each feature is divided by its standard deviation over both scans; one that is the same everywhere goes. More than
-    `COMPONENTS` in a group are turned to their principal axes (of both scans together) and the first ones kept.
+    Each feature is divided by its standard deviation over both scans; constant features are removed. A group of more
+    than `MAX_COMPONENTS` features is reduced to its first principal components over both scans.
 
     Args:
-        fixed: Of the fixed scan.
-        moving: Of the moving scan, as many features.
-        groups: Number of features that belong together, in order, and their share in a mean over all features.
+        fixed: Features of the fixed scan.
+        moving: Features of the moving scan.
+        groups: For each group of consecutive features, their number and their weight in a mean over all features.
 
     Raises:
-        DataError: Every feature is the same everywhere.
+        DataError: All features are constant.
     """
     counts = [count for count, _ in groups]
     parts: list[tuple[torch.Tensor, torch.Tensor, float]] = []
-    for f, m, (_, share) in zip(fixed.maps.split(counts), moving.maps.split(counts), groups, strict=True):
+    for f, m, (_, weight) in zip(fixed.maps.split(counts), moving.maps.split(counts), groups, strict=True):
         both = torch.cat((f.flatten(1), m.flatten(1)), 1)
-        spread = both.std(1)
-        kept = spread > 1e-6 * spread.max().clamp_min(1e-12)
-        if not kept.any():
+        sd = both.std(1)
+        # Relative to the largest value, so that rounding errors of a constant feature do not count as variation.
+        varying = sd > 1e-6 * both.abs().max().clamp_min(1e-12)
+        if not varying.any():
             continue
-        matrix = torch.diag(1 / spread.clamp_min(1e-12))[kept]  # (kept, features)
-        if int(kept.sum()) > COMPONENTS:
+        matrix = torch.diag(1 / sd.clamp_min(1e-12))[varying]  # (varying, features)
+        if int(varying.sum()) > MAX_COMPONENTS:
             _, axes = torch.linalg.eigh(torch.cov(matrix @ both))
-            matrix = axes[:, -COMPONENTS:].T @ matrix
-        parts.append((torch.tensordot(matrix, f, 1), torch.tensordot(matrix, m, 1), share / len(matrix)))
+            matrix = axes[:, -MAX_COMPONENTS:].T @ matrix
+        parts.append((torch.tensordot(matrix, f, 1), torch.tensordot(matrix, m, 1), weight / len(matrix)))
     if not parts:
         raise DataError(
-            "the network answers the same everywhere in both scans", hint="take a bundle trained on such scans"
+            "the output of the network is constant in both scans", hint="use a bundle trained on such scans"
         )
     scale = sum(len(f) for f, _, _ in parts) / sum(len(f) * weight for f, _, weight in parts)
-    of_fixed = torch.cat([f * (scale * weight) for f, _, weight in parts])
-    of_moving = torch.cat([m * (scale * weight) for _, m, weight in parts])
-    return ScanFeatures(of_fixed, fixed.grid), ScanFeatures(of_moving, moving.grid)
+    fixed_maps = torch.cat([f * (scale * weight) for f, _, weight in parts])
+    moving_maps = torch.cat([m * (scale * weight) for _, m, weight in parts])
+    return ScanFeatures(fixed_maps, fixed.grid), ScanFeatures(moving_maps, moving.grid)
 
 
 def feature_groups(kind: FeatureKind, features: int, classes: int) -> list[tuple[int, float]]:
-    """What `normalise_features` wants to know of `features` features of a kind."""
+    """The `groups` of `normalise_features` for a number of features and classes."""
     if kind != "both":
         return [(features, 1.0)]
     return [(features - classes, _PENULTIMATE_WEIGHT), (classes, 1 - _PENULTIMATE_WEIGHT)]
