@@ -44,7 +44,7 @@ def as_scan(image: ImageLike, affine: FloatArray | None = None) -> Scan:
         return read_image_2d_or_3d(Path(image))
     if hasattr(image, "GetDirection"):
         return _from_itk(image, Path("image"))
-    if hasattr(image, "dataobj"):
+    if hasattr(image, "dataobj") and hasattr(image, "affine"):
         voxels, affine = np.asanyarray(image.dataobj), image.affine
         voxels = np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels
     else:
