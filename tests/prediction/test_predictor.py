@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,8 +220,8 @@ def test_a_network_of_whole_scans_is_not_cut(tmp_path: Path) -> None:
 
 def test_windows_that_a_network_reaches_relative_to_stay_as_in_training() -> None:
     bundle = identity_bundle(VALUES, (1, 1, 1), window=(96, 96, 96))
-    model = bundle.manifest.model.model_copy(update={"name": "obelisk-hybrid"})
-    relative = replace(bundle, manifest=bundle.manifest.model_copy(update={"model": model}))
+    relative = replace(bundle, network=copy.copy(bundle.network))
+    relative.network.size_dependent = True
     scan = np.zeros((96, 96, 128), np.float32)
     spare = 175 * 2**20
     assert not Predictor([bundle], "cpu").segment(scan, max_memory=resident_bytes() + spare).any()
