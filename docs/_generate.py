@@ -284,14 +284,14 @@ def notebook_page(notebook: Any) -> str:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "image/png" in data:
-                parts.append(
-                    f"![Output](data:image/png;base64,{''.join(data['image/png']).strip()})"
-                )
+                image = "".join(data["image/png"]).strip()
+                parts.append(f"![Output](data:image/png;base64,{image})")
+            elif "text/html" in data:
+                html = " ".join("".join(data["text/html"]).split())
+                parts.append(f'<div class="jp-output">{html}</div>')
             else:
                 text = "".join(output.get("text", []) or data.get("text/plain", []))
-                parts.append(
-                    f'<div class="jp-output" markdown>\n\n```text\n{text.rstrip()}\n```\n\n</div>'
-                )
+                parts.append(f"```text\n{text.rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 
