@@ -1,4 +1,4 @@
-# Everything a person or CI types. Needs Python 3.11 or newer and make; all else goes into .venv.
+# Everything a person or CI types. Needs Python 3.11 or newer and make; everything else is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
