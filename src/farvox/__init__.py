@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from farvox.prediction import PointPredictions, Predictor, PreparedScan
     from farvox.progress import Progress
     from farvox.recipes import Recipe, load_recipe
+    from farvox.registration import Registration, register
     from farvox.runs.run import FoldRun, Run
 
 # Public names resolve on first use, so that `import farvox` and `farvox --help` import neither torch nor numpy.
@@ -27,6 +28,7 @@ _MODULES = {
     "farvox.prediction": ("PointPredictions", "Predictor", "PreparedScan"),
     "farvox.progress": ("Progress",),
     "farvox.recipes": ("Recipe", "load_recipe"),
+    "farvox.registration": ("Registration", "register"),
     "farvox.runs.run": ("FoldRun", "Run"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -43,6 +45,7 @@ __all__ = [
     "PreparedScan",
     "Progress",
     "Recipe",
+    "Registration",
     "Run",
     "__version__",
     "create_model",
@@ -51,6 +54,7 @@ __all__ = [
     "load_recipe",
     "locate",
     "read_dataset",
+    "register",
 ]
 
 
