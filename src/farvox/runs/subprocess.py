@@ -1,4 +1,4 @@
-"""A piece of work in a process of its own: its peak memory is its own, and where it is killed the rest goes on."""
+"""Run a function in a separate process: its peak memory can be measured and a crash does not stop the parent."""
 
 from __future__ import annotations
 
@@ -11,59 +11,66 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from farvox.errors import FarvoxError, ResourceError
 
-Answer = TypeVar("Answer")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
-def run_in_subprocess(work: Callable[..., Answer], *arguments: Any) -> Answer:
-    """Call `work` in a fresh process and wait for its answer; Ctrl-C (or a polite kill) is handed on to it.
+def run_in_subprocess(
+    function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **options: _Arguments.kwargs
+) -> _Result:
+    """Call a function in a new process and wait for its result. SIGINT and SIGTERM are forwarded to it.
 
     Args:
-        work: A function at the top of a module.
-        *arguments: Its arguments, which must pickle like its answer.
+        function: A function at module level.
+        *arguments: Its arguments; they and the result must be picklable.
+        **options: Its keyword arguments.
 
     Returns:
-        What it returned.
+        The result of the function.
 
     Raises:
-        ResourceError: The process was ended from outside, as systems do that run out of memory.
-        KeyboardInterrupt: It was ended by Ctrl-C.
-        Exception: Whatever `work` raised.
+        ResourceError: The process was killed, for example because the system ran out of memory.
+        KeyboardInterrupt: The process was interrupted by Ctrl-C.
+        Exception: Any exception of the function.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_answer, args=(sender, work, arguments))
+    child = context.Process(target=_run, args=(sender, function, arguments, options))
     child.start()
     sender.close()
-    with _forward_signals(child.pid or 0) as asked:
+    with _forward_signals(child.pid or 0) as interrupted:
         try:
-            done, answer = receiver.recv()
+            succeeded, result = receiver.recv()
         except EOFError:
-            done, answer = False, None
+            succeeded, result = False, None
         child.join()
-    if done:
-        return answer
-    if isinstance(answer, BaseException):
-        raise answer
-    if asked.is_set():
+    if succeeded:
+        return cast(_Result, result)
+    if isinstance(result, BaseException):
+        raise result
+    if interrupted.is_set():
         raise KeyboardInterrupt
     code = child.exitcode or 0
     how = f"by signal {-code}" if code < 0 else f"with code {code}"
-    raise ResourceError(f"the process was ended {how}", hint="see whether memory sufficed; smaller patches need less")
+    raise ResourceError(f"the process was ended {how}", hint="check the memory; smaller patches need less")
 
 
-def _answer(
-    sender: multiprocessing.connection.Connection, work: Callable[..., Any], arguments: tuple[Any, ...]
+def _run(
+    sender: multiprocessing.connection.Connection,
+    function: Callable[..., object],
+    arguments: tuple[object, ...],
+    options: dict[str, object],
 ) -> None:
-    """The fresh process: work, then send (True, answer) or (False, error)."""
+    """In the new process: call the function, and send (True, result) or (False, exception)."""
     if hasattr(os, "setsid"):
-        os.setsid()  # so that Ctrl-C at the terminal comes once, through the first process
+        os.setsid()  # the terminal sends Ctrl-C to the parent only, which forwards it
     threading.Thread(target=_terminate_with_parent, daemon=True).start()
     try:
-        sender.send((True, work(*arguments)))
+        sender.send((True, function(*arguments, **options)))
     except BaseException as error:
         if not isinstance(error, FarvoxError | KeyboardInterrupt):
             traceback.print_exc()
@@ -71,29 +78,29 @@ def _answer(
 
 
 def _terminate_with_parent() -> None:
-    """Stop politely when the process that waits for the answer is gone."""
-    first = multiprocessing.parent_process()
-    if first is not None:
-        multiprocessing.connection.wait([first.sentinel])
+    """Send SIGTERM to this process when the parent has ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
 def _forward_signals(child: int) -> Iterator[threading.Event]:
-    """Signals that ask to stop go to the child; the event tells whether there was one."""
-    asked = threading.Event()
+    """Forward SIGINT and SIGTERM to the child; the event is set when one arrives."""
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread() or not hasattr(os, "setsid"):
-        yield asked
+        yield interrupted
         return
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        asked.set()
+        interrupted.set()
         with suppress(ProcessLookupError):
             os.kill(child, number)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
