@@ -44,7 +44,10 @@ ALLOWED = {
         "figures",
         "preprocessing",
     },
-    "comparison": {"evaluation", "models", "runs", "report", "profiling"},
+    "comparison": {
+        *("data", "evaluation", "models", "preprocessing", "profiling", "recipes", "report", "runs", "training"),
+        "cli",
+    },
     "training": {
         *("io", "data", "preprocessing", "sampling", "models", "losses", "prediction", "evaluation", "bundle"),
         *("recipes", "geometry", "runs"),

@@ -68,3 +68,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+
+
+def is_out_of_memory_error(error: BaseException) -> bool:
+    """Whether an exception means that memory was insufficient; PyTorch has no exception class for this on the CPU."""
+    phrases = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)

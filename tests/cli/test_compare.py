@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from farvox.cli.app import app
-from farvox.cli.compare import spread
+from farvox.cli.compare import expand_multi_value_options
 from farvox.errors import FarvoxError, RecipeError, UsageError
 from tests.comparison.runs import write_run
 from tests.comparison.test_comparison import FOLDS, SMALL, moved
@@ -28,9 +28,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_options_take_words_up_to_the_next_option() -> None:
     words = ["data", "--recipes", "A", "B", "--folds", "3", "--seeds", "0", "1", "--json", "--runs", "r"]
-    spread_out = spread(words, ("--recipes", "--seeds", "--runs"))
-    assert " ".join(spread_out) == "data --recipes A --recipes B --folds 3 --seeds 0 --seeds 1 --json --runs r"
-    assert spread([], ("--runs",)) == []
+    expanded = expand_multi_value_options(words, ("--recipes", "--seeds", "--runs"))
+    assert " ".join(expanded) == "data --recipes A --recipes B --folds 3 --seeds 0 --seeds 1 --json --runs r"
+    assert expand_multi_value_options([], ("--runs",)) == []
 
 
 def test_runs_that_are_there_are_compared(tmp_path: Path) -> None:
@@ -46,8 +46,9 @@ def test_runs_that_are_there_are_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "word"),
     [
-        ([], UsageError, "no recipe given"),
-        (["DATA", "--runs", "x"], UsageError, "--runs together with a dataset"),
+        ([], UsageError, "no dataset given"),
+        (["DATA"], UsageError, "no recipe given"),
+        (["DATA", "--runs", "x"], UsageError, "runs together with a dataset"),
         (["DATA", "--recipes", "quick", "quick"], UsageError, "each recipe once"),
         (["DATA", "--recipes", "quick", "quik"], RecipeError, "no recipe 'quik'"),
         (["DATA", "--recipes", "quick", "--budget", "1m", "--epochs", "2"], UsageError, "both --budget and --epochs"),
@@ -87,7 +88,7 @@ def test_recipes_are_trained_on_the_same_folds_and_finished_ones_are_kept(datase
 
     again = farvox(*command, *recipes, "--train-cases", "1", "--seeds", "3")
     assert again.returncode == 2
-    assert "add --resume" in again.stderr
+    assert "use --resume" in again.stderr
     resumed = farvox(*command, *recipes, "--train-cases", "1", "--seeds", "3", "--resume", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert {n: (out / n / "fold-1" / "bundle" / "weights.safetensors").read_bytes() for n in names} == weights

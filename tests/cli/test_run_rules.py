@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,17 @@ def test_bundles_come_before_scans(run: Path, dataset: Path, tmp_path: Path) -> 
     done = farvox("predict", bundle, tmp_path / "damaged", scan, "--out", tmp_path)
     assert done.returncode == 1
     assert "lacks weights.safetensors, manifest.json" in done.stderr
+
+
+def test_a_run_of_an_earlier_release_is_continued(dataset: Path, run: Path, tmp_path: Path) -> None:
+    """Keys of `split.json` and of the recipe in it as they were before."""
+    old = shutil.copytree(run, tmp_path / "run")
+    path = old / "fold-0" / "split.json"
+    split = json.loads(path.read_text())
+    split["training"], split["validation"] = split.pop("training_cases"), split.pop("validation_cases")
+    split["recipe"] = [line.replace("gradient_clip_norm", "clip_gradient") for line in split["recipe"]]
+    assert any("clip_gradient" in line for line in split["recipe"])
+    path.write_text(json.dumps(split))
+    done = farvox("train", dataset, "--out", old, "--folds", "3", "--epochs", "1", "--resume", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is done") == 3

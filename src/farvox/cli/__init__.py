@@ -10,7 +10,7 @@ _NO_MEMORY = "out of memory; hint: smaller patches (--set patch.max_voxels=…),
 def main() -> None:
     """Run the program; exits with 0 (done), 1 (the work failed, or some cases did) or 2 (wrong usage)."""
     from farvox.cli.app import app
-    from farvox.errors import FarvoxError
+    from farvox.errors import FarvoxError, is_out_of_memory_error
 
     try:
         app()
@@ -27,12 +27,6 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         _end(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
-
-
-def is_out_of_memory_error(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice; torch has no class of its own for that on a CPU."""
-    told = ("out of memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 
 def _end(message: str, code: int) -> None:

@@ -27,7 +27,7 @@ def compare_runs(
     *,
     strict: bool = False,
     dataset_cases: Collection[str] | None = None,
-    notes: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> Comparison:
     """Compare runs, and write `comparison.json`, `comparison.csv` and `report.html`.
 
@@ -36,7 +36,7 @@ def compare_runs(
         out: Folder to write to; created if missing.
         strict: Raise an error if the cases differ, instead of comparing the common cases with a note.
         dataset_cases: Ids of the dataset's cases, if the dataset is available.
-        notes: Remarks to include.
+        failed: Messages about folds that could not be trained.
 
     Raises:
         UsageError: As from `collect_results` and `make_comparison`.
@@ -50,7 +50,7 @@ def compare_runs(
     validated = set().union(*(recipe.cases for recipe in results))
     if dataset_cases is not None and validated and len(validated) < len(set(dataset_cases)):
         missing.append(f"{len(validated)} of the dataset's {len(set(dataset_cases))} cases have been validated so far")
-    comparison = make_comparison(results, [*notes, *missing], strict=strict)
+    comparison = make_comparison(results, missing, strict=strict).model_copy(update={"failed": tuple(failed)})
     comparison.write(out / "comparison.json")
     write_text(out / "comparison.csv", comparison.csv())
     folds = {recipe.name: [fold.run for fold in recipe.folds] for recipe in results}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from farvox.data import Dataset
 from farvox.data.folds import Fold
-from farvox.errors import UsageError
-from farvox.recipes import Recipe, dump_recipe, with_settings
+from farvox.errors import RecipeError, UsageError
+from farvox.recipes import Recipe, dump_recipe, parse_recipe, with_settings
 from farvox.runs.schema import FoldIdentity
 
 _NAMES = {"recipe": "settings", "training_cases": "split", "validation_cases": "split"}
@@ -28,6 +28,20 @@ def fold_identity(dataset: Dataset, fold: Fold, recipe: Recipe) -> FoldIdentity:
     )
 
 
+def read_identity(path: Path) -> FoldIdentity:
+    """Read a `split.json`; settings of earlier releases get their current names.
+
+    Raises:
+        FarvoxError: The file is not JSON or has unexpected content.
+    """
+    identity = FoldIdentity.read(path)
+    try:
+        recipe = parse_recipe("\n".join(identity.recipe), str(path))
+    except RecipeError:
+        return identity
+    return identity.model_copy(update={"recipe": tuple(dump_recipe(recipe).splitlines())})
+
+
 def require_same_run(run: Path, dataset: Dataset, folds: Sequence[Fold], recipe: Recipe) -> None:
     """Check that the folds in a run folder have the same split, labels and settings as those planned.
 
@@ -42,7 +56,7 @@ def require_same_run(run: Path, dataset: Dataset, folds: Sequence[Fold], recipe:
     """
     planned = {fold.name: fold_identity(dataset, fold, recipe) for fold in folds}
     for path in sorted(run.glob("fold-*/split.json")):
-        existing = FoldIdentity.read(path)
+        existing = read_identity(path)
         expected = planned.get(existing.fold)
         if expected == existing:
             continue
@@ -55,5 +69,5 @@ def require_same_run(run: Path, dataset: Dataset, folds: Sequence[Fold], recipe:
         raise UsageError(
             f"{path.parent} was started with other {differs}",
             allowed="folds of one split, one label table and one recipe; the budget or the epochs may change",
-            hint="repeat the first command, start again with --overwrite, or choose another --out",
+            hint="use the first settings, start again with --overwrite (overwrite=True), or choose another folder",
         )

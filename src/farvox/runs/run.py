@@ -12,6 +12,7 @@ import numpy as np
 from farvox._tables import table_html
 from farvox.errors import FarvoxError, UsageError
 from farvox.evaluation.statistics import summarise
+from farvox.runs.identity import read_identity
 from farvox.runs.schema import (
     BundleInfo,
     CaseMetrics,
@@ -77,7 +78,7 @@ class FoldRun:
             metrics=_read(Metrics, folder / "metrics.json"),
             recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else "",
             manifest=_read(BundleInfo, folder / "bundle" / "manifest.json"),
-            identity=_read(FoldIdentity, folder / "split.json"),
+            identity=read_identity(folder / "split.json") if (folder / "split.json").exists() else None,
             result=read_result(folder),
         )
 

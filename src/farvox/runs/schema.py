@@ -374,6 +374,7 @@ class Comparison(Document):
         cases: Ids of the cases that all recipes have.
         recipes: A row for each recipe; the others are compared with the first.
         notes: Remarks, one line each.
+        failed: Messages about folds that could not be trained.
         report: Path of the HTML report, if one was written.
     """
 
@@ -388,6 +389,7 @@ class Comparison(Document):
     cases: tuple[str, ...] = ()
     recipes: tuple[RecipeRow, ...] = ()
     notes: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
     report: Path | None = Field(None, exclude=True)
 
     def csv(self) -> str:
