@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from farvox.comparison.api import compare
     from farvox.data import Case, Dataset, read_dataset
     from farvox.errors import FarvoxError
     from farvox.evaluation import Metrics, evaluate
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from farvox.recipes import Recipe, load_recipe
     from farvox.registration import Registration, register
     from farvox.runs.run import FoldRun, Run
+    from farvox.runs.schema import Comparison
 
 # Public names resolve on first use, so that `import farvox` and `farvox --help` import neither torch nor numpy.
 _MODULES = {
+    "farvox.comparison.api": ("compare",),
     "farvox.data": ("Case", "Dataset", "read_dataset"),
     "farvox.errors": ("FarvoxError",),
     "farvox.evaluation": ("Metrics", "evaluate"),
@@ -30,11 +33,13 @@ _MODULES = {
     "farvox.recipes": ("Recipe", "load_recipe"),
     "farvox.registration": ("Registration", "register"),
     "farvox.runs.run": ("FoldRun", "Run"),
+    "farvox.runs.schema": ("Comparison",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Case",
+    "Comparison",
     "Dataset",
     "FarvoxError",
     "FoldRun",
@@ -48,6 +53,7 @@ __all__ = [
     "Registration",
     "Run",
     "__version__",
+    "compare",
     "create_model",
     "evaluate",
     "list_models",
