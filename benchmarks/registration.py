@@ -15,6 +15,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ from farvox.data import read_dataset
 from farvox.io import read_label, read_scan
 from farvox.metrics import Overlap
 from farvox.prediction import Predictor
-from farvox.registration import RegisterOptions
-from farvox.registration.api import register_scans
+from farvox.registration import RegisterOptions, register
 from farvox.registration.metrics import jacobian_determinant, jacobian_statistics
 from farvox.runs.schema import FoldIdentity
 from farvox.types import Array, FloatArray
@@ -153,7 +153,7 @@ def with_features(bundle: Path, options: RegisterOptions) -> Callable[[Case, Cas
     def run(fixed: Case, moving: Case) -> tuple[Result, float]:
         scans = read_scan(fixed[0]), read_scan(moving[0])
         start_time = time.process_time()
-        registration = register_scans(*scans, predictor, options)
+        registration = register(*scans, predictor, **asdict(options))
         seconds = time.process_time() - start_time
         return (registration.warp_labels(read_label(moving[1])[0]), registration.field), seconds
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DEFAULT_SAMPLE_FRACTION = 0.04
-"""Samples for each voxel in network space, unless a number is given."""
+"""Samples for each voxel of the network grid, unless a number is given."""
 _MIN_SAMPLES_PER_ROUND = 50
 _CHUNK = 1 << 18
 _MIN_PROBABILITY = 0.01
@@ -41,9 +41,9 @@ class LocateOptions:
     """How a scan is searched.
 
     Args:
-        exhaustive: Evaluate the network at every voxel in network space, instead of progressively at few points.
+        exhaustive: Evaluate the network at every voxel of the network grid, instead of progressively at few points.
         rounds: Rounds of sampling. The first covers the whole scan, each further one concentrates on likely positions.
-        samples: Number of points in all rounds together. By default 4 % of the voxels in network space.
+        samples: Number of points in all rounds together. By default 4 % of the voxels of the network grid.
         seed: Seed of the sampling; the same seed gives the same points.
         min_confidence: A structure with a lower confidence counts as not found, 0 to 1.
     """
@@ -85,13 +85,19 @@ class Landmark:
 class Landmarks(Sequence[Landmark]):
     """The landmarks of one scan: a sequence with one `Landmark` for each label except the background.
 
-    A landmark is also accessible by its name: `landmarks["liver"].point`.
+    A landmark is also accessible by its name.
+
+    >>> landmarks = Landmarks("patient_01", (Landmark(6, "liver", (92.3, -17.7, 100.8), 0.94),), 200, 5000)
+    >>> landmarks
+    Landmarks(patient_01: 1 of 1 found, 4.0% of the voxels sampled)
+    >>> landmarks["liver"].point
+    (92.3, -17.7, 100.8)
 
     Args:
         case: Id of the scan.
         landmarks: One for each label, in the order of the label table.
         n_samples: Number of points at which each network was evaluated.
-        n_voxels: Number of voxels in network space, at all of which an exhaustive search evaluates the networks.
+        n_voxels: Number of voxels of the network grid, at all of which an exhaustive search evaluates the networks.
     """
 
     case: str
@@ -195,14 +201,17 @@ def locate(
     rounds contribute to the estimate, each weighted by the volume that it represents. An exhaustive search makes the
     same estimate from every voxel.
 
+    >>> landmarks = locate("RUN/fold-0/bundle", "scan.nii.gz")  # doctest: +SKIP
+    >>> landmarks.to_csv("points.csv")  # doctest: +SKIP
+
     Args:
         predictor: A `Predictor`, or the path of a bundle or run. An exhaustive search works with any network, a
             progressive one with networks that support points.
         scan: As for `Predictor.segment`, or a scan that `Predictor.prepare` returned.
         affine: For an array: 4×4, voxel index to mm, RAS+.
-        exhaustive: Evaluate the network at every voxel in network space.
+        exhaustive: Evaluate the network at every voxel of the network grid.
         rounds: Rounds of sampling, 1 or more.
-        samples: Number of points in all rounds together; by default 4 % of the voxels in network space.
+        samples: Number of points in all rounds together; by default 4 % of the voxels of the network grid.
         seed: Seed of the sampling; the same seed gives the same points.
         min_confidence: A structure with a lower confidence counts as not found, 0 to 1.
         progress: See `farvox.progress.resolve_progress`.
@@ -211,21 +220,10 @@ def locate(
         DataError: The scan cannot be read, or has the wrong number of channels.
         UsageError: An option is out of range, or the network does not support points and `exhaustive` is False.
     """
-    options = LocateOptions(exhaustive, rounds, samples, seed, min_confidence)
+    LocateOptions(exhaustive, rounds, samples, seed, min_confidence)  # raises if one is out of range
+    progress = resolve_progress(progress)
     predictor = predictor if isinstance(predictor, Predictor) else Predictor.load(Path(predictor))
-    return locate_with_options(predictor, scan, options, affine=affine, progress=resolve_progress(progress))
-
-
-def locate_with_options(
-    predictor: Predictor,
-    scan: PathLike | Scan | Array | PreparedScan,
-    options: LocateOptions,
-    *,
-    affine: FloatArray | None = None,
-    progress: Progress,
-) -> Landmarks:
-    """`locate` with its options as one object."""
-    if not options.exhaustive:
+    if not exhaustive:
         require_point_network(predictor)
     prepared = scan if isinstance(scan, PreparedScan) else predictor.open(scan, affine)  # type: ignore[arg-type]
     case = case_id_from_path(prepared.scan.path)
@@ -238,22 +236,20 @@ def locate_with_options(
         progress.update(f"locate {case}", min(1.0, n_evaluated / total))
         return predictor.at(prepared, points).probabilities
 
-    if options.exhaustive:
+    if exhaustive:
         total = network_grid.n_voxels
         chunked = all(supports_points(bundle) for bundle in predictor.bundles)
-        samples = _sample_all_voxels(evaluate, network_grid, _CHUNK if chunked else total)
+        weighted = _sample_all_voxels(evaluate, network_grid, _CHUNK if chunked else total)
     else:
-        default = max(round(DEFAULT_SAMPLE_FRACTION * network_grid.n_voxels), _MIN_SAMPLES_PER_ROUND * options.rounds)
-        total = options.samples or default
+        default = max(round(DEFAULT_SAMPLE_FRACTION * network_grid.n_voxels), _MIN_SAMPLES_PER_ROUND * rounds)
+        total = samples or default
         spacing_mm = float(network_grid.voxel_ml * 1000) ** (1 / 3)
-        samples = sample_progressively(
-            evaluate, prepared.scan.grid, spacing_mm, rounds=options.rounds, samples=total, seed=options.seed
+        weighted = sample_progressively(
+            evaluate, prepared.scan.grid, spacing_mm, rounds=rounds, samples=total, seed=seed
         )
     progress.update(f"locate {case}", 1.0)
-    landmarks = tuple(
-        _landmark(samples, index, value, name, options.min_confidence)
-        for index, value, name in predictor.labels.foreground
-    )
+    labels = predictor.labels.foreground
+    landmarks = tuple(_landmark(weighted, index, value, name, min_confidence) for index, value, name in labels)
     return Landmarks(case, landmarks, n_evaluated, network_grid.n_voxels)
 
 

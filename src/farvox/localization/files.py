@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import numpy as np
 from farvox.data import CasePaths
 from farvox.errors import FarvoxError, UsageError
 from farvox.io.landmarks import LandmarkRow, Point, write_landmarks
-from farvox.localization.api import Landmarks, LocateOptions, locate_with_options, require_point_network
+from farvox.localization.api import Landmarks, LocateOptions, locate, require_point_network
 from farvox.localization.reference import PointError, References, load_references, point_error, reference_points
 from farvox.prediction import Predictor
 from farvox.prediction.files import find_scans, read_scan_for
@@ -179,16 +179,16 @@ def locate_cases(
         start = time.monotonic()
         try:
             scan = read_scan_for(predictor, case)
-            landmarks = locate_with_options(predictor, scan, options, progress=progress)
+            landmarks = locate(predictor, scan, **asdict(options), progress=progress)
             seconds = time.monotonic() - start
             points = reference_points(references.get(case.id), predictor.labels, case.id)
             errors = None
             if points is not None:
                 errors = tuple(point_error(mark.point, points.get(mark.name), scan.grid) for mark in landmarks)
-            landmarks = Landmarks(case.id, landmarks.landmarks, landmarks.n_samples, landmarks.n_voxels)
-            yield LocateResult(case.id, landmarks, errors, seconds)
+            yield LocateResult(case.id, replace(landmarks, case=case.id), errors, seconds)
         except FarvoxError as error:
             error.case = error.case or case.id
+            progress.update(f"locate {case.id}", 1.0)
             yield LocateResult(case.id, None, None, time.monotonic() - start, str(error))
 
 

@@ -278,6 +278,9 @@ def register(
 
     The scans may differ in grid, spacing and orientation. Two single slices are registered within their plane.
 
+    >>> registration = register("fixed.nii.gz", "moving.nii.gz", "RUN/fold-0/bundle")  # doctest: +SKIP
+    >>> moved = registration.warp_image()  # doctest: +SKIP
+
     Args:
         fixed: The scan that defines the grid of the result: a path, the paths of its channels, a `Scan`, or a nibabel
             or SimpleITK image.
@@ -304,19 +307,7 @@ def register(
         predictor = Predictor.load(Path(predictor), device=device or "auto")
     elif device is not None:
         raise UsageError(f"device '{device}' with a Predictor", hint="give the device to Predictor.load")
-    fixed_scan, moving_scan = (read_scan_of(image, predictor) for image in (fixed, moving))
-    return register_scans(fixed_scan, moving_scan, predictor, options, progress=progress)
-
-
-def register_scans(
-    fixed: Scan,
-    moving: Scan,
-    predictor: Predictor,
-    options: RegisterOptions,
-    *,
-    progress: Progress | bool | None = None,
-) -> Registration:
-    """`register` for scans in memory, with its options as one object."""
+    fixed, moving = (read_scan_of(image, predictor) for image in (fixed, moving))
     report = resolve_progress(progress)
     require_same_dimension(fixed, moving)
     bundle = predictor.bundles[0]
@@ -336,16 +327,16 @@ def register_scans(
         moving_features = extractors[1].features(finest)
         report.update("register", 0.4)
         groups = feature_groups(options.features, len(fixed_features.maps), bundle.manifest.model.classes)
-        features = normalise_features(fixed_features, moving_features, groups)
+        normalised = normalise_features(fixed_features, moving_features, groups)
         features_time = time.perf_counter()
         if options.init == "search":
-            coarse = [side.at_spacing(max(_RESOLUTIONS) * finest) for side in features]
+            coarse = [side.at_spacing(max(_RESOLUTIONS) * finest) for side in normalised]
             displacement.initial = initial_from_search(*coarse)
         for number, multiple in enumerate(_RESOLUTIONS if options.iterations else ()):
             level = Level(multiple * finest, 4 * multiple**0.5 * finest, options.iterations, options.smoothness)
             fraction = 0.4 + 0.5 * number / len(_RESOLUTIONS)
             callback = as_callback(report, "register", fraction, fraction + 0.5 / len(_RESOLUTIONS))
-            before, after = optimise(displacement, *features, level, callback)
+            before, after = optimise(displacement, *normalised, level, callback)
             distances.append(FeatureDistance(before=before, after=after))
     # float32 is precise enough for mm. Returning to the file's axis order only flips and permutes axes.
     field = np.ascontiguousarray(extractors[0].space.orient.invert(displacement.on_grid(grids[0])))

@@ -91,16 +91,7 @@ def registration_figure(
     for row, (name, across) in enumerate(planes):
         h, v = _in_plane_axes(across)
         wide, tall = size[h] * inches, size[v] * inches
-        figure.text(
-            _SIDE / 2 / width,
-            (top - tall / 2) / height,
-            name,
-            color=LIGHT,
-            fontsize=10,
-            rotation=90,
-            ha="center",
-            va="center",
-        )
+        _text(figure, _SIDE / 2, top - tall / 2, name, rotation=90)
         for number, title in enumerate(titles):
             left = _SIDE + number * (column + _GAP) + (column - wide) / 2
             axes = figure.add_axes((left / width, (top - tall) / height, wide / width, tall / height))
@@ -123,10 +114,7 @@ def registration_figure(
             if number == 0:
                 draw_letters(axes, LETTERS[h], LETTERS[v])
             if row == 0:
-                middle = _SIDE + number * (column + _GAP) + column / 2
-                figure.text(
-                    middle / width, 1 - _HEAD / 2 / height, title, color=LIGHT, fontsize=10, ha="center", va="center"
-                )
+                _text(figure, _SIDE + number * (column + _GAP) + column / 2, height - _HEAD / 2, title)
                 if number == 0:
                     draw_scale_bar(axes, size[h], size[v])
         top -= tall + _GAP
@@ -178,16 +166,14 @@ def _legend(figure: Figure, longest: float, width: float, height: float) -> None
     axes.set_label("colour wheel")
     axes.imshow(colour_wheel(), origin="lower", extent=(-1, 1, -1, 1))
     axes.set_axis_off()
-    middle = width - _LEGEND / 2
-    figure.text(
-        middle / width,
-        (low - 0.14) / height,
-        f"rim: {longest:.2g} mm",
-        color=LIGHT,
-        fontsize=8,
-        ha="center",
-        va="center",
-    )
+    _text(figure, width - _LEGEND / 2, low - 0.14, f"rim: {longest:.2g} mm", size=8)
+
+
+def _text(figure: Figure, x: float, y: float, text: str, size: int = 10, rotation: int = 0) -> None:
+    """Text centred at a position in inches."""
+    width, height = figure.get_size_inches()
+    style = {"color": LIGHT, "ha": "center", "va": "center"}
+    figure.text(x / width, y / height, text, fontsize=size, rotation=rotation, **style)
 
 
 def flow_colours(right: FloatArray, up: FloatArray, longest: float) -> FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from farvox.labels import LabelTable
 from farvox.metrics import Overlap
 from farvox.prediction import Predictor
 from farvox.progress import Progress
-from farvox.registration.api import Registration, read_scan_of, register_scans, require_same_dimension
+from farvox.registration.api import Registration, read_scan_of, register, require_same_dimension
 from farvox.registration.metrics import LabelDice, RegistrationMetrics
 from farvox.registration.options import RegisterOptions
 from farvox.types import Array, FloatArray, PathLike
@@ -79,11 +79,14 @@ def register_to_folder(
 ) -> RegistrationFiles:
     """Register, and write the moved scan, the field, propagated labels, metrics and a figure into a folder.
 
-    The folder receives all files or none.
+    The folder receives all files or none. `SimpleITK.DisplacementFieldTransform` of the field (as 64-bit vectors) is
+    the transform for `SimpleITK.Resample`.
 
     Raises:
         UsageError: `out` is a file, or a result would replace one of the scans.
     """
+    import SimpleITK as sitk
+
     out = Path(out)
     suffix = pair.fixed.path.name[len(case_id_from_path(pair.fixed.path)) :] if pair.fixed.path.is_file() else ""
     suffix = suffix or ".nii.gz"
@@ -91,7 +94,7 @@ def register_to_folder(
     if pair.moving_labels is not None:
         names["labels"] = f"labels{suffix}"
     _require_writable(out, names.values(), pair)
-    registration = register_scans(pair.fixed, pair.moving, predictor, options, progress=progress)
+    registration = register(pair.fixed, pair.moving, predictor, **asdict(options), progress=progress)
     moved = registration.warp_channels(pair.moving.image, pair.moving.grid)
     metrics = registration.metrics
     if pair.moving_labels is not None and pair.fixed_labels is not None:
@@ -101,7 +104,7 @@ def register_to_folder(
     with writing(out), atomic_folder(out) as temporary:
         paths = {what: temporary / name for what, name in names.items()}
         write_image_2d_or_3d(paths["moved"], _in_stored_type(moved, pair.moving.image.dtype), pair.fixed)
-        write_field(paths["field"], registration)
+        sitk.WriteImage(registration.field_image(), str(paths["field"]), useCompression=True)
         if pair.moving_labels is not None:
             labels = registration.warp_labels(pair.moving_labels)
             write_image_2d_or_3d(paths["labels"], labels[None], pair.fixed, labels=True)
@@ -114,16 +117,6 @@ def register_to_folder(
             names.pop("figure")
             notes.append(f"no figure: {error}")
     return RegistrationFiles(metrics, {what: out / name for what, name in names.items()}, notes)
-
-
-def write_field(path: PathLike, registration: Registration) -> None:
-    """Write the displacement field as ITK defines it: float32 vectors in mm along left, posterior, superior.
-
-    `SimpleITK.DisplacementFieldTransform` of the file (as 64-bit vectors) is the transform for `SimpleITK.Resample`.
-    """
-    import SimpleITK as sitk
-
-    sitk.WriteImage(registration.field_image(), str(path), useCompression=True)
 
 
 def _read_labels(path: Path | None, scan: Scan) -> Array | None:
