@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from farvox.errors import FarvoxError
     from farvox.evaluation import Metrics, evaluate
     from farvox.localization import Landmarks, locate
-    from farvox.models import create_model, list_models
+    from farvox.losses import register_loss
+    from farvox.models import create_model, list_models, model_info, register_model
     from farvox.prediction import PointPredictions, Predictor, PreparedScan
+    from farvox.profiling import Profile, profile
     from farvox.progress import Progress
     from farvox.recipes import Recipe, load_recipe
     from farvox.registration import Registration, register
@@ -27,8 +29,10 @@ _MODULES = {
     "farvox.errors": ("FarvoxError",),
     "farvox.evaluation": ("Metrics", "evaluate"),
     "farvox.localization": ("Landmarks", "locate"),
-    "farvox.models": ("create_model", "list_models"),
+    "farvox.losses": ("register_loss",),
+    "farvox.models": ("create_model", "list_models", "model_info", "register_model"),
     "farvox.prediction": ("PointPredictions", "Predictor", "PreparedScan"),
+    "farvox.profiling": ("Profile", "profile"),
     "farvox.progress": ("Progress",),
     "farvox.recipes": ("Recipe", "load_recipe"),
     "farvox.registration": ("Registration", "register"),
@@ -48,6 +52,7 @@ __all__ = [
     "PointPredictions",
     "Predictor",
     "PreparedScan",
+    "Profile",
     "Progress",
     "Recipe",
     "Registration",
@@ -59,8 +64,12 @@ __all__ = [
     "list_models",
     "load_recipe",
     "locate",
+    "model_info",
+    "profile",
     "read_dataset",
     "register",
+    "register_loss",
+    "register_model",
 ]
 
 

@@ -20,7 +20,7 @@ class Registry(Generic[T]):
         kind: What the objects are, for messages: "network".
         group: Entry point group in which installed packages provide more: "farvox.models".
         error: Raised for unknown names, duplicates and plug-ins that fail to load.
-        wrap: Converts an object that was loaded from a package, given its name, to what the registry holds.
+        wrap: Converts an imported object, given its path "package.module:object", to what the registry holds.
     """
 
     def __init__(self, kind: str, group: str, error: type[FarvoxError], wrap: Callable[[str, Any], T]) -> None:
@@ -37,7 +37,8 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Registered names and those of entry points, sorted; nothing is imported."""
-        return sorted({*self.items, *entry_points(group=self._group).names})
+        names = {name for name in self.items if ":" not in name}
+        return sorted(names | set(entry_points(group=self._group).names))
 
     def get(self, name: str) -> T:
         """The object with this name; plug-ins are imported when they are used first."""
@@ -48,8 +49,8 @@ class Registry(Generic[T]):
                 raise self._error(f"no {self._kind} is called '{name}'", hint=suggest(name, self.names()))
             if len(set(paths)) > 1:
                 raise self._error(f"several packages provide a {self._kind} named '{name}': {', '.join(paths)}")
-            item = self._wrap(name, self._load(paths[0]))
-            return self.items.setdefault(name, item)
+            item = self._wrap(paths[0], self._load(paths[0]))
+            self.items.setdefault(name, item)  # importing it may have registered it under this name
         return self.items[name]
 
     def _load(self, path: str) -> Any:

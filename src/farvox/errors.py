@@ -63,14 +63,14 @@ class ModelError(UsageError):
     """An unknown network name or option."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory does not suffice; for CPUs torch raises a plain RuntimeError."""
+    phrases = ("out of memory", "can't allocate memory", "size calculation overflowed")
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Phrase for a message: the closest known name, or all of them when none is close."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
-
-
-def is_out_of_memory_error(error: BaseException) -> bool:
-    """Whether an exception means that memory was insufficient; PyTorch has no exception class for this on the CPU."""
-    phrases = ("out of memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)

@@ -31,7 +31,7 @@ def test_the_2d_network_as_its_paper_counts_it() -> None:
     assert document["multiply_adds_per_voxel"] == 38_640
     assert document["parameters"] == 1_082_211
     assert document["receptive_field"] == [32, 32, 1]
-    assert document["receptive_field_cut_by_size"] == [True, True, False]
+    assert document["receptive_field_truncated"] == [True, True, False]
     assert document["seconds_per_voxel"] * 32 * 32 * 3 == pytest.approx(document["seconds"])
     assert document.keys() >= KEYS
     text = farvox("profile", "unet2d", "--size", "32", "32", "3", "--repeats", "1").stdout
@@ -45,7 +45,7 @@ def test_options_channels_and_classes_reach_the_network() -> None:
     network = create_model("unet3d", 3, 5, widths=[4, 8])
     assert document["parameters"] == sum(p.numel() for p in network.parameters())
     assert document["widths"] == [4, 8]
-    assert document["statistics_over_the_image"] is True
+    assert document["has_global_normalization"] is True
 
 
 def test_a_bundle_is_profiled_as_it_was_trained(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_bundle_is_profiled_as_it_was_trained(tmp_path: Path) -> None:
 def test_memory_too_little_to_see_is_not_called_nothing() -> None:
     network = ("unet3d", "--size", "2", "2", "2", "--set", "widths=[2]", "--repeats", "1")
     assert json.loads(farvox("profile", *network, "--json").stdout)["peak_memory_mb"] is None
-    assert "peak memory      too little to see; give a larger --size\n" in farvox("profile", *network).stdout
+    assert "peak memory      too little to be measured\n" in farvox("profile", *network).stdout
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_what_cannot_fit_is_refused_before_it_is_built(arguments: list[str]) -> 
     error = CliRunner().invoke(app, ["profile", *arguments]).exception
     assert time.process_time() - started < 10
     assert isinstance(error, ResourceError)
-    assert "does not fit into memory; hint: give a smaller --size, or a smaller network with --set" in str(error)
+    assert "does not fit into memory; hint: use a smaller size, or options of a smaller network" in str(error)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to a limit on a process's memory")
@@ -94,7 +94,7 @@ def test_memory_that_runs_out_on_the_way_is_said_with_what_helps() -> None:
     assert done.returncode == 1
     assert done.stderr == (
         "error: unet3d with an image of 192×192×192 voxels does not fit into memory; "
-        "hint: give a smaller --size, or a smaller network with --set\n"
+        "hint: use a smaller size, or options of a smaller network\n"
     )
 
 
@@ -112,7 +112,7 @@ def test_an_error_is_one_line_and_no_traceback() -> None:
         (["unet2d", "--set", "colour"], "option=value"),
         (["unet2d", "--classes", "1"], "classes=1"),
         (["unet2d", "--channels", "0"], "in_channels=0"),
-        (["unet2d", "--size", "0", "4", "4"], "--size 0 4 4"),
+        (["unet2d", "--size", "0", "4", "4"], "size 0 4 4"),
         (["obelisk-hybrid", "--set", "variant=tcai"], "did you mean 'tcia'"),
         (["unet2d", "--size", "4", "4"], "--size"),
     ],
@@ -133,7 +133,7 @@ def test_the_list_says_what_there_is_and_costs() -> None:
     for name, facts in document.items():
         assert facts["multiply_adds"] == model_info(name).multiply_adds > 0
         assert facts["paper"]
-        assert len(facts["smallest"]) == 3
+        assert len(facts["min_size"]) == 3
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -162,6 +162,7 @@ def test_networks_of_installed_packages(tmp_path: Path, monkeypatch: pytest.Monk
     assert create_model("plain").kernel_size == (3, 3, 3)
     assert create_model("decorated").kernel_size == (1, 1, 1)
     assert (model_info("decorated").paper, model_info("plain").paper) == ("theirs", "")
+    assert model_info("plain").builder == "plugged_nets:plain"
     with pytest.raises(ModelError, match="'plugged_not:build' cannot be imported: ModuleNotFoundError"):
         create_model("broken")
     with pytest.raises(ModelError, match="several packages provide a network named 'twice'"):

@@ -109,32 +109,32 @@ def test_receptive_field_of_convolutions() -> None:
         nn.BatchNorm3d(4),
         nn.Conv3d(4, 3, 3, padding=1),
     ]
-    reach = measure_receptive_field(nn.Sequential(*layers), 2, (15, 15, 15))
-    assert reach.voxels == (5, 7, 3)
-    assert reach.cut == (False, False, False)
-    assert reach.offsets is None
-    assert not reach.statistics
+    field = measure_receptive_field(nn.Sequential(*layers), 2, (15, 15, 15))
+    assert field.voxels == (5, 7, 3)
+    assert field.truncated == (False, False, False)
+    assert field.farthest_offset is None
+    assert not field.has_global_normalization
 
 
 def test_receptive_field_that_fills_the_image_is_said_to_be_cut() -> None:
-    reach = measure_receptive_field(nn.Conv3d(1, 2, 7, padding=3), 1, (5, 9, 1))
-    assert reach.voxels == (5, 7, 1)
-    assert reach.cut == (True, False, False)
+    field = measure_receptive_field(nn.Conv3d(1, 2, 7, padding=3), 1, (5, 9, 1))
+    assert field.voxels == (5, 7, 1)
+    assert field.truncated == (True, False, False)
 
 
 def test_normalisation_over_the_image_is_left_out_and_said() -> None:
     layers = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.LeakyReLU(), nn.Conv3d(4, 2, 1))
-    reach = measure_receptive_field(layers, 1, (9, 9, 9))
-    assert reach.voxels == (3, 3, 3)
-    assert reach.statistics
+    field = measure_receptive_field(layers, 1, (9, 9, 9))
+    assert field.voxels == (3, 3, 3)
+    assert field.has_global_normalization
 
 
 def test_a_slice_network_sees_one_slice() -> None:
     torch.manual_seed(0)
     network = create_model("unet2d", in_channels=1, classes=2)
-    reach = measure_receptive_field(network, 1, (32, 32, 5))
-    assert reach.voxels == (32, 32, 1)
-    assert reach.cut == (True, True, False)
+    field = measure_receptive_field(network, 1, (32, 32, 5))
+    assert field.voxels == (32, 32, 1)
+    assert field.truncated == (True, True, False)
 
 
 def test_offsets_reach_as_far_as_they_point() -> None:
@@ -144,10 +144,10 @@ def test_offsets_reach_as_far_as_they_point() -> None:
         network.kernel.offsets.zero_()
         network.kernel.offsets[3] = torch.tensor([0.5, 0.0, -0.25])
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    reach = measure_receptive_field(network, 1, (16, 16, 16))
+    field = measure_receptive_field(network, 1, (16, 16, 16))
     # The central voxel 8 takes output 4, which lies at voxel 8.5: it reads voxels 8 and 9, the offset adds 4 and -2.
-    assert reach.offsets == (4.0, 0.0, 2.0)
-    assert reach.voxels == (6, 2, 4)
+    assert field.farthest_offset == (4.0, 0.0, 2.0)
+    assert field.voxels == (6, 2, 4)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 

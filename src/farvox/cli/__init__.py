@@ -10,7 +10,7 @@ _NO_MEMORY = "out of memory; hint: smaller patches (--set patch.max_voxels=…),
 def main() -> None:
     """Run the program; exits with 0 (done), 1 (the work failed, or some cases did) or 2 (wrong usage)."""
     from farvox.cli.app import app
-    from farvox.errors import FarvoxError, is_out_of_memory_error
+    from farvox.errors import FarvoxError, is_out_of_memory
 
     try:
         app()
@@ -19,7 +19,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _end("interrupted", 1)
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory_error(error):
+        if not is_out_of_memory(error):
             raise
         _end(_NO_MEMORY, 1)
     except BrokenPipeError:

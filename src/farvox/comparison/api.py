@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from farvox._optional import import_optional
 from farvox.comparison import compare_runs
 from farvox.comparison.collect import collect_results
-from farvox.errors import FarvoxError, UsageError, is_out_of_memory_error
+from farvox.errors import FarvoxError, UsageError, is_out_of_memory
 from farvox.progress import NullProgress, Progress, resolve_progress
 from farvox.recipes import Recipe, load_recipe, with_settings
 from farvox.runs.schema import Comparison
@@ -225,7 +225,7 @@ class _Training:
         except FarvoxError as error:
             return f"{title}: {error}"
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory_error(error):
+            if not is_out_of_memory(error):
                 raise
             return f"{title}: out of memory"
         return _INTERRUPTED if reason == "interrupted" else None

@@ -18,7 +18,7 @@ LossTerm = Callable[..., torch.Tensor]
 """Function or module: logits (B, classes, I, J, K) and classes (B, I, J, K) → scalar. With parameters named `weights`
 (class weights or None) or `keep_fraction`, it receives the recipe's values."""
 
-_REGISTRY: Registry[LossTerm] = Registry("loss", "farvox.losses", UsageError, lambda name, term: term)
+_REGISTRY: Registry[LossTerm] = Registry("loss", "farvox.losses", UsageError, lambda path, term: term)
 _Term = TypeVar("_Term", bound=LossTerm)
 
 

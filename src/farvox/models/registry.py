@@ -67,7 +67,7 @@ def _register_builder(path: str, build: Any) -> ModelInfo:
     if not callable(build):
         raise ModelError(f"'{path}' is not a function that builds a network")
     _builders[path] = build
-    return ModelInfo(path)
+    return next((info for info in _REGISTRY.items.values() if info.builder == path), ModelInfo(path))
 
 
 _REGISTRY: Registry[ModelInfo] = Registry("network", "farvox.models", ModelError, _register_builder)
