@@ -15,7 +15,9 @@ def index() -> str:
     for file in sorted(Path(__file__).parent.glob("[!_]*.py")):
         import_module(f"farvox.models.{file.stem}")
     shipped = {path for path in _builders if path.startswith("farvox.models.")}
-    networks = {name: asdict(info) for name, info in sorted(_REGISTRY.items.items()) if info.builder in shipped - {name}}
+    networks = {
+        name: asdict(info) for name, info in sorted(_REGISTRY.items.items()) if info.builder in shipped - {name}
+    }
     return json.dumps(networks, indent=1, ensure_ascii=False) + "\n"
 
 
