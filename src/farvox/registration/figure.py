@@ -172,8 +172,8 @@ def _legend(figure: Figure, longest: float, width: float, height: float) -> None
 def _text(figure: Figure, x: float, y: float, text: str, size: int = 10, rotation: int = 0) -> None:
     """Text centred at a position in inches."""
     width, height = figure.get_size_inches()
-    style = {"color": LIGHT, "ha": "center", "va": "center"}
-    figure.text(x / width, y / height, text, fontsize=size, rotation=rotation, **style)
+    x, y = x / width, y / height
+    figure.text(x, y, text, color=LIGHT, fontsize=size, rotation=rotation, ha="center", va="center")
 
 
 def flow_colours(right: FloatArray, up: FloatArray, longest: float) -> FloatArray:
