@@ -1,4 +1,4 @@
-"""`farvox locate` as a person runs it: points in a table, errors told, bad scans and wrong calls in one line."""
+"""`farvox locate`: a table of points, errors against references, and one line for bad scans and wrong calls."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ from tests.localization.networks import blobs, threshold_bundle
 from tests.training.runs import farvox, make_dataset
 
 GRID = Grid((40, 36, 32), np.array([[-2.0, 0, 0, 40], [0, 2.0, 0, -30], [0, 0, 2.5, 7], [0, 0, 0, 1]]))
-APEX, BASE = (GRID.voxel_to_mm((np.array(share) * GRID.shape)[None])[0] for share in ((0.3, 0.6, 0.4), (0.7, 0.4, 0.6)))
+APEX, BASE = (
+    GRID.voxel_to_mm((np.array(fraction) * GRID.shape)[None])[0] for fraction in ((0.3, 0.6, 0.4), (0.7, 0.4, 0.6))
+)
 
-BASIS = BASE + np.array((3, 0, 0))
-"""A reference three millimetres off."""
+SHIFTED_BASE = BASE + np.array((3, 0, 0))
+"""A reference with an error of 3 mm."""
 
 
 def locate(*arguments: object) -> dict[str, Any]:
-    """What `farvox locate --json` prints, run in this process."""
+    """The output of `farvox locate --json`, run in this process."""
     result = CliRunner().invoke(app, ["locate", *map(str, arguments), "--json"])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a bundle, two scans (the second without a base), masks and a table of their structures."""
     folder = tmp_path_factory.mktemp("locate")
-    made = threshold_bundle((2.0, 2.0, 2.5))
-    save_bundle(folder / "bundle", made.network, made.manifest, made.recipe)
+    bundle = threshold_bundle((2.0, 2.0, 2.5))
+    save_bundle(folder / "bundle", bundle.network, bundle.manifest, bundle.recipe)
     (folder / "masks").mkdir()
     for name, base in (("s1", BASE), ("s2", None)):
         scan = blobs(GRID, APEX, base)
@@ -49,25 +51,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nib.save(nib.Nifti1Image(mask, GRID.affine), folder / "masks" / f"{name}.nii.gz")
     write_landmarks(
         folder / "known.csv",
-        [LandmarkRow("s1", "apex", tuple(APEX)), LandmarkRow("s1", "base", tuple(BASIS))],
+        [LandmarkRow("s1", "apex", tuple(APEX)), LandmarkRow("s1", "base", tuple(SHIFTED_BASE))],
     )
     return folder
 
 
-def test_points_are_written_and_compared_and_a_bad_scan_stops_nothing(place: Path) -> None:
-    (place / "bad.nii.gz").write_text("hello")
-    scans = [place / f"{name}.nii.gz" for name in ("bad", "s1", "s2")]
-    options = ["--samples", "1200", "--reference", place / "masks", "--out", place / "out" / "points.csv"]
-    done = farvox("locate", place / "bundle", *scans, *options)
+def test_points_are_written_and_compared_and_a_bad_scan_does_not_stop_the_others(folder: Path) -> None:
+    (folder / "bad.nii.gz").write_text("hello")
+    scans = [folder / f"{name}.nii.gz" for name in ("bad", "s1", "s2")]
+    options = ["--samples", "1200", "--reference", folder / "masks", "--out", folder / "out" / "points.csv"]
+    done = farvox("locate", folder / "bundle", *scans, *options)
     assert done.returncode == 1
     assert done.stderr.count("error: case bad:") == 1
     assert "1 of 3 scans failed" in done.stderr
     assert "Traceback" not in done.stderr
-    points = read_landmarks(place / "out" / "points.csv").points
+    points = read_landmarks(folder / "out" / "points.csv").points
     assert points["s1"]["apex"] == pytest.approx(tuple(APEX), abs=0.7)
     assert points["s1"]["base"] == pytest.approx(tuple(BASE), abs=0.7)
     assert list(points["s2"]) == ["apex"]
-    rows = (place / "out" / "points.csv").read_text().splitlines()
+    rows = (folder / "out" / "points.csv").read_text().splitlines()
     assert rows[0] == "case,landmark,x,y,z,confidence,samples,sample_fraction"
     assert rows[4].startswith("s2,base,,,,0.000")
     assert "not found" in done.stdout
@@ -75,16 +77,16 @@ def test_points_are_written_and_compared_and_a_bad_scan_stops_nothing(place: Pat
     assert all(len(line) <= 100 for line in done.stdout.splitlines() if not line.startswith("written"))
 
 
-def test_json_tells_all_figures(place: Path) -> None:
-    options = ["--exhaustive", "--reference", place / "known.csv", "--out", place / "exhaustive.csv"]
-    document = locate(place / "bundle", place / "s1.nii.gz", *options)
+def test_json_contains_all_results(folder: Path) -> None:
+    options = ["--exhaustive", "--reference", folder / "known.csv", "--out", folder / "exhaustive.csv"]
+    document = locate(folder / "bundle", folder / "s1.nii.gz", *options)
     (scan,) = document["scans"]
     assert (scan["samples"], scan["voxels"], scan["sample_fraction"]) == (GRID.n_voxels, GRID.n_voxels, 1.0)
     apex, base = scan["landmarks"]
     assert apex["error_mm"] < 0.2
     assert base["error_mm"] == pytest.approx(3, abs=0.2)
     assert base["error_voxels"] == pytest.approx(1.5, abs=0.1)
-    assert base["reference_mm"] == pytest.approx(list(BASIS), abs=1e-3)
+    assert base["reference_mm"] == pytest.approx(list(SHIFTED_BASE), abs=1e-3)
     assert document["errors"]["landmarks"]["base"]["median_mm"] == base["error_mm"]
     assert document["errors"]["all"]["count"] == 2
     assert document["failed"] == 0
@@ -100,22 +102,22 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_calls_are_one_line_and_write_nothing(case: str, place: Path, tmp_path: Path) -> None:
+def test_wrong_calls_are_one_line_and_write_nothing(case: str, folder: Path, tmp_path: Path) -> None:
     options, code, message = WRONG[case]
-    write_landmarks(place / "other.csv", [LandmarkRow("s1", "tip", (1.0, 2.0, 3.0))])
-    write_landmarks(place / "elsewhere.csv", [LandmarkRow("s9", "apex", (1.0, 2.0, 3.0))])
-    before = (place / "known.csv").read_text()
-    options = [str(place / o) if o.endswith(".csv") else o for o in options]
+    write_landmarks(folder / "other.csv", [LandmarkRow("s1", "tip", (1.0, 2.0, 3.0))])
+    write_landmarks(folder / "elsewhere.csv", [LandmarkRow("s9", "apex", (1.0, 2.0, 3.0))])
+    before = (folder / "known.csv").read_text()
+    options = [str(folder / o) if o.endswith(".csv") else o for o in options]
     out = [] if "--out" in options else ["--out", str(tmp_path / "points.csv")]
-    result = CliRunner().invoke(app, ["locate", str(place / "bundle"), str(place / "s1.nii.gz"), *options, *out])
+    result = CliRunner().invoke(app, ["locate", str(folder / "bundle"), str(folder / "s1.nii.gz"), *options, *out])
     assert isinstance(result.exception, FarvoxError)
     assert result.exception.exit_code == code
     assert message in str(result.exception)
     assert not (tmp_path / "points.csv").exists()
-    assert (place / "known.csv").read_text() == before
+    assert (folder / "known.csv").read_text() == before
 
 
-def test_landmarks_are_learned_and_located(tmp_path: Path) -> None:
+def test_a_network_is_trained_on_landmarks_and_locates_them(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data")
     rows = []
     for number in range(4):
@@ -147,5 +149,5 @@ def test_landmarks_are_learned_and_located(tmp_path: Path) -> None:
             assert figures["reference_ml"] == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.15)
     scans = [data / "imagesTr" / f"{case}.nii.gz" for case in split["validation_cases"]]
     options = ["--out", tmp_path / "out.csv", "--reference", tmp_path / "points.csv", "--min-confidence", "0"]
-    found = locate(run / "fold-0" / "bundle", *scans, *options)
-    assert found["errors"]["all"]["median_voxels"] < 3
+    document = locate(run / "fold-0" / "bundle", *scans, *options)
+    assert document["errors"]["all"]["median_voxels"] < 3

@@ -1,4 +1,4 @@
-"""Landmarks: the table's round trip and faults, balls painted in mm, and a dataset that learns from them."""
+"""Landmarks: round trip and errors of the table, spheres in mm, and datasets with landmarks instead of labels."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scans(root: Path, affine: FloatArray, count: int = 3) -> Path:
     return root
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_a_written_table_is_read_back(tmp_path: Path) -> None:
     rows = [
         LandmarkRow("a", "left, upper", (-1.25, 2.0, 1e3 + 0.1234), {"confidence": 0.9}),
         LandmarkRow("a", "apex", None, {"confidence": 0.1}),
@@ -78,7 +78,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_one_line_that_says_what_to_do(fault: str, tmp_path: Path) -> None:
+def test_each_error_is_one_line_with_a_hint(fault: str, tmp_path: Path) -> None:
     text, found, hint = FAULTS[fault]
     scans(tmp_path, np.eye(4))
     with pytest.raises(DataError) as error:
@@ -87,14 +87,14 @@ def test_each_fault_is_one_line_that_says_what_to_do(fault: str, tmp_path: Path)
     assert hint in str(error.value)
 
 
-def test_files_that_are_no_tables(tmp_path: Path) -> None:
+def test_files_that_are_not_tables(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         read_landmarks(tmp_path / "missing.csv")
     with pytest.raises(DataError, match="is not text"):
         read_landmarks(save(tmp_path / "scan.nii.gz", noise(SHAPE)))
 
 
-def test_points_outside_are_recognised_as_indices_or_lps(tmp_path: Path) -> None:
+def test_points_outside_are_identified_as_indices_or_lps(tmp_path: Path) -> None:
     affine = np.diag([-2.0, -2.0, 3.0, 1.0])
     affine[:3, 3] = (200, 150, 900)
     scans(tmp_path, affine, 1)
@@ -120,7 +120,7 @@ def test_points_outside_are_recognised_as_indices_or_lps(tmp_path: Path) -> None
     st.floats(2.0, 5.0),
     st.booleans(),
 )
-def test_a_ball_has_its_volume_and_its_centre(place: tuple[float, ...], radius: float, turned: bool) -> None:
+def test_a_sphere_has_the_right_volume_and_centre(place: tuple[float, ...], radius: float, turned: bool) -> None:
     grid = Grid((48, 44, 40), oblique((0.5, 0.6, 0.7)) if turned else np.diag([0.5, 0.6, 0.7, 1]))
     point = grid.voxel_to_mm((np.array(place) * grid.shape)[None])[0]
     label = rasterise_landmarks(ball(radius, point), grid)
@@ -133,7 +133,7 @@ def test_a_ball_has_its_volume_and_its_centre(place: tuple[float, ...], radius: 
     assert np.linalg.norm(grid.voxel_to_mm(voxels) - point, axis=1).max() <= radius
 
 
-def test_balls_share_the_ground_between_them_and_never_vanish() -> None:
+def test_overlapping_spheres_are_divided_and_small_ones_have_a_voxel() -> None:
     grid = Grid(SHAPE, np.diag([1.0, 1.0, 4.0, 1.0]))
     a, b = np.array([8.0, 9.0, 32.0]), np.array([11.0, 9.0, 32.0])
     label = rasterise_landmarks(ball(3.0, a, b), grid)
@@ -147,7 +147,7 @@ def test_balls_share_the_ground_between_them_and_never_vanish() -> None:
     assert corner.sum() == 3
 
 
-def test_a_dataset_learns_from_landmarks_in_place_of_labels(tmp_path: Path) -> None:
+def test_a_dataset_has_landmarks_instead_of_labels(tmp_path: Path) -> None:
     affine = oblique()
     scans(tmp_path, affine)
     grid = Grid(SHAPE, affine)
@@ -177,7 +177,7 @@ def test_a_dataset_learns_from_landmarks_in_place_of_labels(tmp_path: Path) -> N
     assert label_grid(dataset.cases[1]).difference_to(grid) is None
 
 
-def test_the_radius_suits_the_scans_or_is_said_to_be_small(tmp_path: Path) -> None:
+def test_the_default_radius_depends_on_the_scans_and_a_small_one_is_noted(tmp_path: Path) -> None:
     assert default_radius_mm([Grid((512, 512, 400), np.diag([0.8, 0.8, 1.0, 1.0]))]) == 8.1
     assert default_radius_mm([Grid((35, 50, 36), np.eye(4))]) == 1.5
     scans(tmp_path, oblique(), 1)
@@ -192,7 +192,7 @@ def test_the_radius_suits_the_scans_or_is_said_to_be_small(tmp_path: Path) -> No
         read_dataset(tmp_path, images="scans/*", labels="scans/*", landmarks=tmp_path / "p.csv")
 
 
-def test_landmarks_stand_in_for_the_labels_of_a_real_folder(tmp_path: Path) -> None:
+def test_landmarks_replace_the_labels_of_a_real_folder(tmp_path: Path) -> None:
     root = real_data("msd_hippocampus")
     whole = read_dataset(root)
     case = load_case(whole, whole.cases[0])

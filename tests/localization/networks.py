@@ -1,4 +1,4 @@
-"""A point network whose answer is known everywhere: a structure is where its channel is brighter than a half."""
+"""A point network with a known output: a structure is where its channel is brighter than 0.5."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIONS = {"offsets": 8, "smoothing": [], "stride": 1}
 def threshold_network(sharpness: float = 20.0) -> ObeliskPoints:
     """An `obelisk-unary` of two channels with logits 0, s·(a − ½), s·(b − ½) for intensities a and b, 0 or above.
 
-    Every offset is zero, so the kernel reads the point itself; one feature passes each channel on to the last layer.
+    All offsets are zero, so the network samples the point itself; one feature passes each channel to the last layer.
     """
     network: ObeliskPoints = create_model("obelisk-unary", in_channels=2, classes=3, **OPTIONS)  # type: ignore[assignment]
     with torch.no_grad():
@@ -30,7 +30,7 @@ def threshold_network(sharpness: float = 20.0) -> ObeliskPoints:
             parameter.zero_()
         for norm in (network.norm, network.reduce[1], *network.grow_norms):
             norm.weight.fill_(1)  # type: ignore[union-attr, operator]
-        # Groups 0 and 1 read the first channel, 2 and 3 the second; 64 of the 256 features each.
+        # Groups 0 and 1 sample the first channel, 2 and 3 the second; 64 of the 256 features each.
         for channel, feature in enumerate((0, 128)):
             network.obelisk.weight[feature] = 1 / network.obelisk.weight.shape[1]
             network.reduce[0].weight[channel, feature] = 1  # type: ignore[index, operator]
@@ -40,7 +40,7 @@ def threshold_network(sharpness: float = 20.0) -> ObeliskPoints:
 
 
 def threshold_bundle(spacing: tuple[float, float, float], window: tuple[int, int, int] | None = None) -> Bundle:
-    """The network above with a preprocessing that leaves intensities from 0 to 1 as they are."""
+    """The network above with a preprocessing that does not change intensities from 0 to 1."""
     labels = tuple(LabelEntry(value=v, name=n) for v, n in enumerate(("background", *NAMES)))
     manifest = Manifest(
         model=ModelEntry(name="obelisk-unary", in_channels=2, classes=3, options=OPTIONS),

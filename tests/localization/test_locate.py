@@ -1,4 +1,4 @@
-"""Localisation: centroids known exactly, from few samples, on any grid; and what is said when nothing is there."""
+"""Localisation: exact centroids from few samples on any grid, absent structures, and the result as a table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def spacing(grid: Grid) -> tuple[float, float, float]:
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_centres_are_found_to_a_fraction_of_a_voxel_with_few_samples(name: str) -> None:
+def test_centroids_are_accurate_to_a_fraction_of_a_voxel_with_few_samples(name: str) -> None:
     grid = GRIDS[name]
     predictor = Predictor([threshold_bundle(spacing(grid))], "cpu")
     centres = positions(grid, (0.31, 0.64, 0.42), (0.7, 0.3, 0.55))
@@ -67,7 +67,7 @@ def test_centres_are_found_to_a_fraction_of_a_voxel_with_few_samples(name: str) 
             assert 0.9 < landmark.confidence <= 1
 
 
-def test_what_is_not_there_is_not_found() -> None:
+def test_an_absent_structure_is_not_found() -> None:
     grid = GRIDS["plain"]
     predictor = Predictor([threshold_bundle(spacing(grid))], "cpu")
     (centre,) = positions(grid, (0.4, 0.4, 0.4))
@@ -82,7 +82,7 @@ def test_what_is_not_there_is_not_found() -> None:
     assert [landmark.point for landmark in certain] == [None, None]
 
 
-def test_bundles_vote_and_progress_is_told() -> None:
+def test_bundles_are_averaged_and_progress_is_reported() -> None:
     grid = GRIDS["plain"]
     centres = positions(grid, (0.3, 0.5, 0.5), (0.6, 0.5, 0.4))
     fractions: list[float] = []
@@ -101,7 +101,7 @@ def test_bundles_vote_and_progress_is_told() -> None:
         assert landmark.point == pytest.approx(tuple(centre), abs=0.5)
 
 
-def test_networks_that_answer_no_points_are_named_and_still_asked_densely() -> None:
+def test_patch_networks_are_refused_unless_the_search_is_exhaustive() -> None:
     predictor = Predictor([identity_bundle({5: "five"}, (1, 1, 1), (12, 12, 12))], "cpu")
     scan = np.zeros((16, 14, 12), np.float32)
     scan[4:9, 5:8, 2:9] = 1
@@ -170,14 +170,14 @@ def test_proposals_are_wider_than_the_structure(covariance: float, sample_spacin
         {"min_confidence": float("nan")},
     ],
 )
-def test_settings_that_cannot_work(wrong: dict[str, float]) -> None:
+def test_options_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="expected"):
         LocateOptions(**wrong)  # type: ignore[arg-type]
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.2, 2.0))
-def test_the_centroid_does_not_depend_on_where_points_were_drawn_densely(seed: int, slope: float) -> None:
+def test_the_centroid_does_not_depend_on_the_sampling_density(seed: int, slope: float) -> None:
     # Density exp(slope·x) along x in a cube of 20 mm; a ball of 8 mm about the origin.
     cube = quasi_random_points(8000, np.random.default_rng(seed))
     ends = np.exp(slope * np.array([-10, 10]) / 10)
@@ -190,7 +190,7 @@ def test_the_centroid_does_not_depend_on_where_points_were_drawn_densely(seed: i
     assert mass.mean_probability == pytest.approx(1)
 
 
-def test_a_long_structure_is_followed_and_an_island_left_out() -> None:
+def test_an_elongated_structure_is_covered_and_an_island_excluded() -> None:
     points = np.stack(np.meshgrid(*[np.arange(-60, 61, 3.0)] * 3, indexing="ij"), -1).reshape(-1, 3)
     rod = (abs(points[:, 0] - 3) <= 48) & (np.linalg.norm(points[:, 1:], axis=1) < 8)
     island = np.linalg.norm(points - (0, 48, 48), axis=1) < 11
@@ -202,7 +202,7 @@ def test_a_long_structure_is_followed_and_an_island_left_out() -> None:
     assert estimate_centroid(points, np.zeros(len(points), np.float32), volumes).mean_probability < 1e-20
 
 
-def test_points_are_even_and_volumes_add_up_to_the_scan() -> None:
+def test_points_are_evenly_distributed_and_volumes_sum_to_the_scan() -> None:
     rng = np.random.default_rng(0)
     counts, _ = np.histogramdd(quasi_random_points(1000, rng), bins=5, range=[(0, 1)] * 3)
     assert counts.std() < 1.7  # 2.8 at random
