@@ -47,7 +47,7 @@ def test_runs_that_are_there_are_compared(tmp_path: Path) -> None:
     ("arguments", "error", "word"),
     [
         ([], UsageError, "no dataset given"),
-        (["DATA"], UsageError, "no recipe given"),
+        (["DATA"], UsageError, "no recipe"),
         (["DATA", "--runs", "x"], UsageError, "runs together with a dataset"),
         (["DATA", "--recipes", "quick", "quick"], UsageError, "each recipe once"),
         (["DATA", "--recipes", "quick", "quik"], RecipeError, "no recipe 'quik'"),
@@ -92,7 +92,7 @@ def test_recipes_are_trained_on_the_same_folds_and_finished_ones_are_kept(datase
     resumed = farvox(*command, *recipes, "--train-cases", "1", "--seeds", "3", "--resume", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert {n: (out / n / "fold-1" / "bundle" / "weights.safetensors").read_bytes() for n in names} == weights
-    assert resumed.stderr.count("is done") == 2
+    assert resumed.stderr.count("already complete") == 2
     document = json.loads(resumed.stdout)
     slow, fast = document["recipes"]
     assert (slow["name"], slow["seeds"], fast["difference"]["pairs"]) == ("slow", [3], 4)

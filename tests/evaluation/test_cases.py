@@ -160,7 +160,7 @@ def test_place_in_a_larger_scan_does_not_matter(prediction, reference, start):
     for value, figures in result.items():
         assert other[value].model_dump() == pytest.approx(figures.model_dump(), nan_ok=False)
         for metric in ("dice", "sensitivity", "reference_ml", "prediction_ml"):
-            assert small[value].get(metric) == figures.get(metric)
+            assert small[value][metric] == figures[metric]
 
 
 @settings(deadline=None, max_examples=40)
@@ -170,7 +170,7 @@ def test_exchange_of_both_sides(first, second):
     one, other = (evaluate_case(a, b, grid, LABELS, 2).labels for a, b in ((first, second), (second, first)))
     for value, figures in one.items():
         for metric in ("dice", "hd95_mm", "surface_dice"):
-            assert other[value].get(metric) == pytest.approx(figures.get(metric))
+            assert other[value][metric] == pytest.approx(figures[metric])
         assert other[value].prediction_ml == figures.reference_ml
 
 

@@ -58,7 +58,7 @@ def test_real_masks_in_another_format_agree_with_themselves(name, tmp_path):
     for case, path in zip(document.cases, references, strict=True):
         values, grid = read_label(path)
         for value, figures in case.labels.items():
-            assert [figures.get(metric) for metric in ("dice", "hd95_mm", "surface_dice", "sensitivity")] == [
+            assert [figures[metric] for metric in ("dice", "hd95_mm", "surface_dice", "sensitivity")] == [
                 1,
                 0,
                 1,

@@ -10,7 +10,7 @@ import pytest
 
 from farvox.errors import DataError
 from farvox.report import write_report
-from farvox.report.offsets import LearnedOffsets, density_figure, offsets_section, spread_figure
+from farvox.report.offsets import LearnedOffsets, density_figure, offsets_section, sd_figure
 from farvox.runs.run import FoldRun
 from farvox.runs.schema import BundleInfo, EpochEvent
 from tests.report.runs import write_run
@@ -81,7 +81,7 @@ def test_panels_share_scale_and_colours_and_hold_everything(tmp_path: Path) -> N
 
 def test_spread_is_the_standard_deviation_in_millimetres(tmp_path: Path) -> None:
     learned = write_offsets(tmp_path / "offsets.npz")
-    figure = spread_figure(learned, ("epoch", np.array([0.0, 1.0, 2.0])), AXES)
+    figure = sd_figure(learned, ("epoch", np.array([0.0, 1.0, 2.0])), AXES)
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     np.testing.assert_allclose(lines["left to right"], [10, 30, 50], rtol=1e-6)
     np.testing.assert_allclose(lines["foot to head"], 0)

@@ -94,9 +94,9 @@ def run(
     from farvox.cli.common import open_dataset, print_json, stderr, stdout
     from farvox.comparison.api import compare
 
-    given = dataset is not None or images is not None or not runs
+    has_dataset = dataset is not None or images is not None or not runs
     comparison = compare(
-        open_dataset(dataset, images, labels, landmarks, radius) if given else None,
+        open_dataset(dataset, images, labels, landmarks, radius) if has_dataset else None,
         recipes or (),
         runs=runs,
         out=out,

@@ -103,9 +103,9 @@ def compare(
             raise UsageError("runs together with a dataset or recipes", allowed="one of them")
         return compare_runs([Path(run) for run in runs], folder, strict=True)
     if dataset is None:
-        raise UsageError("no dataset given", allowed="a dataset and recipes, or runs")
+        raise UsageError("no dataset", allowed="a dataset and recipes, or runs")
     if not recipes:
-        raise UsageError("no recipe given", allowed="at least one recipe, or runs")
+        raise UsageError("no recipe", allowed="at least one recipe, or runs")
     from farvox.cli.train import duration_settings, plan_folds, validated_cases
     from farvox.data import Dataset, read_dataset
     from farvox.devices import resolve_device
@@ -148,8 +148,8 @@ def _load_recipes(
     settings = settings if isinstance(settings, Mapping) else tuple(settings)
     named: dict[str, Recipe] = {}
     for recipe in [recipes] if isinstance(recipes, str) else recipes:
-        given = recipe.name if isinstance(recipe, Recipe) else str(recipe)
-        name = Path(given).stem if given.endswith(".toml") else given
+        name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
+        name = Path(name).stem if name.endswith(".toml") else name
         if name in named:
             raise UsageError(f"recipe {name} twice", allowed="each recipe once, and files of different names")
         loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -213,7 +213,7 @@ class _Training:
         title = f"{run.folder.name}, fold {fold.name}"
         self.progress.message(f"{title} ({number + 1} of {len(run.folds)})")
         if is_complete(run.folder, fold):
-            self.progress.message("is done")
+            self.progress.message("already complete")
             return None
         show = not isinstance(self.progress, NullProgress)
         try:

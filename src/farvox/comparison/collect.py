@@ -180,10 +180,10 @@ def _require_one_dataset(results: Sequence[RecipeResult], dataset_cases: Iterabl
 
 def _mean_over_seeds(case: str, entries: Sequence[CaseMetrics]) -> CaseMetrics:
     labels = {
-        value: MetricValues(**{m: mean_of_defined(entry.labels[value].get(m) for entry in entries) for m in METRICS})
+        value: MetricValues(**{m: mean_of_defined(entry.labels[value][m] for entry in entries) for m in METRICS})
         for value in entries[0].labels
     }
-    mean = {metric: mean_of_defined(entry.mean.get(metric) for entry in entries) for metric in QUALITY_METRICS}
+    mean = {metric: mean_of_defined(entry.mean[metric] for entry in entries) for metric in QUALITY_METRICS}
     return CaseMetrics(case=case, labels=labels, mean=QualityValues(**mean))
 
 

@@ -123,14 +123,14 @@ def _different_cases(results: Sequence[RecipeResult], strict: bool) -> list[str]
             validated = {case.case for fold in folds.values() for case in fold.metrics.cases}
             if missing := sorted(everything - validated):
                 title = recipe.name if seed is None else f"{recipe.name}, seed {seed}"
-                found = f"{title} has {len(validated)} of {len(everything)} cases; missing: {_abbreviate(missing)}"
+                message = f"{title} has {len(validated)} of {len(everything)} cases; missing: {_abbreviate(missing)}"
                 if strict:
                     raise UsageError(
-                        found,
+                        message,
                         allowed="runs that validated the same cases",
                         hint="finish their folds, or compare runs with the same folds",
                     )
-                notes.append(found)
+                notes.append(message)
     common = [case for case in everything if all(case in recipe.cases for recipe in results)]
     if notes and common and len(common) < len(everything):
         notes.append(f"all metrics are over the {len(common)} cases that every recipe has")

@@ -57,7 +57,7 @@ def evaluate_case(
     for (index, value, _), pair in zip(labels.foreground, boxes, strict=True):
         box = _joint_box(pair, grid.shape)
         metrics[value] = _label_metrics(prediction[box], reference[box], index, voxels, grid, tolerance_mm)
-    mean = {metric: mean_of_defined(row.get(metric) for row in metrics.values()) for metric in QUALITY_METRICS}
+    mean = {metric: mean_of_defined(row[metric] for row in metrics.values()) for metric in QUALITY_METRICS}
     return CaseMetrics(case=case, labels=metrics, mean=QualityValues(**mean))
 
 

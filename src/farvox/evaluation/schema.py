@@ -110,14 +110,14 @@ def label_infos(labels: LabelTable) -> tuple[LabelInfo, ...]:
 
 
 class QualityValues(Document):
-    """Metrics that rate a prediction; None where undefined.
+    """Metrics that rate a prediction, as attributes or by name (`values["dice"]`); None where undefined.
 
     Attributes:
         dice: Dice coefficient, 0 to 1.
         hd95_mm: 95th percentile of the distances between the surfaces, mm.
         surface_dice: Fraction of the surfaces within the tolerance of each other, 0 to 1.
-        sensitivity: Fraction of the structure's voxels that were found, 0 to 1.
-        specificity: Fraction of the other voxels that were left alone, 0 to 1.
+        sensitivity: Fraction of the structure's voxels that were predicted, 0 to 1.
+        specificity: Fraction of the other voxels that were not predicted, 0 to 1.
     """
 
     dice: float | None = None
@@ -126,9 +126,8 @@ class QualityValues(Document):
     sensitivity: float | None = None
     specificity: float | None = None
 
-    def get(self, metric: str) -> float | None:
-        """The value of a metric by its name; None if it is undefined."""
-        value: float | None = getattr(self, metric, None)
+    def __getitem__(self, metric: str) -> float | None:
+        value: float | None = getattr(self, _known(metric), None)
         return value
 
 
@@ -195,9 +194,8 @@ class QualityEstimates(Document):
     sensitivity: Estimate = Estimate()
     specificity: Estimate = Estimate()
 
-    def get(self, metric: str) -> Estimate:
-        """The estimate of a metric by its name; an undefined one if there is none."""
-        estimate: Estimate = getattr(self, metric, Estimate())
+    def __getitem__(self, metric: str) -> Estimate:
+        estimate: Estimate = getattr(self, _known(metric), Estimate())
         return estimate
 
 
@@ -295,7 +293,13 @@ class Metrics(Document):
         for case in self.cases:
             for value, metrics in case.labels.items():
                 identity = {"case": case.case, "label": value, "name": names.get(value, "")}
-                yield identity | {metric: metrics.get(metric) for metric in METRICS}
+                yield identity | {metric: metrics[metric] for metric in METRICS}
+
+
+def _known(metric: str) -> str:
+    if metric not in METRICS:
+        raise KeyError(metric)
+    return metric
 
 
 def summary_table(labels: tuple[LabelInfo, ...], summary: MetricSummary, tolerance_mm: float | None) -> Table:
@@ -318,7 +322,7 @@ def summary_table(labels: tuple[LabelInfo, ...], summary: MetricSummary, toleran
 
 
 def _cells(row: QualityEstimates) -> list[str]:
-    return [str(row.dice.cases), *(_cell(row.get(info.key), info.decimals) for info in METRIC_INFOS[:3])]
+    return [str(row.dice.cases), *(_cell(row[info.key], info.decimals) for info in METRIC_INFOS[:3])]
 
 
 def _cell(entry: Estimate, digits: int | None) -> str:

@@ -47,7 +47,7 @@ def summarise(cases: Sequence[CaseMetrics], labels: Sequence[LabelInfo], seed: i
     """
 
     def estimate(value: int, metric: str) -> Estimate:
-        return _describe((case.labels[value].get(metric) for case in cases if value in case.labels), seed)
+        return _describe((case.labels[value][metric] for case in cases if value in case.labels), seed)
 
     return MetricSummary(
         labels={
@@ -55,7 +55,7 @@ def summarise(cases: Sequence[CaseMetrics], labels: Sequence[LabelInfo], seed: i
             for label in labels
         },
         foreground=QualityEstimates(
-            **{metric: _describe((case.mean.get(metric) for case in cases), seed) for metric in QUALITY_METRICS}
+            **{metric: _describe((case.mean[metric] for case in cases), seed) for metric in QUALITY_METRICS}
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Learned offsets of a run: their distribution before and after training, and their spread during it."""
+"""Learned offsets of a run: their distribution before and after training, and their standard deviation during it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ class LearnedOffsets:
 
     def scaled(self, layer: str) -> FloatArray:
         """Offsets of a layer in `unit`, (T, K, 3)."""
-        return self.layers[layer] * (self.field_of_view_mm / 2 if self.unit == "mm" else 1.0)
+        scale = self.field_of_view_mm / 2 if self.unit == "mm" else np.ones(3)
+        scaled: FloatArray = self.layers[layer] * scale
+        return scaled
 
     def distances(self, layer: str) -> FloatArray:
         """Distances of a layer's offsets from the centre in `unit`, (T, K)."""
@@ -111,7 +113,7 @@ def offsets_section(folds: Sequence[FoldRun]) -> Markup | str:
         "layers": [],
         "rows": [],
         "distances": [],
-        "spread": None,
+        "sd": None,
     }
     if learned:
         name, first = next(iter(learned.items()))
@@ -126,7 +128,7 @@ def offsets_section(folds: Sequence[FoldRun]) -> Markup | str:
             "distances": [f"{percentile} ({units})" for percentile, _ in POINTS],
         }
         if len(first.step) > 1:
-            context["spread"] = svg(spread_figure(first, _epochs(fold, first), axes), "Spread of the offsets")
+            context["sd"] = svg(sd_figure(first, _epochs(fold, first), axes), "Standard deviation of the offsets")
     return render("offsets.html.j2", **context)
 
 
@@ -176,7 +178,7 @@ def density_figure(learned: LearnedOffsets, layer: str, axes: Sequence[str]) -> 
     return figure
 
 
-def spread_figure(learned: LearnedOffsets, epochs: tuple[str, FloatArray], axes: Sequence[str]) -> Figure:
+def sd_figure(learned: LearnedOffsets, epochs: tuple[str, FloatArray], axes: Sequence[str]) -> Figure:
     """Standard deviation of the offsets along each axis during training, with a panel for each layer.
 
     Args:

@@ -10,8 +10,9 @@ from farvox.evaluation.schema import Estimate, QualityEstimates
 from farvox.figures.boxes import box_plot
 from farvox.figures.overlays import most_foreground_slices
 from farvox.figures.style import label_colours, png, svg
-from farvox.report.formats import DASH, format_count, format_duration, format_memory, format_number, render
+from farvox.report.formats import format_count, format_duration, format_memory, format_number, render
 from farvox.report.offsets import offsets_section
+from farvox.report.texts import DASH
 from farvox.runs.run import CaseResult, FoldRun, Run
 from farvox.runs.schema import FoldSummary, StartEvent
 

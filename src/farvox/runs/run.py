@@ -11,20 +11,16 @@ import numpy as np
 
 from farvox._tables import table_html
 from farvox.errors import FarvoxError, UsageError
+from farvox.evaluation.schema import CaseMetrics, Document, LabelInfo, Metrics, MetricSummary
 from farvox.evaluation.statistics import summarise
 from farvox.runs.identity import read_identity
 from farvox.runs.schema import (
     BundleInfo,
-    CaseMetrics,
-    Document,
     EndEvent,
     EpochEvent,
     FoldIdentity,
     FoldResult,
-    LabelInfo,
     LogEvent,
-    Metrics,
-    MetricSummary,
     RunSummary,
     StartEvent,
     ValidationEvent,
@@ -158,8 +154,8 @@ class CaseResult:
     def value(self, metric: str, label: int | None = None) -> float | None:
         """A metric of one label, or of the mean over labels; None if undefined."""
         if label is None:
-            return self.metrics.mean.get(metric)
-        return self.metrics.labels[label].get(metric) if label in self.metrics.labels else None
+            return self.metrics.mean[metric]
+        return self.metrics.labels[label][metric] if label in self.metrics.labels else None
 
     def file(self, role: str) -> Path | None:
         """Current path of the "scan", "reference" or "prediction"; None if it is not recorded or does not exist.

@@ -15,43 +15,14 @@ from farvox.evaluation.schema import (
     ABSENT_RULE,
     CaseMetrics,
     Document,
-    Estimate,
-    Failure,
     LabelInfo,
-    Metrics,
     MetricSummary,
-    MetricValues,
     summary_table,
 )
 
 if TYPE_CHECKING:
     import pandas
     from rich.table import Table
-
-__all__ = [
-    "BundleInfo",
-    "CaseMetrics",
-    "Comparison",
-    "DatasetInfo",
-    "EndEvent",
-    "EpochEvent",
-    "Estimate",
-    "Failure",
-    "FoldIdentity",
-    "FoldResult",
-    "FoldSummary",
-    "LabelInfo",
-    "LogEvent",
-    "MetricSummary",
-    "MetricValues",
-    "Metrics",
-    "PairedDifference",
-    "RecipeRow",
-    "RunSummary",
-    "StartEvent",
-    "ValidationEvent",
-    "read_log",
-]
 
 
 class FoldIdentity(Document):
@@ -446,11 +417,11 @@ class Comparison(Document):
             "cases": len(row.cases),
         }
         for metric in ("dice", "hd95_mm", "surface_dice"):
-            overall = row.summary.foreground.get(metric)
+            overall = row.summary.foreground[metric]
             cells |= {metric: overall.mean, f"{metric}_ci_low": overall.ci_low, f"{metric}_ci_high": overall.ci_high}
         for metric in ("dice", "hd95_mm"):
             for label in self.labels:
-                cells[f"{metric} {label.name}"] = row.summary.labels[label.value].get(metric).mean
+                cells[f"{metric} {label.name}"] = row.summary.labels[label.value][metric].mean
         cells |= {key: getattr(row, key) for key in ("training_seconds", "peak_memory_mb", "prediction_seconds")}
         difference = row.difference
         cells |= {"pairs": difference and difference.pairs, "difference": difference and difference.mean}
