@@ -18,7 +18,7 @@ import nibabel as nib
 import numpy as np
 import psutil
 
-from farvox.bundle import LabelEntry, Manifest, ModelEntry, save_bundle
+from farvox.bundle import Inference, LabelEntry, Manifest, ModelEntry, save_bundle
 from farvox.models import create_model
 from farvox.preprocessing.config import IntensityNormalization, Preprocessing
 from farvox.recipes import load_recipe
@@ -49,7 +49,7 @@ def make_bundle(folder: Path, spacing: tuple[float, float, float]) -> Path:
             channels=("CT",),
             intensity=(IntensityNormalization(kind="dataset", low=-200, high=300, sd=80),),
         ),
-        window=(96, 96, 64),
+        inference=Inference(patch_size=(96, 96, 64)),
         labels=labels,
     )
     return save_bundle(folder, network, manifest, load_recipe("default"))

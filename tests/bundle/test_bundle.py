@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from farvox import Predictor
-from farvox.bundle import load_bundle, save_bundle
+from farvox.bundle import Inference, load_bundle, save_bundle
 from farvox.bundle.manifest import ModelEntry
 from farvox.bundle.save_load import _exchange, _hint
 from farvox.errors import BundleError, ResourceError
@@ -118,7 +118,7 @@ def test_a_full_disk_keeps_the_old_bundle(saved: Path) -> None:
     script = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from farvox.bundle import load_bundle, save_bundle\n"
+        "from farvox.bundle import Inference, load_bundle, save_bundle\n"
         f"bundle = load_bundle({str(saved)!r})\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
@@ -204,9 +204,13 @@ def test_a_link_to_a_bundle_stays_a_link(saved: Path) -> None:
 def test_a_bundle_of_version_1_predicts_as_it_did(tmp_path: Path) -> None:
     """Written as the first format had it: no shape, axes, pooling or note, and a recipe with fewer settings."""
     folder = save_bundle_of_version_1(tmp_path / "old")
-    bundle = load_bundle(folder)
-    assert bundle.manifest.version == 1
-    assert bundle.manifest.preprocessing.axes == "RAS"
+    manifest = load_bundle(folder).manifest
+    assert manifest.version == 3
+    assert manifest.preprocessing.axes == "RAS"
+    assert manifest.preprocessing.intensity[0].kind == "dataset"
+    assert manifest.inference == Inference(precision="float32")
+    assert manifest.training == {"stop_reason": "budget", "epoch": 3, "step": 12}
+    assert manifest.versions["torch"] == "2.13.0"
     torch.manual_seed(0)
     network = create_model("unet3d", classes=3, widths=[4, 8]).eval()
     scan = np.random.default_rng(0).normal(100, 60, (12, 10, 8)).astype(np.float32)
@@ -222,6 +226,28 @@ def test_a_bundle_of_version_1_predicts_as_it_did(tmp_path: Path) -> None:
     assert (found == expected).mean() > 0.998
 
 
+def test_a_bundle_of_version_2_has_its_inference_values_in_the_recipe(saved: Path) -> None:
+    expected = load_bundle(saved).manifest
+    content = json.loads((saved / "manifest.json").read_text())
+    preparation = content.pop("preprocessing")
+    preparation["pooled"] = preparation.pop("antialias_pooling")
+    preparation["intensity"][0]["kind"] = "per-scan"
+    content |= {"preparation": preparation, "made_with": content.pop("versions"), "version": 2, "window": [16, 16, 8]}
+    content["training"] = {"reason": "epochs"}
+    del content["inference"]
+    (saved / "manifest.json").write_text(json.dumps(content))
+    recipe = '[patch]\nz_score = true\nblend = "mean"\n[train]\nprecision = "bfloat16"\n'
+    (saved / "recipe.toml").write_text('name = "old"\n' + recipe)
+    manifest = load_bundle(saved).manifest
+    assert manifest.inference == Inference(
+        patch_size=(16, 16, 8), blend="mean", patch_normalization=True, precision="bfloat16"
+    )
+    assert manifest.preprocessing.intensity[0].kind == "percentile"
+    assert manifest.preprocessing.antialias_pooling is False
+    assert manifest.training == {"stop_reason": "epochs"}
+    assert (manifest.version, manifest.versions) == (3, expected.versions)
+
+
 def save_bundle_of_version_1(folder: Path) -> Path:
     from safetensors.torch import save_file
 
@@ -233,7 +259,7 @@ def save_bundle_of_version_1(folder: Path) -> Path:
         "version": 1,
         "model": {"name": "unet3d", "in_channels": 1, "classes": 3, "options": {"widths": [4, 8]}},
         "parameters": 8_000,
-        "preprocessing": {
+        "preparation": {
             "spacing": [1.0, 1.0, 2.0],
             "channels": ["CT"],
             "intensity": [{"kind": "fixed", "low": 0.0, "high": 300.0, "mean": 100.0, "sd": 50.0}],
@@ -246,7 +272,7 @@ def save_bundle_of_version_1(folder: Path) -> Path:
         "fold": "0",
         "training": {"reason": "budget", "epoch": 3, "step": 12},
         "metrics": None,
-        "versions": {"farvox": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
+        "made_with": {"farvox": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
         "weights_sha256": hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest(),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -72,7 +72,7 @@ def test_labels_are_named_in_the_order_of_the_classes(tmp_path: Path, name: str)
     manifest = import_obelisk(weights(name), tmp_path / "b").manifest
     assert [(label.value, label.name) for label in manifest.labels] == list(enumerate(["background", *FILES[name]]))
     assert "MIT" in manifest.licence
-    assert manifest.window is None
+    assert manifest.inference.patch_size is None
     assert "axis directions" in manifest.note
     lists = real_data("obelisk_original_weights") / ("TCIA_labels.txt" if "tcia" in name else "VISCERAL_labels.txt")
     published = [line.split('"')[1] for line in lists.read_text().splitlines() if '"' in line]

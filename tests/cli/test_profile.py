@@ -53,7 +53,7 @@ def test_a_bundle_is_profiled_as_it_was_trained(tmp_path: Path) -> None:
     network = create_model("unet3d", classes=3, widths=[4, 8])
     entry = ModelEntry(name="unet3d", in_channels=1, classes=3, options={"widths": [4, 8]})
     save_bundle(tmp_path / "b", network, made.manifest.model_copy(update={"model": entry}), made.recipe)
-    assert load_bundle(tmp_path / "b").manifest.window == (16, 16, 16)
+    assert load_bundle(tmp_path / "b").manifest.inference.patch_size == (16, 16, 16)
     document = json.loads(farvox("profile", tmp_path / "b", "--json").stdout)
     assert document["size"] == [16, 16, 16]
     assert document["parameters"] == sum(p.numel() for p in network.parameters())

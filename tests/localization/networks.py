@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from farvox.bundle import Bundle, LabelEntry, Manifest, ModelEntry
+from farvox.bundle import Bundle, Inference, LabelEntry, Manifest, ModelEntry
 from farvox.geometry import Grid
 from farvox.models import create_model
 from farvox.models.obelisk_dense import ObeliskPoints
@@ -48,7 +48,7 @@ def threshold_bundle(spacing: tuple[float, float, float], window: tuple[int, int
         preprocessing=Preprocessing(
             spacing=spacing, channels=("a", "b"), intensity=(IntensityNormalization(kind="dataset", low=0, high=1),) * 2
         ),
-        window=window,
+        inference=Inference(patch_size=window),
         labels=labels,
     )
     return Bundle(threshold_network(), manifest, load_recipe("obelisk-dense"), Path("made"))

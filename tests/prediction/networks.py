@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from farvox import create_model
-from farvox.bundle import Bundle, LabelEntry, Manifest, ModelEntry
+from farvox.bundle import Bundle, Inference, LabelEntry, Manifest, ModelEntry
 from farvox.preprocessing.config import IntensityNormalization, Preprocessing
 from farvox.recipes import load_recipe
 
@@ -83,7 +83,7 @@ def identity_bundle(
             channels=channels,
             intensity=tuple(IntensityNormalization(kind="dataset", low=0, high=len(labels)) for _ in channels),
         ),
-        window=window,
+        inference=Inference(patch_size=window),
         labels=labels,
     )
     return Bundle(network or Steps(len(labels)), manifest, load_recipe("default"), Path("made"))

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farvox import create_model
+from farvox.bundle import Inference
 from farvox.errors import ResourceError, UsageError
 from farvox.geometry import Grid
 from farvox.prediction import Predictor, Samples, parse_point_stride
@@ -181,7 +182,7 @@ def test_samplings_that_cannot_be_are_refused() -> None:
     for sampling in (1, 2, "adaptive"):
         with pytest.raises(UsageError, match=r"answers whole images.*leave the sampling out"):
             Predictor([point, dense], "cpu", sampling=sampling)
-    patches = replace(point, manifest=point.manifest.model_copy(update={"window": (8, 8, 8)}))
+    patches = replace(point, manifest=point.manifest.model_copy(update={"inference": Inference(patch_size=(8, 8, 8))}))
     with pytest.raises(UsageError, match="trained on whole scans"):
         Predictor([patches], "cpu", sampling="adaptive")
     with pytest.raises(UsageError, match="expected: network, adaptive, 1, 2, 4"):

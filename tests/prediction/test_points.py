@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from farvox.bundle import Bundle
+from farvox.bundle import Bundle, Inference
 from farvox.errors import DataError, UsageError
 from farvox.geometry import Grid
 from farvox.prediction import Predictor
@@ -100,7 +100,7 @@ def test_outside_the_field_of_view_is_background(window: tuple[int, int, int] | 
     affine = GRIDS["oblique"]
     grid = Grid(SHAPE, affine)
     made = bundle(affine)
-    made = replace(made, manifest=made.manifest.model_copy(update={"window": window}))
+    made = replace(made, manifest=made.manifest.model_copy(update={"inference": Inference(patch_size=window)}))
     edge = np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, 1], [-1, -1, -1]])
     points = np.concatenate([grid.unit_to_mm(0.999 * edge), grid.unit_to_mm(edge), [[1e4, 0, 0]]])
     points = np.concatenate([points, grid.unit_to_mm(1.001 * edge)])

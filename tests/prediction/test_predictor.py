@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from farvox.bundle import Inference
 from farvox.errors import BundleError, DataError, ResourceError, UsageError
 from farvox.geometry import Grid
 from farvox.io import read_scan, write_mask
 from farvox.prediction import Predictor, parse_memory
 from farvox.prediction.files import find_scans, predict_scans
 from farvox.prediction.memory import plan_memory, resident_bytes
-from farvox.recipes import with_settings
 from tests.geometry.test_steps import ORDERS, oblique
 from tests.prediction.networks import Steps, identity_bundle, point_network
 
@@ -249,7 +249,8 @@ def test_scans_with_nan_are_refused_however_they_come(tmp_path: Path) -> None:
 
 def test_a_network_learned_on_z_scored_patches_is_given_z_scored_windows() -> None:
     bundle = identity_bundle({1: "bright"}, (1, 1, 1), window=(8, 8, 8))
-    bundle = replace(bundle, recipe=with_settings(bundle.recipe, {"patch.normalize": True, "patch.blend": "mean"}))
+    inference = Inference(patch_size=(8, 8, 8), patch_normalization=True, blend="mean")
+    bundle = replace(bundle, manifest=bundle.manifest.model_copy(update={"inference": inference}))
     scan = np.zeros((1, 8, 8, 16), np.float32)
     scan[..., :4], scan[..., 8:12] = 0.2, 0.02  # ten times fainter in the second half, and in windows of its own
     scan[..., 4:8], scan[..., 12:] = 0.0, 0.0

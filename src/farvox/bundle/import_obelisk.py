@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from farvox.bundle.convert_published import translate
-from farvox.bundle.manifest import LabelEntry, Manifest, ModelEntry
+from farvox.bundle.manifest import Inference, LabelEntry, Manifest, ModelEntry
 from farvox.bundle.save_load import MANIFEST, RECIPE, WEIGHTS, Bundle, load_bundle, save_bundle
 from farvox.errors import BundleError, ModelError, UsageError
 from farvox.models import count_parameters, create_model
@@ -128,12 +128,12 @@ def import_obelisk(checkpoint: Path, out: Path) -> Bundle:
         model=ModelEntry(name=name, in_channels=channels, classes=classes, options=options),
         parameters=count_parameters(network),
         preprocessing=known.preprocessing,
-        window=None,
+        inference=Inference(precision="float32"),
         labels=tuple(LabelEntry(value=value, name=label) for value, label in enumerate(names)),
         dataset=known.dataset,
         licence="MIT (weights: github.com/mattiaspaul/OBELISK)",
         note=known.note,
-        training={"reason": f"imported from {checkpoint.name}"},
+        training={"stop_reason": f"imported from {checkpoint.name}"},
     )
     save_bundle(out, network.eval(), manifest, _recipe(name, options, known.source), whole_recipe=False)
     return load_bundle(out)

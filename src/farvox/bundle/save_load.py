@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 
 import farvox
-from farvox.bundle.manifest import FORMAT_VERSION, Manifest
+from farvox.bundle.manifest import FORMAT_VERSION, Manifest, upgrade_manifest
 from farvox.errors import BundleError, FarvoxError, ResourceError
 from farvox.models import create_model
 from farvox.recipes import Recipe, dump_recipe, parse_recipe
@@ -92,11 +92,11 @@ def load_bundle(folder: str | Path) -> Bundle:
         inner = sorted(str(found.parent) for found in folder.glob("**/bundle/manifest.json"))
         hint = f"did you mean {inner[0]}?" if inner else "train again or copy the whole folder"
         raise BundleError(f"{folder} lacks {', '.join(missing)}", allowed="a complete bundle", hint=hint)
-    manifest = _read_manifest(folder / MANIFEST)
     try:
         recipe = parse_recipe((folder / RECIPE).read_text(encoding="utf-8"), str(folder / RECIPE))
     except (FarvoxError, UnicodeDecodeError, OSError) as error:
         raise BundleError(f"{folder / RECIPE} is damaged: {error}", hint="copy the bundle again") from None
+    manifest = _read_manifest(folder / MANIFEST, recipe)
     if manifest.weights_sha256 and manifest.weights_sha256 != _sha256(folder / WEIGHTS):
         raise BundleError(
             f"{folder / WEIGHTS} is not the file that was saved (its SHA-256 differs)", hint="copy the bundle again"
@@ -163,7 +163,7 @@ def _hint(error: Exception) -> str:
     return "give another folder"
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read_manifest(path: Path, recipe: Recipe) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -177,7 +177,7 @@ def _read_manifest(path: Path) -> Manifest:
             hint="update farvox",
         )
     try:
-        return Manifest.model_validate(content)
+        return Manifest.model_validate(upgrade_manifest(content, recipe) if isinstance(content, dict) else content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

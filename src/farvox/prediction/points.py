@@ -56,7 +56,7 @@ class PointPredictions:
 
 def supports_points(bundle: Bundle) -> bool:
     """Whether a bundle's network can be asked at points: a point network that learned from whole scans."""
-    return bundle.manifest.window is None and isinstance(bundle.network, PointNetwork)
+    return bundle.manifest.inference.patch_size is None and isinstance(bundle.network, PointNetwork)
 
 
 def prepare_scan(scan: Scan, bundles: tuple[Bundle, ...], device: torch.device) -> PreparedScan:
@@ -74,7 +74,8 @@ def prepare_image(bundle: Bundle, space: PreprocessedScan, device: torch.device)
     network: Any = bundle.network
     image = space.slab(0, space.grid.shape[2])[None].to(device)
     with torch.inference_mode():
-        prepared: torch.Tensor = network.prepare(zscore_normalise(image) if bundle.recipe.patch.normalize else image)
+        normalize = bundle.manifest.inference.patch_normalization
+        prepared: torch.Tensor = network.prepare(zscore_normalise(image) if normalize else image)
     return prepared
 
 

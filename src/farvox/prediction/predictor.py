@@ -237,18 +237,18 @@ class Predictor:
             len(self.channels),
             self.labels.classes,
             len(self.bundles),
-            bundle.manifest.window or space.grid.shape,
+            bundle.manifest.inference.patch_size or space.grid.shape,
             space.grid.shape,
             space.orient.target.shape,
-            fixed=bundle.manifest.window is None or getattr(bundle.network, "size_dependent", False),
+            fixed=bundle.manifest.inference.patch_size is None or getattr(bundle.network, "size_dependent", False),
             piecewise=supports_points(bundle),
         )
-        precision = resolve_precision(bundle.recipe.train.precision, self.device)
-        patch = bundle.recipe.patch
-        predict_fn = make_predict_fn(bundle.network, self.device, precision, patch.normalize)
+        inference = bundle.manifest.inference
+        precision = resolve_precision(inference.precision, self.device)
+        predict_fn = make_predict_fn(bundle.network, self.device, precision, inference.patch_normalization)
         batch = 4 if self.device.type == "cuda" else 1
         parts = sliding_window_inference(
-            predict_fn, space.slab, space.grid.shape, plan.window, self.overlap, batch, patch.blend
+            predict_fn, space.slab, space.grid.shape, plan.window, self.overlap, batch, inference.blend
         )
         return parts, plan.slab
 

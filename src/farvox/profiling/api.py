@@ -152,7 +152,7 @@ def profile(
         bundle = load_bundle(Path(model))
         entry, weights = bundle.manifest.model, bundle.network
         name, arguments = entry.name, {"in_channels": entry.in_channels, "classes": entry.classes, **entry.options}
-        shape = bundle.manifest.window or bundle.manifest.preprocessing.shape
+        shape = bundle.manifest.inference.patch_size or bundle.manifest.preprocessing.shape
         default_size = shape or model_info(name).reference_size
     else:
         name = str(model)

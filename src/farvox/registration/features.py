@@ -81,15 +81,15 @@ class FeatureExtractor:
         As in prediction, the network receives the whole scan, or windows whose outputs are blended slab by slab.
         """
         grid, depth = self.space.grid, self.space.grid.shape[2]
-        if self.bundle.manifest.window is None:
+        inference = self.bundle.manifest.inference
+        if inference.patch_size is None:
             # A point network is evaluated at its native stride, or at a larger one if that is fine enough.
             stride = round(mm / float(grid.spacing.min()))
             maps = self._maps(self.space.slab(0, depth)[None], stride if stride > 1 else None)[0]
             i, j, k = maps.shape[1:]
             return ScanFeatures(maps.cpu(), Resample.to_shape(grid, (i, j, k)).target).at_spacing(mm)
-        patch = self.bundle.recipe.patch
-        window = self.bundle.manifest.window
-        parts = sliding_window_inference(self._windows, self.space.slab, grid.shape, window, 0.5, 1, patch.blend)
+        window, overlap, blend = inference.patch_size, inference.overlap, inference.blend
+        parts = sliding_window_inference(self._windows, self.space.slab, grid.shape, window, overlap, 1, blend)
         target = Resample.to_spacing(grid, np.maximum(grid.spacing, mm).tolist()).target
         stream = StreamingResampler(_on_cpu(parts), Resample.to_shape(grid, target.shape))
         slices = [stream.slab(k, k + 1) for k in range(target.shape[2])]
@@ -103,11 +103,12 @@ class FeatureExtractor:
         """(B, C, I, J, K) of network input → (B, features, i, j, k), float32."""
         device = next(self.bundle.network.parameters()).device
         image = image.to(device)
-        if self.bundle.recipe.patch.normalize:
+        inference = self.bundle.manifest.inference
+        if inference.patch_normalization:
             image = zscore_normalise(image)
         with (
             torch.inference_mode(),
-            autocast_context(resolve_precision(self.bundle.recipe.train.precision, device), device),
+            autocast_context(resolve_precision(inference.precision, device), device),
         ):
             penultimate, logits = features_and_logits(self.bundle.network, image, stride)
         penultimate, probabilities = penultimate.float(), logits.float().softmax(1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from farvox._optional import import_optional
-from farvox.bundle import LabelEntry, Manifest, ModelEntry, load_bundle, save_bundle
+from farvox.bundle import Inference, LabelEntry, Manifest, ModelEntry, load_bundle, save_bundle
 from farvox.data import CasePaths, Dataset, load_case
 from farvox.data.folds import Fold
 from farvox.data.load import label_grid, label_path
@@ -204,12 +204,12 @@ def _manifest(
     parameters: int,
     training: dict[str, Any],
 ) -> Manifest:
-    size, table = resolved.patch.size, dataset.labels
+    table = dataset.labels
     return Manifest(
         model=entry,
         parameters=parameters,
         preprocessing=preprocessing,
-        window=None if isinstance(size, str) else size,
+        inference=Inference.from_recipe(resolved),
         labels=tuple(LabelEntry(value=v, name=n) for v, n in zip(table.values, table.names, strict=True)),
         ignore=table.ignore,
         dataset=dataset.name,
