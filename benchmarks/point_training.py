@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from farvox.data import Case
+from farvox.data import LoadedCase
 from farvox.geometry import Grid
 from farvox.labels import LabelTable
 from farvox.models import create_model
@@ -42,7 +42,7 @@ def make_case(number: int, shape: tuple[int, int, int], folder: Path) -> Preproc
         i, j, k = rng.integers(0, np.array(shape) - size)
         classes[i : i + size[0], j : j + size[1], k : k + size[2]] = label
     image = rng.standard_normal((1, *shape), dtype=np.float32)
-    case = Case(f"scan_{number}", image, classes, Grid(shape, np.diag([1.5, 1.5, 1.5, 1])))
+    case = LoadedCase(f"scan_{number}", image, classes, Grid(shape, np.diag([1.5, 1.5, 1.5, 1])))
     return preprocess_case(case, PREPARATION, CLASSES, folder)
 
 

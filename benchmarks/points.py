@@ -29,7 +29,7 @@ from race import check
 from rich.console import Console
 from rich.table import Table
 
-from farvox.data import Case, load_case, read_dataset
+from farvox.data import LoadedCase, load_case, read_dataset
 from farvox.errors import FarvoxError
 from farvox.evaluation import evaluate_case
 from farvox.io import Scan
@@ -51,7 +51,7 @@ def train_on_phantoms(folder: Path, budget: str) -> tuple[Path, Path]:
     return folder / "run" / "fold-0" / "bundle", dataset
 
 
-def validation_cases(bundle: Path, dataset: Path, limit: int) -> list[Case]:
+def validation_cases(bundle: Path, dataset: Path, limit: int) -> list[LoadedCase]:
     """Labelled cases: of a bundle that lies in a run those of its fold's validation, else the first ones."""
     known = read_dataset(dataset)
     split = bundle.parent / "split.json"
@@ -59,7 +59,7 @@ def validation_cases(bundle: Path, dataset: Path, limit: int) -> list[Case]:
     return [load_case(known, known.cases_by_id[name]) for name in ids[:limit]]
 
 
-def latency(bundle: Path, case: Case) -> dict[str, float]:
+def latency(bundle: Path, case: LoadedCase) -> dict[str, float]:
     """Milliseconds for 1,000 points all over an open scan, median; and the largest error beside the reference."""
     predictor = Predictor.load(bundle)
     opened = predictor.open(as_scan(case))
@@ -75,7 +75,7 @@ def latency(bundle: Path, case: Case) -> dict[str, float]:
     return {"points": POINTS, "median_ms": 1e3 * statistics.median(seconds), "error": error}
 
 
-def densities(bundle: Path, cases: Sequence[Case], repeats: int) -> list[dict[str, Any]]:
+def densities(bundle: Path, cases: Sequence[LoadedCase], repeats: int) -> list[dict[str, Any]]:
     """For each sampling, means over the scans: Dice of the structures, share of voxels asked, seconds."""
     predictors = {sampling: Predictor.load(bundle, sampling=sampling) for sampling in SAMPLINGS}
     table = predictors[1].labels
@@ -101,7 +101,7 @@ def densities(bundle: Path, cases: Sequence[Case], repeats: int) -> list[dict[st
     ]
 
 
-def as_scan(case: Case) -> Scan:
+def as_scan(case: LoadedCase) -> Scan:
     """The image of a case."""
     return Scan(case.image, case.grid, Path(case.id))
 

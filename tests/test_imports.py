@@ -21,7 +21,7 @@ ALLOWED = {
     "recipes": set(),
     "io": {"geometry"},
     "data": {"io", "geometry"},
-    "synthetic": set(),
+    "synthetic": {"geometry"},
     "preprocessing": {"io", "data", "geometry", "models", "recipes"},
     "sampling": {"preprocessing", "geometry", "models", "recipes"},
     "bundle": {"models", "recipes", "preprocessing"},
@@ -50,7 +50,7 @@ ALLOWED = {
     },
     "training": {
         *("io", "data", "preprocessing", "sampling", "models", "losses", "prediction", "evaluation", "bundle"),
-        *("recipes", "geometry", "runs"),
+        *("recipes", "geometry", "runs", "report"),
     },
 }
 

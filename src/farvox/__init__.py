@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from farvox.comparison.api import compare
-    from farvox.data import Case, Dataset, read_dataset
+    from farvox.data import Case, Check, Dataset, check, read_dataset, register_reader
     from farvox.errors import FarvoxError
     from farvox.evaluation import Metrics, evaluate
     from farvox.localization import Landmarks, locate
@@ -21,28 +21,31 @@ if TYPE_CHECKING:
     from farvox.registration import Registration, register
     from farvox.runs.run import FoldRun, Run
     from farvox.runs.schema import Comparison
+    from farvox.training.api import train
 
 # Public names resolve on first use, so that `import farvox` and `farvox --help` import neither torch nor numpy.
 _MODULES = {
     "farvox.comparison.api": ("compare",),
-    "farvox.data": ("Case", "Dataset", "read_dataset"),
+    "farvox.data": ("Case", "Check", "Dataset", "check", "read_dataset", "register_reader",),
     "farvox.errors": ("FarvoxError",),
-    "farvox.evaluation": ("Metrics", "evaluate"),
-    "farvox.localization": ("Landmarks", "locate"),
+    "farvox.evaluation": ("Metrics", "evaluate",),
+    "farvox.localization": ("Landmarks", "locate",),
     "farvox.losses": ("register_loss",),
-    "farvox.models": ("create_model", "list_models", "model_info", "register_model"),
-    "farvox.prediction": ("PointPredictions", "Predictor", "PreparedScan"),
-    "farvox.profiling": ("Profile", "profile"),
+    "farvox.models": ("create_model", "list_models", "model_info", "register_model",),
+    "farvox.prediction": ("PointPredictions", "Predictor", "PreparedScan",),
+    "farvox.profiling": ("Profile", "profile",),
     "farvox.progress": ("Progress",),
-    "farvox.recipes": ("Recipe", "load_recipe"),
-    "farvox.registration": ("Registration", "register"),
-    "farvox.runs.run": ("FoldRun", "Run"),
+    "farvox.recipes": ("Recipe", "load_recipe",),
+    "farvox.registration": ("Registration", "register",),
+    "farvox.runs.run": ("FoldRun", "Run",),
     "farvox.runs.schema": ("Comparison",),
+    "farvox.training.api": ("train",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Case",
+    "Check",
     "Comparison",
     "Dataset",
     "FarvoxError",
@@ -58,6 +61,7 @@ __all__ = [
     "Registration",
     "Run",
     "__version__",
+    "check",
     "compare",
     "create_model",
     "evaluate",
@@ -70,6 +74,8 @@ __all__ = [
     "register",
     "register_loss",
     "register_model",
+    "register_reader",
+    "train",
 ]
 
 

@@ -27,7 +27,7 @@ class _Evil:
 @pytest.mark.long
 def test_published_weights_segment_a_scan_on_its_own_grid(tmp_path: Path) -> None:
     weights = real_data("obelisk_original_weights") / "obeliskhybrid_tcia_fold1.pth"
-    done = farvox("import", weights, "--out", tmp_path / "bundle")
+    done = farvox("import-obelisk", weights, "--out", tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
     assert "229,217 parameters" in done.stdout
     assert "6 liver" in done.stdout
@@ -44,7 +44,7 @@ def test_published_weights_segment_a_scan_on_its_own_grid(tmp_path: Path) -> Non
 
 def test_json_tells_the_bundle(tmp_path: Path) -> None:
     weights = real_data("obelisk_original_weights") / "obeliskhybrid_visceral_fold1.pth"
-    document = json.loads(farvox("import", weights, "--out", tmp_path / "bundle", "--json").stdout)
+    document = json.loads(farvox("import-obelisk", weights, "--out", tmp_path / "bundle", "--json").stdout)
     assert document["model"]["options"] == {"variant": "visceral", "compat": "published"}
     assert document["preprocessing"]["spacing"] == [3, 3, 3]
     assert [label["name"] for label in document["labels"]][:3] == ["background", "liver", "spleen"]
@@ -57,7 +57,7 @@ def test_code_in_a_checkpoint_never_runs(tmp_path: Path, kind: str) -> None:
         path.write_bytes(pickle.dumps({"a": _Evil(trace)}))
     else:
         torch.save({"a": _Evil(trace)}, path, _use_new_zipfile_serialization=kind == "zip")
-    done = farvox("import", path, "--out", tmp_path / "bundle")
+    done = farvox("import-obelisk", path, "--out", tmp_path / "bundle")
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {path} is ")
     assert "nothing" in done.stderr
@@ -66,6 +66,6 @@ def test_code_in_a_checkpoint_never_runs(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    done = farvox("import", tmp_path / "nowhere.pth", "--out", tmp_path / "bundle")
+    done = farvox("import-obelisk", tmp_path / "nowhere.pth", "--out", tmp_path / "bundle")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "no checkpoint file" in done.stderr

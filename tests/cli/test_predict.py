@@ -31,4 +31,4 @@ def test_a_point_network_is_asked_from_coarse_to_fine(tmp_path: Path) -> None:
     assert (mask == Predictor([made], "cpu").segment(noise(12, 13, 14), np.eye(4))).mean() > 0.95
     done = farvox(*arguments, "3")
     assert done.returncode == 2
-    assert "sampling '3'; expected: network, adaptive, 1, 2, 4" in " ".join(done.stderr.split())
+    assert "sampling '3'; expected: native, adaptive, 1, 2, 4" in " ".join(done.stderr.split())

@@ -8,8 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from farvox.data import CaseCheck, check_dataset, labels_never_present, load_case, read_dataset
+from farvox.data import CaseCheck, check, load_case, read_dataset
 from farvox.errors import DataError
+from farvox.progress import NullProgress
 from farvox.types import Array
 from tests.conftest import real_data
 from tests.data.files import blob, msd, noise, save
@@ -49,11 +50,11 @@ def test_bad_case_is_named_and_the_good_one_described(tmp_path: Path, fault: str
     with pytest.raises(DataError, match=rf"^case bad: .*{words}") as caught:
         load_case(dataset, dataset.cases[0])
     assert "\n" not in str(caught.value)
-    bad, good = check_dataset(dataset)
+    bad, good = check(dataset).cases
     assert bad.id == "bad"
-    assert bad.problem is not None
-    assert bad.problem.startswith(caught.value.found)
-    assert bad.fix == caught.value.hint
+    assert bad.error is not None
+    assert bad.error.startswith(caught.value.found)
+    assert bad.hint == caught.value.hint
     assert good == CaseCheck(
         id="good",
         shape=SHAPE,
@@ -75,7 +76,7 @@ def test_affine_mismatch_and_singular_affine(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(IMAGE, None, file.header), root / "imagesTr" / "flat.nii.gz")
     half = save(root / "imagesTr" / "half.nii.gz", noise((20, 20, 20)))
     half.write_bytes(half.read_bytes()[:5000])
-    problems = {check.id: check.problem for check in check_dataset(read_dataset(root))}
+    problems = {case.id: case.error for case in check(read_dataset(root)).cases}
     assert problems == {
         "moved": "label and image do not match: affine differs by up to 2 mm (label against image)"
         " (expected: label on the image's grid)",
@@ -108,25 +109,30 @@ def test_notes_absent_labels_and_progress(tmp_path: Path) -> None:
     file.set_qform(np.diag([1, 1, 5, 1.0]), 1)
     nib.save(file, root / "imagesTr" / "a.nii.gz")
     save(root / "imagesTs" / "t.nii.gz", IMAGE[..., :1])
-    ticks: list[int] = []
-    dataset = read_dataset(root)
-    a, t = check_dataset(dataset, lambda: ticks.append(1))
-    assert a.problem is None
+    ticks: list[float] = []
+
+    class Ticks(NullProgress):
+        def update(self, task: str, fraction: float, **info: object) -> None:
+            ticks.append(fraction)
+
+    result = check(read_dataset(root), progress=Ticks())
+    a, t = result.cases
+    assert a.error is None
     assert a.notes == (
         "spacing 6 mm is 6 times the finest axis",
         "qform and sform of the header disagree: affine differs by up to 3 mm; the sform is used",
         "label stored as float32",
     )
-    assert (t.id, t.problem, t.labels, t.notes) == ("t", None, None, ("a single slice", "no label"))
-    assert len(ticks) == 2
-    assert labels_never_present(dataset, [a, t]) == [(2, "spleen")]
+    assert (t.id, t.error, t.labels, t.notes) == ("t", None, None, ("a single slice", "no label"))
+    assert ticks == [0.5, 1.0]
+    assert result.absent_labels == [(2, "spleen")]
 
 
 def test_real_labels_stored_as_floats_are_only_noted() -> None:
     root = real_data("msd_hippocampus")
     dataset = read_dataset(root, images="imagesTr/hippocampus_00*.nii.gz", labels="labelsTr/hippocampus_00*.nii.gz")
-    checks = {check.id: check for check in check_dataset(dataset)}
-    assert all(check.problem is None for check in checks.values())
+    checks = {case.id: case for case in check(dataset).cases}
+    assert all(case.error is None for case in checks.values())
     assert checks["3"].notes == ("label stored as float32",)
     assert checks["1"].notes == ()
     assert checks["1"].labels == (1, 2)
@@ -135,9 +141,9 @@ def test_real_labels_stored_as_floats_are_only_noted() -> None:
 def test_real_bad_cases_are_found() -> None:
     root = real_data("msd_hippocampus") / "excluded"
     dataset = read_dataset(root, images="images/*.nii.gz", labels="labels/*.nii.gz")
-    problems = {check.id: check.problem or "" for check in check_dataset(dataset)}
+    problems = {case.id: case.error or "" for case in check(dataset).cases}
     assert problems["hippocampus_010"] == "label hippocampus_010.nii.gz has no image"
     assert problems["hippocampus_118"].startswith("the image has no label")
     crossed = read_dataset(root, images="images/hippocampus_118.nii.gz", labels="labels/hippocampus_010.nii.gz")
-    (check,) = check_dataset(crossed)
-    assert (check.problem or "").startswith("label and image do not match: shape 36×50×31 against")
+    (case,) = check(crossed).cases
+    assert (case.error or "").startswith("label and image do not match: shape 36×50×31 against")

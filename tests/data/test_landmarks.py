@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.data import check_dataset, load_case, read_dataset
+from farvox.data import check, load_case, read_dataset
 from farvox.data.dataset import LandmarkSpheres
 from farvox.data.landmark_masks import rasterise_landmarks
 from farvox.data.landmarks import default_radius_mm
@@ -102,8 +102,8 @@ def test_points_outside_are_identified_as_indices_or_lps(tmp_path: Path) -> None
 
     def problem(x: float, y: float, z: float) -> str:
         path = table(tmp_path / "p.csv", f"{HEAD}s0,a,{x},{y},{z}\n")
-        check = check_dataset(read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=path))[0]
-        return f"{check.problem} {check.fix}"
+        case = check(read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=path)).cases[0]
+        return f"{case.error} {case.hint}"
 
     assert "None" in problem(*inside)
     assert "as voxel indices (multiply" in problem(3, 4, 5)
@@ -161,9 +161,9 @@ def test_a_dataset_has_landmarks_instead_of_labels(tmp_path: Path) -> None:
     assert dataset.labels.names == ("background", "tip", "base")
     assert dataset.landmark_radius_mm == 6.8  # 1.5 of 4.5 mm, to two figures
     assert dataset.notes == (f"labels are balls of 6.8 mm around the landmarks of {tmp_path / 'p.csv'}",)
-    checks = check_dataset(dataset)
-    assert [check.problem for check in checks] == [None] * 3
-    assert [check.labels for check in checks] == [(1, 2), (2,), None]
+    checks = check(dataset).cases
+    assert [case.error for case in checks] == [None] * 3
+    assert [case.labels for case in checks] == [(1, 2), (2,), None]
     case = load_case(dataset, dataset.cases[1])
     assert case.classes is not None
     assert set(np.unique(case.classes)) == {0, 2}
@@ -183,11 +183,11 @@ def test_the_default_radius_depends_on_the_scans_and_a_small_one_is_noted(tmp_pa
     scans(tmp_path, oblique(), 1)
     centre = Grid(SHAPE, oblique()).voxel_to_mm(np.array([[10.0, 10.0, 9.0]]))[0]
     write_landmarks(tmp_path / "p.csv", [LandmarkRow("s0", "a", tuple(centre))])
-    small = read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=tmp_path / "p.csv", landmark_radius_mm=2)
+    small = read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=tmp_path / "p.csv", radius=2)
     assert small.notes[1] == "a radius of 2 mm is below 1.5 voxels (4.5 mm apart): balls of very few voxels"
     for radius in (0.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="above 0 mm"):
-            read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=tmp_path / "p.csv", landmark_radius_mm=radius)
+            read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=tmp_path / "p.csv", radius=radius)
     with pytest.raises(UsageError, match="both labels and landmarks"):
         read_dataset(tmp_path, images="scans/*", labels="scans/*", landmarks=tmp_path / "p.csv")
 
@@ -199,7 +199,7 @@ def test_landmarks_replace_the_labels_of_a_real_folder(tmp_path: Path) -> None:
     assert case.classes is not None
     centre = case.grid.voxel_to_mm(np.argwhere(case.classes == 1).mean(0)[None])[0]
     write_landmarks(tmp_path / "p.csv", [LandmarkRow(case.id, "anterior", tuple(centre))])
-    dataset = read_dataset(root, landmarks=tmp_path / "p.csv", landmark_radius_mm=4)
+    dataset = read_dataset(root, landmarks=tmp_path / "p.csv", radius=4)
     assert (len(dataset.cases), len(dataset.unlabelled), dataset.channels) == (1, 233, ("MRI",))
     painted = load_case(dataset, dataset.cases[0]).classes
     assert painted is not None

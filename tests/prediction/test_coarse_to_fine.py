@@ -185,9 +185,9 @@ def test_samplings_that_cannot_be_are_refused() -> None:
     patches = replace(point, manifest=point.manifest.model_copy(update={"inference": Inference(patch_size=(8, 8, 8))}))
     with pytest.raises(UsageError, match="trained on whole scans"):
         Predictor([patches], "cpu", sampling="adaptive")
-    with pytest.raises(UsageError, match="expected: network, adaptive, 1, 2, 4"):
+    with pytest.raises(UsageError, match="expected: native, adaptive, 1, 2, 4"):
         parse_point_stride("3")
-    assert [parse_point_stride(text) for text in ("network", "2", "adaptive")] == ["network", 2, "adaptive"]
+    assert [parse_point_stride(text) for text in ("native", "2", "adaptive")] == ["native", 2, "adaptive"]
 
 
 def test_memory_of_refining_is_planned() -> None:
@@ -209,7 +209,7 @@ def test_the_share_asked_stands_in_the_result(tmp_path: Path) -> None:
 
     nib.save(nib.Nifti1Image(noise(*SHAPE), np.eye(4)), tmp_path / "scan.nii.gz")
     scans = find_scans([tmp_path / "scan.nii.gz"], ("MR",))
-    for sampling, told in (("adaptive", True), ("network", False)):
+    for sampling, told in (("adaptive", True), ("native", False)):
         (result,) = predict_scans(Predictor([bundle(np.eye(4))], "cpu", sampling=sampling), scans, tmp_path / "out")
         assert result.error is None
         assert (result.asked is not None) == told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from farvox.data import Case
+from farvox.data import LoadedCase
 from farvox.geometry import Grid
 from farvox.preprocessing.planning import Fingerprint, fingerprint, resolve
 from farvox.recipes import load_recipe
@@ -100,7 +100,7 @@ def test_fingerprints_are_taken_in_canonical_order() -> None:
     affine = np.array([[0, 0, 3.0, 0], [-1.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 0, 1]])
     classes = np.zeros((10, 20, 30), np.uint8)
     classes[2:5] = 1
-    found = fingerprint(Case("a", np.arange(6000.0).reshape(1, 10, 20, 30), classes, Grid(classes.shape, affine)))
+    found = fingerprint(LoadedCase("a", np.arange(6000.0).reshape(1, 10, 20, 30), classes, Grid(classes.shape, affine)))
     np.testing.assert_allclose(found.spacing, (3, 1, 2))
     np.testing.assert_allclose(found.extent, (90, 10, 40))
     assert found.foreground_values.min() == 1200

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from farvox.data import Case
+from farvox.data import LoadedCase
 from farvox.geometry import Grid
 from farvox.labels import IGNORE, LabelTable
 from farvox.preprocessing.cases import PreprocessedCase, class_counts, open_preprocessed, preprocess_case
@@ -27,7 +27,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreprocessedCase:
     classes[2:18, 2:14, 2:12], classes[20:22, 16:18, 13:15] = 1, 2
     step = IntensityNormalization(kind="dataset", low=0, high=2)
     preprocessing = Preprocessing(spacing=(1, 1, 1), channels=("MR",), intensity=(step,))
-    case = Case("a", classes[None].astype(np.float32), classes, Grid(classes.shape, np.eye(4)))
+    case = LoadedCase("a", classes[None].astype(np.float32), classes, Grid(classes.shape, np.eye(4)))
     return preprocess_case(case, preprocessing, 3, tmp_path_factory.mktemp("prepared"))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farvox.data import Case
+from farvox.data import LoadedCase
 from farvox.geometry import Grid
 from farvox.labels import IGNORE, LabelTable
 from farvox.preprocessing.cases import PreprocessedCase, preprocess_case
@@ -32,7 +32,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> PreprocessedCase:
         spacing=(1, 1, 1), channels=("MR",), intensity=(IntensityNormalization(kind="zscore"),)
     )
     folder = tmp_path_factory.mktemp("prepared")
-    return preprocess_case(Case("a", image, classes, Grid(classes.shape, np.eye(4))), preprocessing, 3, folder)
+    return preprocess_case(LoadedCase("a", image, classes, Grid(classes.shape, np.eye(4))), preprocessing, 3, folder)
 
 
 def test_uniform_places_fill_the_scan_between_its_outer_faces(case: PreprocessedCase) -> None:

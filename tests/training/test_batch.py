@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from farvox.data import Case
+from farvox.data import LoadedCase
 from farvox.geometry import Grid
 from farvox.labels import LabelTable
 from farvox.preprocessing.cases import preprocess_case
@@ -25,7 +25,7 @@ def test_patches_of_the_prostate_recipes_are_z_scored_one_by_one(tmp_path: Path)
     preprocessing = Preprocessing(
         spacing=(1, 1, 1), channels=("MR",), intensity=(IntensityNormalization(kind="zscore"),)
     )
-    case = preprocess_case(Case("a", image, classes, Grid(classes.shape, np.eye(4))), preprocessing, 2, tmp_path)
+    case = preprocess_case(LoadedCase("a", image, classes, Grid(classes.shape, np.eye(4))), preprocessing, 2, tmp_path)
     assert abs(float(case.image.mean())) < 1e-3
     recipe = load_recipe("tiramisu-p3b", ["patch.size=[8, 8, 4]", "train.batch=3"])
     training = Training(
@@ -40,7 +40,7 @@ def test_patches_of_the_prostate_recipes_are_z_scored_one_by_one(tmp_path: Path)
         on_progress=lambda progress: None,
         stop=lambda: False,
     )
-    batch = training._feed(None).batch(0, rng)
+    batch = training._sampler(None).batch(0, rng)
     images = batch.image
     assert batch.target.shape == (3, 8, 8, 4)
     torch.testing.assert_close(images.mean((2, 3, 4)), torch.zeros(3, 1), atol=1e-5, rtol=0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform
 
-from farvox.data import Case
+from farvox.data import LoadedCase
 from farvox.errors import RecipeError
 from farvox.geometry import Grid
 from farvox.labels import LabelTable
@@ -36,7 +36,7 @@ def cases(tmp_path: Path) -> list[PreprocessedCase]:
         rng = np.random.default_rng(number)
         shape = (10 + number, 9, 8)
         classes = rng.integers(0, 3, shape).astype(np.uint8)
-        case = Case(str(number), rng.normal(0, 1, (1, *shape)), classes, Grid(shape, np.diag([1, 1, 2, 1])))
+        case = LoadedCase(str(number), rng.normal(0, 1, (1, *shape)), classes, Grid(shape, np.diag([1, 1, 2, 1])))
         found.append(preprocess_case(case, PREPARATION, 3, tmp_path))
     return found
 
@@ -55,7 +55,7 @@ def test_a_step_takes_points_of_several_scans_and_is_the_same_for_the_same_draw(
     batch = feed.batch(7, np.random.default_rng(1))
     assert [p.shape[1] for p in batch.points] == [16, 17, 17]
     assert batch.target.shape == (1, 50)
-    assert feed.ask(network, batch)[0].shape == (1, 3, 50)
+    assert feed.forward(network, batch)[0].shape == (1, 3, 50)
     again = feed.batch(7, np.random.default_rng(1))
     assert torch.equal(again.target, batch.target)
     assert all(torch.equal(a, b) for a, b in zip(again.points, batch.points, strict=True))
@@ -68,7 +68,7 @@ def test_points_are_answered_in_the_scan_they_were_drawn_from(cases: list[Prepro
     batch = feed.batch(0, np.random.default_rng(1))
     assert batch.matrices is None
     with torch.no_grad():
-        together = feed.ask(network, batch)[0]
+        together = feed.forward(network, batch)[0]
         alone = [
             network.forward_points(image, points) for image, points in zip(batch.images, batch.points, strict=True)
         ]

@@ -1,8 +1,10 @@
-"""What verbs share: options, output on the right stream, the dataset named on the command line."""
+"""Options and output that the commands share."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,9 @@ from farvox.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from farvox.data import CaseCheck, Dataset
+    from farvox.data import Dataset
+    from farvox.progress import Progress
+    from farvox.runs.run import Run
 
 DatasetArgument = Annotated[
     Path | None,
@@ -29,13 +33,27 @@ LandmarksOption = Annotated[
     typer.Option("--landmarks", help="Instead of labels: CSV file case,landmark,x,y,z of points in mm (RAS+)."),
 ]
 RadiusOption = Annotated[
-    float | None, typer.Option("--radius", help="Of the balls landmarks are learned as, mm (default: suits the scans).")
+    float | None, typer.Option("--landmark-radius", help="Radius of the spheres that landmarks are learned as, mm.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 TrainCasesOption = Annotated[
     int | None,
-    typer.Option("--train-cases", help="Train each fold on this many of its cases, drawn by the seed (few scans)."),
+    typer.Option("--train-cases", help="Train each fold on this many of its cases, drawn by the seed."),
+]
+FoldsOption = Annotated[
+    int, typer.Option("--folds", help="Number of folds; more than there are cases means leave-one-out.")
+]
+FoldOption = Annotated[int | None, typer.Option("--fold", help="Use this fold only (0, 1, ...); all folds otherwise.")]
+LeaveOneOutOption = Annotated[bool, typer.Option("--leave-one-out", help="As many folds as cases.")]
+GroupOption = Annotated[
+    str | None,
+    typer.Option("--group", help="Regular expression; cases with the same match (e.g. patient id) stay in one fold."),
+]
+BudgetOption = Annotated[str | None, typer.Option("--budget", help="Training time per fold: 45s, 8m, 2h.")]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the cases instead of a time.")]
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting of the recipe, section.key=value; may be repeated.")
 ]
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave bad cases out instead of stopping.")]
 
@@ -55,8 +73,28 @@ def stdout() -> Console:
 
 
 def print_json(document: Any) -> None:
-    """The one JSON document of a verb."""
+    """Print the JSON document of a command."""
     typer.echo(json.dumps(document, indent=1, allow_nan=False, default=str))
+
+
+@contextmanager
+def progress_for(as_json: bool = False) -> Iterator[Progress]:
+    """Progress on standard error: a bar on a terminal, lines elsewhere."""
+    from farvox.progress import ConsoleProgress
+
+    with ConsoleProgress(stderr()) as progress:
+        yield progress
+
+
+def print_run(run: Run, as_json: bool) -> None:
+    """Print the metrics of a run and the path of its report, or its summary as JSON."""
+    if as_json:
+        print_json(run.summary.model_dump(mode="json", exclude_none=True) | {"interrupted": run.interrupted})
+        return
+    if run.statistics:
+        stdout().print(run.metrics.table())
+    if not run.interrupted:
+        stdout().print(f"report: {run.report}", markup=False, soft_wrap=True)
 
 
 def open_dataset(
@@ -64,9 +102,9 @@ def open_dataset(
     images: str | None,
     labels: str | None,
     landmarks: Path | None = None,
-    landmark_radius_mm: float | None = None,
+    radius: float | None = None,
 ) -> Dataset:
-    """The dataset a user named by a folder or by patterns, with its labels or with landmarks in their place.
+    """The dataset given by a folder or by patterns, with its labels or with landmarks instead.
 
     Raises:
         UsageError: Both or neither were given.
@@ -78,49 +116,26 @@ def open_dataset(
             "no dataset given" if folder is None else "both DATASET and --images given",
             allowed="a DATASET folder, or --images and --labels patterns",
         )
-    if labels is not None and landmarks is not None:
-        raise UsageError("both --labels and --landmarks given", allowed="one of them")
-    if landmark_radius_mm is not None and landmarks is None:
-        raise UsageError("--radius without --landmarks", hint="give the landmarks' CSV file, too")
-    return read_dataset(
-        folder, images=images, labels=labels, landmarks=landmarks, landmark_radius_mm=landmark_radius_mm
-    )
+    return read_dataset(folder, images=images, labels=labels, landmarks=landmarks, radius=radius)
 
 
 def split_bundles_and_scans(paths: list[Path], usage: str) -> tuple[list[Path], list[Path]]:
-    """Tell bundle folders, which come first, from the scans behind them.
+    """Separate the bundle folders, which come first, from the scans.
 
     Raises:
-        UsageError: A bundle behind a scan, or no scan; `usage` says what is due.
+        UsageError: A bundle after a scan, or no scan; `usage` shows the right command.
     """
     count = next((n for n, path in enumerate(paths) if n and not is_bundle_folder(path)), len(paths))
     bundles, scans = paths[:count], paths[count:]
     late = [path for path in scans if is_bundle_folder(path)]
     if late:
-        raise UsageError(f"bundle {late[0]} stands after a scan", allowed="bundles first, then scans")
+        raise UsageError(f"bundle {late[0]} comes after a scan", allowed="bundles first, then scans")
     if not scans:
         raise UsageError("no scan given", allowed=usage)
     return bundles, scans
 
 
 def is_bundle_folder(path: Path) -> bool:
-    """Whether any of a bundle's files is there; a damaged bundle is one, too."""
-    return any((path / name).is_file() for name in ("manifest.json", "weights.safetensors", "recipe.toml"))
-
-
-def check_cases(dataset: Dataset) -> list[CaseCheck]:
-    """Check every case, with a progress bar."""
-    from rich.progress import track
-
-    from farvox.data import check_dataset
-
-    total = len(dataset.cases) + len(dataset.unlabelled)
-    bar = iter(
-        track(range(total), "checking scans", console=stderr(), transient=True, disable=not stderr().is_terminal)
-    )
-    next(bar, None)
-
-    def advance() -> None:
-        next(bar, None)
-
-    return check_dataset(dataset, advance)
+    """Whether a folder holds any of the files of a bundle, or is a run with bundles."""
+    names = ("manifest.json", "weights.safetensors", "recipe.toml")
+    return any((path / name).is_file() for name in names) or any(path.glob("fold-*/bundle/manifest.json"))

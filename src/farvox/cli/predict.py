@@ -24,13 +24,13 @@ def run(
     overlap: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share that neighbouring windows have in common.")
     ] = 0.5,
-    sampling: Annotated[
+    point_stride: Annotated[
         str,
         typer.Option(
-            metavar="network|1|2|4|adaptive",
-            help="Where networks that answer points are asked: as built, every nth voxel, closer where classes meet.",
+            metavar="native|1|2|4|adaptive",
+            help="Where point networks are evaluated: as built, at every nth voxel, or closer where classes meet.",
         ),
-    ] = "network",
+    ] = "native",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -44,7 +44,7 @@ def run(
 
     limit = parse_memory(max_memory) if max_memory else None
     bundles, scans = split_bundles_and_scans(paths, "farvox predict BUNDLE SCAN... --out DIR")
-    predictor = Predictor.load(*bundles, device=device, overlap=overlap, sampling=parse_point_stride(sampling))
+    predictor = Predictor.load(*bundles, device=device, overlap=overlap, sampling=parse_point_stride(point_stride))
     found = find_scans(scans, predictor.channels)
     results = []
     with scan_bar(stderr(), len(found)) as told:

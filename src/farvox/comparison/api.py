@@ -13,7 +13,7 @@ from farvox.comparison import compare_runs
 from farvox.comparison.collect import collect_results
 from farvox.errors import FarvoxError, UsageError, is_out_of_memory
 from farvox.progress import NullProgress, Progress, resolve_progress
-from farvox.recipes import Recipe, load_recipe, with_settings
+from farvox.recipes import Recipe, with_settings
 from farvox.runs.schema import Comparison
 from farvox.types import PathLike
 
@@ -105,34 +105,34 @@ def compare(
     if dataset is None:
         raise UsageError("no dataset", allowed="a dataset and recipes, or runs")
     if not recipes:
-        raise UsageError("no recipe", allowed="at least one recipe, or runs")
-    from farvox.cli.train import duration_settings, plan_folds, validated_cases
+        raise UsageError("no recipe given", allowed="at least one recipe, or runs")
     from farvox.data import Dataset, read_dataset
+    from farvox.data.folds import plan_folds
     from farvox.devices import resolve_device
     from farvox.models import create_model
-    from farvox.preprocessing.planning import validate_recipe
+    from farvox.training.api import usable_cases
 
-    named = _load_recipes(recipes, settings, duration_settings(budget, epochs))
+    named = _load_recipes(recipes, settings, budget, epochs)
     resolve_device(device)
     data = dataset if isinstance(dataset, Dataset) else read_dataset(Path(dataset))
     for recipe in named.values():
-        validate_recipe(recipe)
         create_model(recipe.model.name, len(data.channels), data.labels.classes, **recipe.model.options)
-    data, checks = validated_cases(data, skip_bad)
+    checked = usable_cases(data, skip_bad, reporter)
+    data = checked.dataset
     split_seed = next(iter(named.values())).train.seed
     planned = []
     for name, recipe in named.items():
         for seed in seeds or (None,):
             split, selected = plan_folds(
                 data,
-                checks,
+                checked.labels_by_case,
                 split_seed,
                 folds,
                 fold,
                 leave_one_out=leave_one_out,
                 group=group,
                 train_cases=train_cases,
-                draw=seed,
+                subset_seed=seed,
             )
             run = folder / (name if seed is None else f"{name}-seed-{seed}")
             seeded = recipe if seed is None else with_settings(recipe, {"train.seed": seed})
@@ -142,18 +142,22 @@ def compare(
 
 
 def _load_recipes(
-    recipes: Sequence[Recipe | PathLike], settings: Mapping[str, object] | Iterable[str], duration: Iterable[str]
+    recipes: Sequence[Recipe | PathLike],
+    settings: Mapping[str, object] | Iterable[str],
+    budget: str | None,
+    epochs: int | None,
 ) -> dict[str, Recipe]:
     """Name of the run folder → recipe."""
+    from farvox.training.api import resolve_recipe_settings
+
     settings = settings if isinstance(settings, Mapping) else tuple(settings)
     named: dict[str, Recipe] = {}
     for recipe in [recipes] if isinstance(recipes, str) else recipes:
-        name = recipe.name if isinstance(recipe, Recipe) else str(recipe)
-        name = Path(name).stem if name.endswith(".toml") else name
+        label = recipe.name if isinstance(recipe, Recipe) else str(recipe)
+        name = Path(label).stem if label.endswith(".toml") else label
         if name in named:
             raise UsageError(f"recipe {name} twice", allowed="each recipe once, and files of different names")
-        loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-        named[name] = with_settings(with_settings(loaded, settings), duration)
+        named[name] = resolve_recipe_settings(recipe, settings, budget, epochs)
     return named
 
 
@@ -248,8 +252,8 @@ class _Training:
 def _train_fold(
     dataset: Dataset, fold: Fold, recipe: Recipe, folder: Path, device: str, resume: bool, show: bool
 ) -> str | None:
-    """Train a fold as `farvox.train` does; why the training ended."""
-    from farvox.cli.train import train_folds
+    """Train a fold as `farvox.train` does; "interrupted" if it was."""
+    from farvox.training.api import train_folds
 
-    summary = train_folds(dataset, [fold], recipe, folder, device=device, resume=resume, quiet=True)
-    return summary.folds[fold.name].stop_reason
+    run = train_folds(dataset, [fold], recipe, folder, device, resume=resume, progress=resolve_progress(show))
+    return "interrupted" if run.interrupted else None

@@ -1,17 +1,20 @@
 """Datasets: their cases, labels and folds, read from folders, checked before use."""
 
-from farvox.data.check import CaseCheck, check_dataset, labels_never_present
-from farvox.data.dataset import Case, CasePaths, Dataset
+from farvox.data.checks import CaseCheck, Check, check
+from farvox.data.dataset import Case, CasePaths, Dataset, LoadedCase
 from farvox.data.load import load_case
-from farvox.data.readers import read_dataset
+from farvox.data.readers import Reader, read_dataset, register_reader
 
 __all__ = [
     "Case",
     "CaseCheck",
     "CasePaths",
+    "Check",
     "Dataset",
-    "labels_never_present",
-    "check_dataset",
+    "LoadedCase",
+    "Reader",
+    "check",
     "load_case",
     "read_dataset",
+    "register_reader",
 ]

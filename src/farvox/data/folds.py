@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from farvox.data.dataset import Dataset
 from farvox.errors import DataError, UsageError
 
 
@@ -18,6 +19,57 @@ class Fold:
     name: str
     training: tuple[str, ...]
     validation: tuple[str, ...]
+
+
+def plan_folds(
+    dataset: Dataset,
+    labels: Mapping[str, set[int]],
+    seed: int,
+    folds: int,
+    fold: int | None = None,
+    *,
+    leave_one_out: bool = False,
+    all_cases: bool = False,
+    group: str | None = None,
+    train_cases: int | None = None,
+    subset_seed: int | None = None,
+) -> tuple[list[Fold], list[Fold]]:
+    """All folds of the split and the fold of all cases, and those of them to train.
+
+    Args:
+        dataset: The cases.
+        labels: Label values present in each case.
+        seed: Seed of the split.
+        folds: Number of folds.
+        fold: Train this fold only.
+        leave_one_out: As many folds as cases.
+        all_cases: Train on all cases, without validation.
+        group: As in `make_folds`.
+        train_cases: Training cases to keep in each fold.
+        subset_seed: Seed of the choice of these; `seed` by default.
+
+    Raises:
+        UsageError: Options that exclude each other, or a fold that does not exist.
+        DataError: As `make_folds` and `check_coverage`.
+    """
+    ids = [case.id for case in dataset.cases]
+    if all_cases and (fold is not None or leave_one_out):
+        raise UsageError("all cases together with a single fold or leave-one-out", allowed="one of them")
+    final = all_cases_fold(ids)
+    if all_cases and len(ids) < 2:
+        return [final], [final]
+    made = make_folds(ids, len(ids) if leave_one_out and len(ids) > 1 else folds, seed, group)
+    if train_cases is not None:
+        kept = seed if subset_seed is None else subset_seed
+        made = [subsample_training_cases(one, train_cases, kept) for one in made]
+        final = subsample_training_cases(final, train_cases, kept)
+    if fold is not None and not 0 <= fold < len(made):
+        raise UsageError(f"fold {fold}", allowed=f"0 to {len(made) - 1}")
+    selected = [final] if all_cases else made if fold is None else [made[fold]]
+    names = {value: name for _, value, name in dataset.labels.foreground}
+    for one in selected:
+        check_coverage(one, labels, names)
+    return [*made, final], selected
 
 
 def make_folds(cases: Sequence[str], folds: int, seed: int = 0, group: str | None = None) -> list[Fold]:

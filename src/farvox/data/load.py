@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from farvox.data.dataset import Case, CasePaths, Dataset, LandmarkSpheres
+from farvox.data.dataset import CasePaths, Dataset, LandmarkSpheres, LoadedCase
 from farvox.data.landmark_masks import rasterise_landmarks
 from farvox.errors import DataError
 from farvox.geometry import Grid
@@ -16,7 +16,7 @@ from farvox.labels import IGNORE
 from farvox.types import Array
 
 
-def load_case(dataset: Dataset, case: CasePaths) -> Case:
+def load_case(dataset: Dataset, case: CasePaths) -> LoadedCase:
     """Read and check image and label of one case.
 
     Args:
@@ -30,9 +30,9 @@ def load_case(dataset: Dataset, case: CasePaths) -> Case:
     scan = load_image(dataset, case)
     require_intensities(dataset, case, scan.image)
     if case.label is None and case in dataset.unlabelled:
-        return Case(case.id, scan.image, None, scan.grid, scan.header)
+        return LoadedCase(case.id, scan.image, None, scan.grid, scan.header)
     classes = to_classes(dataset, case, load_label(case, scan.grid))
-    return Case(case.id, scan.image, classes, scan.grid, scan.header)
+    return LoadedCase(case.id, scan.image, classes, scan.grid, scan.header)
 
 
 def load_image(dataset: Dataset, case: CasePaths) -> Scan:

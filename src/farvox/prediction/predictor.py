@@ -36,7 +36,7 @@ from farvox.prediction.sliding_window import PredictFn, sliding_window_inference
 from farvox.preprocessing.preprocess import PreprocessedScan, preprocess, zscore_normalise
 from farvox.types import Array, FloatArray, Shape
 
-PointSampling = Literal["network", "adaptive", 1, 2, 4]
+PointSampling = Literal["native", "adaptive", 1, 2, 4]
 """Where point networks are asked: on the grid they were built with, from coarse to fine, or at every nth voxel."""
 
 
@@ -47,7 +47,7 @@ class Predictor:
         bundles: Networks that know the same labels and channels.
         device: As in `resolve_device`.
         overlap: Least share that neighbouring windows have in common, 0 to below 1.
-        sampling: Where `segment` asks networks that answer each point on its own. "network": on the grid they were
+        sampling: Where `segment` asks networks that answer each point on its own. "native": on the grid they were
             built with. 1, 2 or 4: at every voxel of network space, or every second or fourth along each axis.
             "adaptive": at every fourth, and closer where classes meet.
 
@@ -61,7 +61,7 @@ class Predictor:
     """
 
     def __init__(
-        self, bundles: Sequence[Bundle], device: str = "auto", overlap: float = 0.5, sampling: PointSampling = "network"
+        self, bundles: Sequence[Bundle], device: str = "auto", overlap: float = 0.5, sampling: PointSampling = "native"
     ) -> None:
         if not bundles:
             raise BundleError("no bundle given", allowed="one or more bundle folders")
@@ -91,7 +91,7 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, *bundles: str | Path, device: str = "auto", overlap: float = 0.5, sampling: PointSampling = "network"
+        cls, *bundles: str | Path, device: str = "auto", overlap: float = 0.5, sampling: PointSampling = "native"
     ) -> Predictor:
         """Open one or several bundle folders.
 
@@ -272,7 +272,7 @@ class Predictor:
 
 
 def parse_point_stride(text: str) -> PointSampling:
-    """'network', 'adaptive', '1', '2' or '4' → where point networks are asked.
+    """'native', 'adaptive', '1', '2' or '4' → where point networks are asked.
 
     Raises:
         UsageError: Not one of these.
@@ -286,7 +286,7 @@ def parse_point_stride(text: str) -> PointSampling:
 def _sampled(bundle: Bundle, sampling: PointSampling) -> Bundle:
     """The bundle with a network that answers on the wanted grid."""
     parse_point_stride(str(sampling))
-    if sampling == "network":
+    if sampling == "native":
         return bundle
     if not supports_points(bundle):
         raise UsageError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from farvox.data.dataset import Case
+from farvox.data.dataset import LoadedCase
 from farvox.labels import IGNORE
 from farvox.preprocessing.config import Preprocessing
 from farvox.preprocessing.preprocess import preprocess
@@ -25,7 +25,7 @@ class PreprocessedCase:
     """A case in network space, memory-mapped.
 
     Args:
-        id: Case id.
+        id: LoadedCase id.
         image: (C, I, J, K) float32, normalised.
         classes: (I, J, K) uint8 with `IGNORE`.
         voxels_by_class: For each class, up to 4096 of its voxels (N, 3), evenly drawn; empty where the class is absent.
@@ -49,7 +49,7 @@ class PreprocessedCase:
         return torch.from_numpy(np.array(self.image[..., start:stop]))
 
 
-def preprocess_case(case: Case, preprocessing: Preprocessing, classes: int, folder: Path) -> PreprocessedCase:
+def preprocess_case(case: LoadedCase, preprocessing: Preprocessing, classes: int, folder: Path) -> PreprocessedCase:
     """Bring a labelled case to network space, store it in `folder` and open it from there."""
     space = preprocess(case.image, case.grid, preprocessing)
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from farvox.data.dataset import Case
+from farvox.data.dataset import LoadedCase
 from farvox.errors import RecipeError
 from farvox.geometry import Orient
 from farvox.labels import IGNORE
@@ -38,7 +38,7 @@ class Fingerprint:
     foreground_values: Array
 
 
-def fingerprint(case: Case) -> Fingerprint:
+def fingerprint(case: LoadedCase) -> Fingerprint:
     """Look at one labelled case."""
     grid = Orient.to_canonical(case.grid).target
     assert case.classes is not None

@@ -206,11 +206,13 @@ class Run:
         path: The folder.
         folds: Its folds, in order.
         summary: `summary.json`; empty until the first fold is complete.
+        interrupted: Whether the training that returned this run was interrupted.
     """
 
     path: Path
     folds: tuple[FoldRun, ...]
     summary: RunSummary = field(default_factory=RunSummary)
+    interrupted: bool = False
 
     @classmethod
     def read(cls, path: PathLike) -> Run:
@@ -230,6 +232,10 @@ class Run:
                 hint="give the folder that was passed to `farvox train --out`",
             )
         return cls(path, tuple(FoldRun.read(folder) for folder in folders), summary or RunSummary())
+
+    def fold(self, name: str) -> FoldRun:
+        """The fold of a name, such as "0" or "all"."""
+        return next(fold for fold in self.folds if fold.name == name)
 
     @property
     def report(self) -> Path:

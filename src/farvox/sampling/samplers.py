@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from farvox.errors import UsageError
 from farvox.labels import LabelTable
 from farvox.models import PointNetwork
 from farvox.preprocessing.cases import PreprocessedCase
@@ -28,7 +29,7 @@ from farvox.sampling.points import (
 )
 from farvox.types import FloatArray, Shape
 
-Answers = tuple[torch.Tensor, ...]
+Outputs = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class BatchSampler(Protocol):
     def batch(self, step: int, rng: np.random.Generator) -> Any:
         """What a step learns from; its `target` (B, …) holds classes."""
 
-    def ask(self, network: Any, batch: Any) -> Answers:
+    def forward(self, network: Any, batch: Any) -> Outputs:
         """The network's logits (B, classes, …) for a batch, one or several."""
 
 
@@ -71,10 +72,11 @@ class PatchSampler:
     labels: LabelTable
     cases: Sequence[PreprocessedCase]
     rank: Rank
+    augment: Callable[..., Any] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every training case is seen once, over all devices."""
+        """Steps in which every training case is used once, over all devices."""
         return max(1, math.ceil(len(self.cases) / (self.recipe.train.batch * self.rank.world)))
 
     def batch(self, step: int, rng: np.random.Generator) -> PatchBatch:
@@ -92,13 +94,30 @@ class PatchSampler:
             image, target = sample_patch_from(case, centre, matrix, shape, self.rank.device)
             image = zscore_normalise(image) if self.recipe.patch.normalize else image
             image, target = flip(image, target, change.flip, self.labels, rng)
-            images.append(
-                augment_intensities(image, change.contrast, change.brightness, change.gamma, change.noise, rng)
-            )
+            image = augment_intensities(image, change.contrast, change.brightness, change.gamma, change.noise, rng)
+            if self.augment:
+                image, target = self._augmented(image, target, rng)
+            images.append(image)
             targets.append(target)
         return PatchBatch(torch.stack(images), torch.stack(targets))
 
-    def ask(self, network: Any, batch: PatchBatch) -> Answers:
+    def _augmented(
+        self, image: torch.Tensor, target: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The patch as the user's own augmentation returns it."""
+        assert self.augment is not None
+        changed = self.augment(image, target, rng)
+        shapes = (
+            [tuple(part.shape) for part in changed] if isinstance(changed, tuple) and len(changed) == 2 else changed
+        )
+        if shapes != [tuple(image.shape), tuple(target.shape)]:
+            raise UsageError(
+                f"augment returned {shapes if isinstance(shapes, list) else type(changed).__name__}",
+                allowed=f"(image, classes) of shapes {tuple(image.shape)} and {tuple(target.shape)}",
+            )
+        return changed[0], changed[1]
+
+    def forward(self, network: Any, batch: PatchBatch) -> Outputs:
         """Logits (B, classes, *size), from each of the network's heads."""
         found = network(batch.image)
         return found if isinstance(found, tuple) else (found,)
@@ -148,7 +167,7 @@ class PointSampler:
         """As many as the recipe says."""
         return self._recipe.points.steps_per_epoch
 
-    def ask(self, network: Any, batch: PointBatch) -> Answers:
+    def forward(self, network: Any, batch: PointBatch) -> Outputs:
         """Logits (1, classes, S)."""
         return (network.forward_points_batch(batch.images, batch.points, batch.matrices),)
 

@@ -1,1 +1,1 @@
-"""From labelled scans to trained networks."""
+"""Training: from a dataset to trained networks; `farvox.train` is in `api`."""

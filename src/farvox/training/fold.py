@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,37 +25,16 @@ from farvox.prediction.files import predict_scans
 from farvox.preprocessing.cases import open_preprocessed, preprocess_case
 from farvox.preprocessing.config import Preprocessing
 from farvox.preprocessing.planning import fingerprint, resolve
+from farvox.progress import Progress
 from farvox.recipes import Recipe
 from farvox.runs import schema
 from farvox.runs.identity import fold_identity
 from farvox.runs.run import read_result
 from farvox.training.interrupt import graceful_interrupt
-from farvox.training.loop import Progress, Training, TrainingResult
+from farvox.training.loop import Extras, Training, TrainingResult, TrainingState
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-
-class Watcher(Protocol):
-    """Whoever shows a run to a person."""
-
-    def say(self, text: str) -> None:
-        """A line worth keeping."""
-
-    def stage(self, name: str, share: float) -> None:
-        """A stage of a fold and how much of it is done, 0 to 1."""
-
-    def training(self, fold: str, progress: Progress) -> None:
-        """A training step was taken."""
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """What a fold gave; `metrics` is None without validation cases or when interrupted."""
-
-    fold: Fold
-    outcome: TrainingResult
-    metrics: Metrics | None
 
 
 def setup_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabric:
@@ -97,8 +76,16 @@ def destroy_process_group(fabric: Fabric) -> None:
 
 
 def run_fold(
-    dataset: Dataset, fold: Fold, recipe: Recipe, run: Path, watcher: Watcher, fabric: Fabric, *, resume: bool = False
-) -> FoldResult:
+    dataset: Dataset,
+    fold: Fold,
+    recipe: Recipe,
+    run: Path,
+    progress: Progress,
+    fabric: Fabric,
+    *,
+    resume: bool = False,
+    extras: Extras | None = None,
+) -> TrainingResult:
     """Train one fold into `run/fold-<name>/`: log, bundle, predictions and metrics of its validation cases.
 
     Args:
@@ -106,24 +93,27 @@ def run_fold(
         fold: Which of them train and which validate.
         recipe: May hold `auto`.
         run: The run's folder.
-        watcher: Is told what happens.
+        progress: Receives the progress.
         fabric: As from `setup_fabric`; its first process alone writes.
-        resume: Go on from the fold's checkpoint where there is one.
+        resume: Continue from the fold's checkpoint if there is one.
+        extras: Loss, augmentation and callbacks of the user.
 
     Raises:
-        UsageError: The fold was begun before and `resume` is not set.
+        UsageError: The fold exists and `resume` is not set.
         ResourceError: Disk or memory is full.
     """
     folder = run / f"fold-{fold.name}"
     begun = any((folder / name).exists() for name in ("checkpoint.pt", "bundle")) or read_result(folder)
     if begun and not resume:
         raise UsageError(
-            f"{folder} is there already",
-            hint="add --resume to go on, --overwrite to begin anew, or choose another --out",
+            f"{folder} exists already",
+            hint="add --resume to continue it, --overwrite to start again, or choose another --out",
         )
     if "left-right" in recipe.augment.flip and dataset.labels.unpaired_sides:
-        watcher.say(f"note: no left/right partner for {', '.join(dataset.labels.unpaired_sides)}; mirrored as they are")
-    resolved, preprocessing = _plan(dataset, fold, recipe, watcher)
+        progress.message(
+            f"note: no left/right partner for {', '.join(dataset.labels.unpaired_sides)}; they are mirrored as they are"
+        )
+    resolved, preprocessing = _plan(dataset, fold, recipe, progress)
     entry = ModelEntry(
         name=resolved.model.name,
         in_channels=len(dataset.channels),
@@ -137,7 +127,7 @@ def run_fold(
     try:
         if fabric.is_global_zero:
             fold_identity(dataset, fold, recipe).write(folder / "split.json")
-            _prepare(dataset, fold, preprocessing, prepared, watcher)
+            _prepare(dataset, fold, preprocessing, prepared, progress)
         fabric.barrier()
         precision = resolve_precision(resolved.train.precision, fabric.device)
         start = schema.StartEvent(
@@ -163,35 +153,48 @@ def run_fold(
                 folder,
                 fabric,
                 precision,
-                on_progress=lambda progress: watcher.training(fold.name, progress),
+                on_progress=lambda state: _report(progress, fold, state),
                 stop=interrupted.is_set,
-            ).run(network, start)
+                extras=extras or Extras(),
+            ).fit(network, start)
     finally:
         if fabric.is_global_zero:
             shutil.rmtree(prepared, ignore_errors=True)
     if not fabric.is_global_zero:
-        return FoldResult(fold, outcome, None)
+        return outcome
     facts = asdict(outcome) | {"seconds": round(outcome.seconds, 1)}
     training = {**facts, "cases": len(fold.training), "precision": precision}
     manifest = _manifest(dataset, fold, resolved, preprocessing, entry, parameters, training)
     bundle = save_bundle(folder / "bundle", network, manifest, resolved)
     if outcome.stop_reason == "interrupted":
-        return FoldResult(fold, outcome, None)
+        return outcome
     metrics = None
     if fold.validation:
-        metrics = _evaluate(dataset, fold, bundle, folder, fabric.device, watcher)
+        metrics = _evaluate(dataset, fold, bundle, folder, fabric.device, progress)
         evaluated = manifest.model_copy(update={"metrics": metrics.summary.model_dump(mode="json")})
         save_bundle(bundle, network, evaluated, resolved)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     schema.FoldResult(**facts, parameters=parameters).write(folder / "result.json")
-    return FoldResult(fold, outcome, metrics)
+    return outcome
 
 
-def _plan(dataset: Dataset, fold: Fold, recipe: Recipe, watcher: Watcher) -> tuple[Recipe, Preprocessing]:
+def _report(progress: Progress, fold: Fold, state: TrainingState) -> None:
+    progress.update(
+        f"train fold {fold.name}",
+        state.fraction_done,
+        seconds_left=state.seconds_left,
+        step=state.step,
+        epoch=state.epoch,
+        loss=state.loss,
+        Dice=state.dice,
+    )
+
+
+def _plan(dataset: Dataset, fold: Fold, recipe: Recipe, progress: Progress) -> tuple[Recipe, Preprocessing]:
     files, prints = dataset.cases_by_id, []
     for number, case in enumerate(fold.training, start=1):
         prints.append(fingerprint(load_case(dataset, files[case])))
-        watcher.stage("look at scans", number / len(fold.training))
+        progress.update(f"fold {fold.name}: read scans", number / len(fold.training))
     return resolve(recipe, prints, dataset.channels)
 
 
@@ -219,7 +222,7 @@ def _manifest(
     )
 
 
-def _prepare(dataset: Dataset, fold: Fold, preprocessing: Preprocessing, folder: Path, watcher: Watcher) -> None:
+def _prepare(dataset: Dataset, fold: Fold, preprocessing: Preprocessing, folder: Path, progress: Progress) -> None:
     files, ids = dataset.cases_by_id, (*fold.training, *fold.validation)
     for number, case in enumerate(ids, start=1):
         loaded = load_case(dataset, files[case])
@@ -229,11 +232,11 @@ def _prepare(dataset: Dataset, fold: Fold, preprocessing: Preprocessing, folder:
             raise ResourceError(
                 f"cannot write to {folder}: {error.strerror}", hint="free space or choose another --out"
             ) from None
-        watcher.stage("prepare scans", number / len(ids))
+        progress.update("preprocess scans", number / len(ids))
 
 
 def _evaluate(
-    dataset: Dataset, fold: Fold, bundle: Path, folder: Path, device: torch.device, watcher: Watcher
+    dataset: Dataset, fold: Fold, bundle: Path, folder: Path, device: torch.device, progress: Progress
 ) -> Metrics:
     """Predict the fold's unseen scans from their files, as a user would, and compare with their labels."""
     cases = [dataset.cases_by_id[case] for case in fold.validation]
@@ -247,7 +250,7 @@ def _evaluate(
             raise ResourceError(done.error or f"case {case.id} could not be predicted")
         pairs.append((case.id, done.mask, label_path(case, folder / "references" / done.mask.name)))
         scans[case.id], seconds[case.id] = case.images[0], round(done.seconds, 3)
-        watcher.stage("predict unseen scans", number / len(cases))
+        progress.update("predict validation scans", number / len(cases))
     metrics = evaluate_files(
         pairs,
         dataset.labels,

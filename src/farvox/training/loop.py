@@ -42,10 +42,10 @@ Reason = Literal["budget", "epochs", "interrupted"]
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingState:
     """Where the training is, for whoever shows it."""
 
-    share: float
+    fraction_done: float
     epoch: int
     step: int
     loss: float
@@ -68,6 +68,15 @@ class TrainingResult:
 
 class TrainingDivergedError(FarvoxError):
     """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a user gives beside the recipe; see `farvox.train`."""
+
+    loss: Callable[..., object] | None = None
+    augment: Callable[..., object] | None = None
+    callbacks: tuple[object, ...] = ()
 
 
 @dataclass
@@ -95,10 +104,11 @@ class Training:
     folder: Path
     fabric: Fabric
     precision: Precision
-    on_progress: Callable[[Progress], None]
+    on_progress: Callable[[TrainingState], None]
     stop: Callable[[], bool]
+    extras: Extras = Extras()
 
-    def run(self, network: torch.nn.Module, start: StartEvent) -> TrainingResult:
+    def fit(self, network: torch.nn.Module, start: StartEvent) -> TrainingResult:
         """Train `network` in place, from the folder's checkpoint where there is one.
 
         Args:
@@ -118,17 +128,20 @@ class Training:
         if held:
             network.load_state_dict(held.network)
             optimiser.load_state_dict(held.optimiser)
-        feed = self._feed(network)
+        sampler = self._sampler(network)
         wrapped, optimiser = self.fabric.setup(network, optimiser)
         if self.recipe.points.count:
             wrapped.mark_forward_method("forward_points_batch")
         counts = torch.from_numpy(class_counts(self.cases))
         weights = class_weights(counts).float() if self.recipe.loss.class_weights else None
-        loss_function = Loss(self.recipe.loss.terms, weights, self.recipe.loss.keep_fraction).to(self.fabric.device)
+        own_loss: Any = self.extras.loss
+        loss_function = own_loss or Loss(self.recipe.loss.terms, weights, self.recipe.loss.keep_fraction).to(
+            self.fabric.device
+        )
         log = JsonLinesLog(self.folder / "log.jsonl", held.log_bytes if held else 0, self.fabric.is_global_zero)
         if not held:
-            log.write(start)
-        pace = TrainingClock.of(self.recipe, feed.steps_per_epoch, held.seconds if held else 0.0)
+            self._emit(log, "on_start", start)
+        pace = TrainingClock.of(self.recipe, sampler.steps_per_epoch, held.seconds if held else 0.0)
         step = held.step if held else 0
         loss_sum, loss_steps = (held.loss_sum, held.loss_steps) if held else (0.0, 0)
         dice: float | None = None
@@ -157,22 +170,21 @@ class Training:
                 group["lr"] = rate
             if enter_stage:
                 enter_stage(done)
-            value = self._step(step, feed, wrapped, optimiser, loss_function)
+            value = self._step(step, sampler, wrapped, optimiser, loss_function)
             step += 1
             loss_sum, loss_steps = loss_sum + value, loss_steps + 1
             now = pace.progress(step)
-            epoch = step // feed.steps_per_epoch
-            if step % feed.steps_per_epoch == 0 or now >= 1:
-                log.write(
-                    EpochEvent(
-                        epoch=epoch,
-                        step=step,
-                        fraction_done=round(now, 6),
-                        seconds=round(pace.seconds, 2),
-                        loss=loss_sum / loss_steps,
-                        learning_rate=rate,
-                    )
+            epoch = step // sampler.steps_per_epoch
+            if step % sampler.steps_per_epoch == 0 or now >= 1:
+                ended = EpochEvent(
+                    epoch=epoch,
+                    step=step,
+                    fraction_done=round(now, 6),
+                    seconds=round(pace.seconds, 2),
+                    loss=loss_sum / loss_steps,
+                    learning_rate=rate,
                 )
+                self._emit(log, "on_epoch", ended)
                 loss_sum, loss_steps = 0.0, 0
             if track and (int(now * _SNAPSHOTS) > int(done * _SNAPSHOTS) or now >= 1):
                 track.note(step, pace.seconds)
@@ -183,37 +195,51 @@ class Training:
                 validating += pace.seconds - began if pace.total_seconds else 0.0
                 dice = float(np.mean(list(by_label.values()))) if by_label else None
                 seconds = round(pace.seconds, 2)
-                log.write(ValidationEvent(epoch=epoch, step=step, seconds=seconds, dice=by_label, mean=dice))
-            self.on_progress(Progress(now, epoch, step, value, pace.seconds, pace.seconds_left(step), dice))
+                validated = ValidationEvent(epoch=epoch, step=step, seconds=seconds, dice=by_label, mean=dice)
+                self._emit(log, "on_validation", validated)
+            state = TrainingState(now, epoch, step, value, pace.seconds, pace.seconds_left(step), dice)
+            self.on_progress(state)
+            self._notify("on_step", state)
             if time.monotonic() - saved_at > settings.checkpoint_seconds:
                 self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
                 saved_at = time.monotonic()
         self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
         outcome = TrainingResult(
-            reason, step // feed.steps_per_epoch, step, pace.seconds, peak_memory_mb(self.fabric.device)
+            reason, step // sampler.steps_per_epoch, step, pace.seconds, peak_memory_mb(self.fabric.device)
         )
         # After the checkpoint, so that a run that goes on cuts this line off again.
-        log.write(EndEvent(**asdict(outcome)))
+        self._emit(log, "on_end", EndEvent(**asdict(outcome)))
         return outcome
 
-    def _feed(self, network: Any) -> BatchSampler:
-        place = Rank(self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
-        what = (self.recipe, self.preprocessing, self.labels, self.cases, place)
+    def _emit(self, log: JsonLinesLog, method: str, event: LogEvent) -> None:
+        """Write an event to the log and hand it to the callbacks."""
+        log.write(event)
+        self._notify(method, event)
+
+    def _notify(self, method: str, event: object) -> None:
+        """Call a method of the callbacks that have it, in the first process."""
+        for callback in self.extras.callbacks if self.fabric.is_global_zero else ():
+            if function := getattr(callback, method, None):
+                function(event)
+
+    def _sampler(self, network: Any) -> BatchSampler:
+        rank = Rank(self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
+        what = (self.recipe, self.preprocessing, self.labels, self.cases, rank)
         if self.recipe.points.count:
             return PointSampler(*what, network, self.folder / "prepared")
-        return PatchSampler(*what)
+        return PatchSampler(*what, augment=self.extras.augment)
 
     def _step(
-        self, step: int, feed: BatchSampler, network: Any, optimiser: Any, loss_function: torch.nn.Module
+        self, step: int, sampler: BatchSampler, network: Any, optimiser: Any, loss_function: torch.nn.Module
     ) -> float:
         """One step down the gradient; returns the loss before it."""
         key = self._key(step)
-        batch = feed.batch(step, np.random.default_rng(key))
+        batch = sampler.batch(step, np.random.default_rng(key))
         torch.manual_seed(key)
         with self.fabric.autocast():
-            answers = feed.ask(network, batch)
-        # A network with several answers in training, all of the target, is held to each of them alike.
-        loss = torch.stack([loss_function(logits, batch.target) for logits in answers]).mean()
+            outputs = sampler.forward(network, batch)
+        # A network may have several outputs in training; the loss is their mean.
+        loss = torch.stack([loss_function(logits, batch.target) for logits in outputs]).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDivergedError(

@@ -3,36 +3,108 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Protocol, TypeVar, cast
 
 from farvox.data.dataset import Dataset
 from farvox.data.landmarks import with_landmarks
 from farvox.data.readers import brats, msd, nnunet, pattern, promise12
 from farvox.errors import DataError, UsageError
 from farvox.io.landmarks import read_landmarks
+from farvox.types import PathLike
 
-__all__ = ["read_dataset"]
+__all__ = ["Reader", "read_dataset", "register_reader"]
 
-_READERS = {"nnunet": nnunet, "msd": msd, "brats": brats, "promise12": promise12}
-"""Each has `matches(root)` and `read(root)`; nnU-Net stands before MSD because its files look like MSD's."""
+
+class Reader(Protocol):
+    """Understands one layout of dataset folders; a module or an object with these two functions."""
+
+    def matches(self, root: Path) -> bool:
+        """Whether a folder has this layout. Must be fast and must not open scans."""
+
+    def read(self, root: Path) -> Dataset:
+        """The dataset in a folder that matches."""
+
+
+_READERS: dict[str, Reader] = {"nnunet": nnunet, "msd": msd, "brats": brats, "promise12": promise12}
+"""nnU-Net is tried before MSD because its files look like MSD's; registered readers are tried before all of these."""
+_REGISTERED: dict[str, Reader] = {}
+
+_R = TypeVar("_R")
+
+
+def register_reader(name: str) -> Callable[[_R], _R]:
+    """Decorator that registers a reader of dataset folders under a name.
+
+    The decorated class is created without arguments, or the decorated object is used as it is. Readers of other
+    packages are found by the entry point group `farvox.readers`.
+
+    Args:
+        name: Name of the layout.
+
+    Raises:
+        UsageError: The name is taken, or the reader lacks `matches` or `read`.
+
+    >>> @register_reader("flat-folder")
+    ... class FlatFolder:
+    ...     def matches(self, root):
+    ...         return (root / "cases.csv").exists()
+    ...
+    ...     def read(self, root):
+    ...         ...
+    """
+
+    def register(reader: _R) -> _R:
+        if name in _READERS or name in _REGISTERED:
+            raise UsageError(f"a reader named '{name}' is registered already", hint="choose another name")
+        _REGISTERED[name] = _checked(name, reader() if isinstance(reader, type) else reader)
+        return reader
+
+    return register
+
+
+def _checked(name: str, reader: object) -> Reader:
+    missing = [method for method in ("matches", "read") if not callable(getattr(reader, method, None))]
+    if missing:
+        raise UsageError(f"reader '{name}' has no {' and no '.join(missing)}", allowed="matches(root) and read(root)")
+    return cast(Reader, reader)
+
+
+def _readers() -> Iterator[tuple[str, Reader]]:
+    """Registered readers, those of installed packages, then our own."""
+    yield from _REGISTERED.items()
+    for point in entry_points(group="farvox.readers"):
+        if point.name in _REGISTERED:
+            continue
+        try:
+            reader = point.load()
+        except Exception as error:
+            raise UsageError(
+                f"reader '{point.name}' ({point.value}) cannot be imported: {error}",
+                hint=f"fix or uninstall the package {point.dist.name if point.dist else point.value}",
+            ) from error
+        yield point.name, _checked(point.name, reader() if isinstance(reader, type) else reader)
+    yield from _READERS.items()
 
 
 def read_dataset(
-    root: Path | None,
+    path: PathLike | None = None,
     *,
     images: str | None = None,
     labels: str | None = None,
-    landmarks: Path | None = None,
-    landmark_radius_mm: float | None = None,
+    landmarks: PathLike | None = None,
+    radius: float | None = None,
 ) -> Dataset:
     """Find the cases of a dataset. Files are listed, not opened (patterns without labels.json: labels are).
 
     Args:
-        root: Folder in MSD, nnU-Net raw, BraTS or PROMISE12 layout; with patterns, what they are relative to.
+        path: Folder in MSD, nnU-Net raw, BraTS or PROMISE12 layout; with patterns, what they are relative to.
         images: Pattern such as 'scans/*_img.nii.gz'.
         labels: Pattern with as many '*'; image and label belong together when their '*' stand for the same.
         landmarks: CSV file of points that stand in place of labels; see `farvox.data.landmarks`.
-        landmark_radius_mm: Of the balls that landmarks become, mm; None suits it to the scans.
+        radius: Radius of the spheres that landmarks become, mm; None chooses one that suits the scans.
 
     Returns:
         The dataset. A fault of a single case (missing file, missing label) is left to `load_case` and `check_dataset`.
@@ -42,10 +114,12 @@ def read_dataset(
             landmarks that cannot be used.
         UsageError: Patterns that cannot work, or landmarks and labels together.
     """
-    root = None if root is None else Path(root)
+    root = None if path is None else Path(path)
+    if radius is not None and landmarks is None:
+        raise UsageError("a landmark radius without landmarks", hint="give the CSV file of landmarks, too")
     if landmarks is not None and labels is not None:
         raise UsageError("both labels and landmarks given", allowed="one of them")
-    points = None if landmarks is None else read_landmarks(landmarks)
+    points = None if landmarks is None else read_landmarks(Path(landmarks))
     try:
         if images is None and labels is None:
             dataset = _read_folder(root)
@@ -66,7 +140,7 @@ def read_dataset(
                 hint="rename or remove one, or delete the second entry in dataset.json",
                 case=doubled[0],
             )
-    return dataset if points is None else with_landmarks(dataset, points, landmark_radius_mm)
+    return dataset if points is None else with_landmarks(dataset, points, radius)
 
 
 def _read_folder(root: Path | None) -> Dataset:
@@ -74,9 +148,12 @@ def _read_folder(root: Path | None) -> Dataset:
         raise UsageError("no dataset", hint="give a dataset folder, or --images and --labels")
     if not root.is_dir():
         raise DataError(f"{root} is not a folder", hint="give the folder of a dataset, or --images and --labels")
-    for reader in _READERS.values():
+    for name, reader in _readers():
         if reader.matches(root):
-            return reader.read(root)
+            dataset = reader.read(root)
+            if not isinstance(dataset, Dataset):
+                raise UsageError(f"reader '{name}' returned a {type(dataset).__name__}", allowed="a farvox.Dataset")
+            return dataset
     held = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     shown = ", ".join(held[:6]) + (", …" if len(held) > 6 else "") if held else "nothing"
     below = next((folder.parent for folder in sorted(root.glob("*/dataset.json"))), None)
