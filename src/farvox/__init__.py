@@ -26,18 +26,52 @@ if TYPE_CHECKING:
 # Public names resolve on first use, so that `import farvox` and `farvox --help` import neither torch nor numpy.
 _MODULES = {
     "farvox.comparison.api": ("compare",),
-    "farvox.data": ("Case", "Check", "Dataset", "check", "read_dataset", "register_reader",),
+    "farvox.data": (
+        "Case",
+        "Check",
+        "Dataset",
+        "check",
+        "read_dataset",
+        "register_reader",
+    ),
     "farvox.errors": ("FarvoxError",),
-    "farvox.evaluation": ("Metrics", "evaluate",),
-    "farvox.localization": ("Landmarks", "locate",),
+    "farvox.evaluation": (
+        "Metrics",
+        "evaluate",
+    ),
+    "farvox.localization": (
+        "Landmarks",
+        "locate",
+    ),
     "farvox.losses": ("register_loss",),
-    "farvox.models": ("create_model", "list_models", "model_info", "register_model",),
-    "farvox.prediction": ("PointPredictions", "Predictor", "PreparedScan",),
-    "farvox.profiling": ("Profile", "profile",),
+    "farvox.models": (
+        "create_model",
+        "list_models",
+        "model_info",
+        "register_model",
+    ),
+    "farvox.prediction": (
+        "PointPredictions",
+        "Predictor",
+        "PreparedScan",
+    ),
+    "farvox.profiling": (
+        "Profile",
+        "profile",
+    ),
     "farvox.progress": ("Progress",),
-    "farvox.recipes": ("Recipe", "load_recipe",),
-    "farvox.registration": ("Registration", "register",),
-    "farvox.runs.run": ("FoldRun", "Run",),
+    "farvox.recipes": (
+        "Recipe",
+        "load_recipe",
+    ),
+    "farvox.registration": (
+        "Registration",
+        "register",
+    ),
+    "farvox.runs.run": (
+        "FoldRun",
+        "Run",
+    ),
     "farvox.runs.schema": ("Comparison",),
     "farvox.training.api": ("train",),
 }
