@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "farvox"
-ANYWHERE = {"errors", "types", "labels", "devices", "progress", "_atomic", "_optional", "_plugins", "_tables"}
+ANYWHERE = {
+    "errors",
+    "types",
+    "labels",
+    "devices",
+    "progress",
+    "_atomic",
+    "_deprecated",
+    "_optional",
+    "_plugins",
+    "_tables",
+}
 ALLOWED = {
     "geometry": set(),
     "ops": set(),

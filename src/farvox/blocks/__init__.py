@@ -1,5 +1,6 @@
 """Parts networks are built from, a family a file."""
 
+from farvox._deprecated import renamed
 from farvox.blocks.batch_norm_fusion import (
     batch_norm_scale_shift,
     can_fuse,
@@ -14,7 +15,6 @@ from farvox.blocks.obelisk import Obelisk, PointwiseDense
 from farvox.blocks.pad import crop_to, pad_beyond, pad_to_multiple
 from farvox.blocks.smooth import box_smooth
 from farvox.blocks.xception import SeparableConv2d, XceptionUnit
-from farvox.types import Shape
 
 __all__ = [
     "ConvNormAct",
@@ -27,7 +27,6 @@ __all__ = [
     "PreActivationConv",
     "ResidualShift",
     "SeparableConv2d",
-    "Shape",
     "XceptionUnit",
     "box_smooth",
     "conv_batch_norm",
@@ -41,3 +40,13 @@ __all__ = [
     "pad_beyond",
     "pad_to_multiple",
 ]
+
+__getattr__ = renamed(
+    __name__,
+    FewChannelUnit="FusedConvUnit",
+    Triple="farvox.types:Shape",
+    fold_norm_before="fuse_norm_into_next",
+    fold_norm_behind="fuse_norm_into_previous",
+    may_fold="can_fuse",
+    norm_as_affine="batch_norm_scale_shift",
+)

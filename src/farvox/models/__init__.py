@@ -1,5 +1,6 @@
 """Networks by name, and the information about them."""
 
+from farvox._deprecated import renamed
 from farvox.models.point_network import PointNetwork
 from farvox.models.registry import (
     ModelInfo,
@@ -25,3 +26,5 @@ __all__ = [
     "plan_options",
     "register_model",
 ]
+
+__getattr__ = renamed(__name__, ModelFacts="ModelInfo", model_facts="model_info")

@@ -1,5 +1,6 @@
 """Operations networks are built on, a folder each: a plain reference, and faster backends beside it."""
 
+from farvox._deprecated import renamed
 from farvox.ops.depth_shift import depth_shift
 from farvox.ops.fused_conv import fused_conv
 from farvox.ops.pointwise import PointwiseLayer, pointwise_chain
@@ -14,3 +15,5 @@ __all__ = [
     "sparse_conv",
     "sparse_sample",
 ]
+
+__getattr__ = renamed(__name__, Step="PointwiseLayer", few_channel_conv="fused_conv")

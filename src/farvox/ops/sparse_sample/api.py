@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 
+from farvox._deprecated import renamed_argument
 from farvox.errors import UsageError
 from farvox.ops.sparse_sample import reference
 from farvox.ops.sparse_sample.library import BACKEND_MODULES, sparse_conv_op
@@ -19,6 +20,7 @@ BACKENDS = ("reference", "cpu", "triton")
 _log = logging.getLogger(__name__)
 
 
+@renamed_argument("matrices", "offset_transforms")
 def sparse_sample(
     image: torch.Tensor,
     offsets: torch.Tensor,
@@ -58,6 +60,7 @@ def sparse_sample(
     )
 
 
+@renamed_argument("matrices", "offset_transforms")
 def sparse_conv(
     image: torch.Tensor,
     offsets: torch.Tensor,
