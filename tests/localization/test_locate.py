@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +17,8 @@ from farvox.geometry import Grid
 from farvox.io.landmarks import read_landmarks
 from farvox.localization import Landmark, Landmarks, LocateOptions, locate, locate_files
 from farvox.localization.estimate import MassEstimate, estimate_centroid
+from farvox.localization.files import ErrorSummary, LocateResult, summarise
+from farvox.localization.reference import PointError
 from farvox.localization.search import proposal_covariance, quasi_random_points, sample_progressively
 from farvox.prediction import Predictor
 from farvox.progress import NullProgress
@@ -219,3 +222,20 @@ def test_points_are_evenly_distributed_and_volumes_sum_to_the_scan() -> None:
     assert (np.abs(grid.mm_to_unit(drawn.points_mm)) <= 1 + 1e-9).all()
     near = np.linalg.norm(drawn.points_mm - centre, axis=1) < 20
     assert near.mean() > 0.4
+
+
+def test_errors_are_summarised_for_each_landmark() -> None:
+    here = (1.0, 2.0, 3.0)
+    found, lost = Landmark(1, "tip", here, 0.9), Landmark(1, "tip", None, 0.1)
+    near, far, absent = PointError(here, 1.0, 0.5), PointError(here, 4.0, 2.0), PointError(None, None, None)
+    missed = PointError(here, None, None)
+    pairs = [(found, near), (found, far), (lost, missed), (found, absent), (found, absent), (lost, absent)]
+    results = [LocateResult(f"s{n}", Landmarks("s", (mark,), 1, 1), (e,), 1.0) for n, (mark, e) in enumerate(pairs)]
+    summary = summarise(
+        [*results, LocateResult("bad", None, None, 1.0, "no file"), replace(results[0], point_errors=None)]
+    )
+    assert summary is not None
+    assert summary.all == summary.landmarks["tip"] == ErrorSummary(2, 1, 2, 2.5, 4.0, 1.25, 2.0)
+    cells = [list(column.cells) for column in summary.table().columns]
+    assert [column[0] for column in cells] == ["tip", "2", "2.50", "4.00", "1.25", "2.00", "1", "2"]
+    assert summarise([]) is None

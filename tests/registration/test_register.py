@@ -252,3 +252,13 @@ def test_penultimate_features_have_a_fifth_of_the_weight_and_unit_variance() -> 
     sd = torch.cat([side.maps.flatten(1) for side in normalised], 1).std(1)
     # Weights 0.2 and 0.8 of two features, with a mean weight of 1.
     np.testing.assert_allclose(sd, [0.4, 1.6], rtol=1e-5)
+
+
+def test_folding_and_small_overlap_are_warned_of(waved: Registration) -> None:
+    jacobian = waved.metrics.jacobian.model_copy(update={"folding_fraction": 0.02})
+    folded, disjoint = (
+        waved.metrics.model_copy(update=update) for update in ({"jacobian": jacobian}, {"overlap_fraction": 0.4})
+    )
+    assert folded.warnings[0].startswith("2.0 % of the voxels are folded")
+    assert disjoint.warnings[0].startswith("only 40 % of the fixed scan is inside the moving scan")
+    assert len(folded.warnings) == len(disjoint.warnings) == 1
