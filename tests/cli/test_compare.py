@@ -1,4 +1,4 @@
-"""`farvox compare` as a person runs it: words on the command line, what is refused before any work, a real trial."""
+"""`farvox compare`: parsing, errors before any work, and a small comparison."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_options_take_words_up_to_the_next_option() -> None:
     assert expand_multi_value_options([], ("--runs",)) == []
 
 
-def test_runs_that_are_there_are_compared(tmp_path: Path) -> None:
+def test_existing_runs_are_compared(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "small", FOLDS, options=SMALL), write_run(tmp_path / "large", moved(0.05))]
     done = compare("--runs", *runs, "--out", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.output

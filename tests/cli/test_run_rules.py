@@ -1,4 +1,4 @@
-"""What may share a run's folder, and that nothing is lost by a command that could not have worked."""
+"""Which folds may share a run folder, and that a refused command changes nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--folds", "3", "--fold", "0", "--overwrite", "--set", "train.budget=0s"], "0s"),
     ],
 )
-def test_folds_of_different_runs_do_not_mix_and_nothing_is_lost(
+def test_folds_of_other_runs_are_refused_and_nothing_is_changed(
     dataset: Path, run: Path, arguments: list[str], word: str
 ) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -50,7 +50,7 @@ def test_folds_of_different_runs_do_not_mix_and_nothing_is_lost(
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_the_final_network_may_join_its_cross_validation(dataset: Path, run: Path) -> None:
+def test_the_network_of_all_cases_is_added_to_its_cross_validation(dataset: Path, run: Path) -> None:
     cases = json.loads((run / "summary.json").read_text())["summary"]["foreground"]["dice"]["cases"]
     done = farvox("train", dataset, "--out", run, "--folds", "3", "--all", "--epochs", "1", *QUICK)
     assert done.returncode == 0, done.stderr
@@ -72,7 +72,7 @@ def test_bundles_come_before_scans(run: Path, dataset: Path, tmp_path: Path) -> 
 
 
 def test_a_run_of_an_earlier_release_is_continued(dataset: Path, run: Path, tmp_path: Path) -> None:
-    """Keys of `split.json` and of the recipe in it as they were before."""
+    """`split.json` with the earlier keys, also in its recipe."""
     old = shutil.copytree(run, tmp_path / "run")
     path = old / "fold-0" / "split.json"
     split = json.loads(path.read_text())

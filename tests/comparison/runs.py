@@ -1,4 +1,4 @@
-"""Run folders as training leaves them, without scans: numbers a test chose, in every document a comparison reads."""
+"""Run folders as training writes them, without scans and with chosen metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_run(
     Args:
         folder: Of the run.
         folds: Fold name → case id → Dice of the two labels.
-        model: Network in the manifest; with `options` of its own.
+        model: Network in the manifest; with `options` its options.
         options: Of the network.
         parameters: Written into `result.json`.
         minutes: Training time of each fold.
@@ -75,12 +75,14 @@ def write_run(
         }
         if name not in unfinished:
             documents["result.json"] = done
-        place = folder / f"fold-{name}"
-        (place / "bundle").mkdir(parents=True)
+        fold_folder = folder / f"fold-{name}"
+        (fold_folder / "bundle").mkdir(parents=True)
         for path, content in documents.items():
-            (place / path).write_text(json.dumps(content))
-        (place / "bundle" / "recipe.toml").write_text(dump_recipe(recipe))
-        (place / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in _log(minutes, entries, model)))
+            (fold_folder / path).write_text(json.dumps(content))
+        (fold_folder / "bundle" / "recipe.toml").write_text(dump_recipe(recipe))
+        (fold_folder / "log.jsonl").write_text(
+            "".join(json.dumps(event) + "\n" for event in _log(minutes, entries, model))
+        )
     return folder
 
 
@@ -91,22 +93,22 @@ def _entry(
     reference_ml: float,
     seconds: float | None,
 ) -> dict[str, Any]:
-    figures = {}
+    labels_metrics = {}
     for (_, value, _), one in zip(labels.foreground, dice, strict=True):
-        rated = None if one is None else 1 - (1 - one) / 2
-        figures[str(value)] = {
+        quality = None if one is None else 1 - (1 - one) / 2
+        labels_metrics[str(value)] = {
             "dice": one,
             "hd95_mm": None if one is None else 10 * (1 - one),
-            "surface_dice": rated,
-            "sensitivity": rated,
-            "specificity": rated,
+            "surface_dice": quality,
+            "sensitivity": quality,
+            "specificity": quality,
             "reference_ml": 0.0 if one is None else reference_ml,
             "prediction_ml": 0.0 if one is None else reference_ml,
         }
-    known = [row for row in figures.values() if row["dice"] is not None]
+    defined = [row for row in labels_metrics.values() if row["dice"] is not None]
     rated_metrics = ("dice", "hd95_mm", "surface_dice", "sensitivity", "specificity")
-    mean = {m: sum(row[m] for row in known) / len(known) if known else None for m in rated_metrics}
-    entry = {"case": case, "prediction": None, "reference": None, "scan": None, "labels": figures, "mean": mean}
+    mean = {m: sum(row[m] for row in defined) / len(defined) if defined else None for m in rated_metrics}
+    entry = {"case": case, "prediction": None, "reference": None, "scan": None, "labels": labels_metrics, "mean": mean}
     return entry if seconds is None else {**entry, "seconds": seconds}
 
 

@@ -1,4 +1,4 @@
-"""Runs put side by side: which count, over which cases, what is refused, and the files that come out."""
+"""Comparison of runs: recipes and cases that are compared, runs that are refused, and the files written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SMALL = {"widths": [4, 8]}
 
 
 def moved(by: float) -> dict[str, dict[str, tuple[float | None, float | None]]]:
-    """The folds with every Dice changed by so much."""
+    """The folds with every Dice changed by a constant."""
     return {
         name: {case: tuple(None if d is None else d + by for d in dice) for case, dice in cases.items()}  # type: ignore[misc]
         for name, cases in FOLDS.items()
@@ -47,7 +47,7 @@ def runs(tmp_path: Path) -> list[Path]:
     ]
 
 
-def test_a_row_tells_quality_and_cost(runs: list[Path], tmp_path: Path) -> None:
+def test_a_row_contains_quality_and_cost(runs: list[Path], tmp_path: Path) -> None:
     document = compare_runs(runs, tmp_path / "out")
     small, large = document.recipes
     assert document.cases == ("a", "b", "c", "d")
@@ -95,7 +95,7 @@ def test_json_csv_and_page_hold_the_same_numbers(runs: list[Path], tmp_path: Pat
     )
 
 
-def test_seeds_are_averaged_case_by_case_before_anything_else(tmp_path: Path) -> None:
+def test_seeds_are_averaged_case_by_case_first(tmp_path: Path) -> None:
     first = write_run(tmp_path / "plain", FOLDS, options=SMALL)
     seeds = [
         write_run(tmp_path / f"other-seed-{seed}", moved(by), options=SMALL, settings={"train.seed": seed})
@@ -118,13 +118,13 @@ def test_several_recipes_are_corrected_together(tmp_path: Path) -> None:
     for number in range(3):
         folds = {"0": {f"case_{n}": (float(0.5 + 0.1 * number * rng.uniform()), 0.5) for n in range(9)}}
         made.append(write_run(tmp_path / f"r{number}", folds, options=SMALL))
-    found = [row.difference for row in compare_runs(made, tmp_path / "out").recipes[1:]]
-    low, high = sorted(found, key=lambda d: d.p)
+    differences = [row.difference for row in compare_runs(made, tmp_path / "out").recipes[1:]]
+    low, high = sorted(differences, key=lambda d: d.p)
     assert low.p_holm == pytest.approx(min(1, 2 * low.p))
     assert high.p_holm == pytest.approx(max(low.p_holm, high.p))
 
 
-def test_folds_of_one_run_may_lie_in_several_places(runs: list[Path], tmp_path: Path) -> None:
+def test_folds_of_one_run_may_be_in_several_folders(runs: list[Path], tmp_path: Path) -> None:
     elsewhere = tmp_path / "machine" / "small"
     elsewhere.mkdir(parents=True)
     shutil.move(runs[0] / "fold-1", elsewhere / "fold-1")
@@ -135,7 +135,7 @@ def test_folds_of_one_run_may_lie_in_several_places(runs: list[Path], tmp_path: 
         collect_results([runs[0], elsewhere])
 
 
-def test_what_is_not_finished_is_left_out_and_noted(runs: list[Path], tmp_path: Path) -> None:
+def test_incomplete_folds_are_left_out_and_noted(runs: list[Path], tmp_path: Path) -> None:
     (runs[1] / "fold-1" / "result.json").unlink()
     with pytest.raises(UsageError, match=r"large has 2 of 4 cases; missing: c, d; expected: .* same cases"):
         compare_runs(runs, tmp_path / "out", strict=True)
@@ -164,7 +164,7 @@ def test_without_a_common_case_there_is_nothing_to_compare(runs: list[Path]) -> 
         make_comparison([], [])
 
 
-def test_files_that_are_missing_cost_a_figure_and_not_the_comparison(runs: list[Path], tmp_path: Path) -> None:
+def test_missing_files_leave_values_undefined(runs: list[Path], tmp_path: Path) -> None:
     shutil.rmtree(runs[0] / "fold-0" / "bundle")
     (runs[0] / "fold-1" / "log.jsonl").unlink()
     document = compare_runs(runs, tmp_path / "out")
@@ -190,7 +190,7 @@ def test_other_labels_and_other_references_are_refused(
         collect_results([runs[0], other])
 
 
-def test_seeds_with_other_settings_and_strange_cases_are_refused(runs: list[Path], tmp_path: Path) -> None:
+def test_seeds_with_other_settings_and_unknown_cases_are_refused(runs: list[Path], tmp_path: Path) -> None:
     other = write_run(tmp_path / "small-seed-1", FOLDS, options=SMALL, settings={"train.learning_rate": 0.5})
     with pytest.raises(UsageError, match=r"both named small and have other settings \(learning_rate = 0.5\)"):
         collect_results([runs[0], other])
@@ -202,7 +202,7 @@ def test_seeds_with_other_settings_and_strange_cases_are_refused(runs: list[Path
     assert "4 of the dataset's 6 cases have been validated so far" in notes
 
 
-def test_lengths_and_training_cases_that_differ_are_noted(tmp_path: Path) -> None:
+def test_different_durations_and_training_cases_are_noted(tmp_path: Path) -> None:
     first = write_run(tmp_path / "first", FOLDS, options=SMALL)
     second = write_run(tmp_path / "second", FOLDS, options=SMALL, settings={"train.epochs": 30})
     path = second / "fold-0" / "split.json"
@@ -213,13 +213,13 @@ def test_lengths_and_training_cases_that_differ_are_noted(tmp_path: Path) -> Non
     assert "second and first were trained on different cases (for the predictions of a, b)" in notes
 
 
-def test_names_of_folders() -> None:
+def test_folder_names() -> None:
     assert parse_run_name(Path("runs/quick-seed-12")) == ("quick", 12)
     assert parse_run_name(Path("runs/quick")) == ("quick", None)
     assert parse_run_name(Path("a-seed-1-seed-2/")) == ("a-seed-1", 2)
 
 
-def test_the_terminal_shows_a_row_a_recipe_in_80_columns(runs: list[Path], tmp_path: Path) -> None:
+def test_the_table_has_one_row_per_recipe_in_80_columns(runs: list[Path], tmp_path: Path) -> None:
     from rich.console import Console
 
     console = Console(width=80, file=io.StringIO())
@@ -231,7 +231,7 @@ def test_the_terminal_shows_a_row_a_recipe_in_80_columns(runs: list[Path], tmp_p
 
 
 def test_files_of_version_1_are_read(runs: list[Path], tmp_path: Path) -> None:
-    """Runs and comparisons as they were written before: `done.json`, minutes, and the earlier keys."""
+    """Runs and comparisons with `done.json`, minutes, and the earlier keys."""
     before = compare_runs(runs, tmp_path / "out")
     for fold in (runs[0] / "fold-0", runs[0] / "fold-1"):
         (fold / "result.json").rename(fold / "done.json")

@@ -1,4 +1,4 @@
-"""Figures of a case: hand-computed values, every way a structure can be absent, ignored voxels, boxes."""
+"""Metrics of a case: hand-computed values, absent structures, ignored voxels, boxes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_hand_computed_case():
     )
 
 
-def test_absent_in_both_has_no_figures_and_leaves_the_mean_alone():
+def test_absent_in_both_has_no_metrics_and_does_not_change_the_mean():
     both = with_box(2, (2, 5), (2, 5), (2, 5))
     result = evaluate_case(both, both, GRID, LABELS, 1)
     assert result.labels[3].model_dump() == dict.fromkeys(METRICS, None) | {"reference_ml": 0, "prediction_ml": 0}
@@ -69,8 +69,8 @@ def test_absent_in_both_has_no_figures_and_leaves_the_mean_alone():
 
 
 def test_absent_in_prediction_only():
-    figures = evaluate_case(empty(), with_box(1, (2, 5), (2, 5), (2, 5)), GRID, LABELS, 1).labels[3]
-    assert figures.model_dump() == pytest.approx(
+    metrics = evaluate_case(empty(), with_box(1, (2, 5), (2, 5), (2, 5)), GRID, LABELS, 1).labels[3]
+    assert metrics.model_dump() == pytest.approx(
         {
             "dice": 0,
             "hd95_mm": np.sqrt(11**2 + 18**2 + 21**2),
@@ -84,9 +84,9 @@ def test_absent_in_prediction_only():
 
 
 def test_absent_in_reference_only():
-    figures = evaluate_case(with_box(1, (2, 5), (2, 5), (2, 5)), empty(), GRID, LABELS, 1).labels[3].model_dump()
-    assert figures.pop("sensitivity") is None
-    assert figures == pytest.approx(
+    metrics = evaluate_case(with_box(1, (2, 5), (2, 5), (2, 5)), empty(), GRID, LABELS, 1).labels[3].model_dump()
+    assert metrics.pop("sensitivity") is None
+    assert metrics == pytest.approx(
         {
             "dice": 0,
             "hd95_mm": np.sqrt(11**2 + 18**2 + 21**2),
@@ -98,7 +98,7 @@ def test_absent_in_reference_only():
     )
 
 
-def test_nothing_anywhere_leaves_every_mean_undefined():
+def test_means_are_undefined_without_structures():
     assert set(evaluate_case(empty(), empty(), GRID, LABELS, 1).mean.model_dump().values()) == {None}
 
 
@@ -107,8 +107,8 @@ def test_specificity_is_undefined_where_the_reference_fills_the_scan():
     assert evaluate_case(whole, whole, GRID, LABELS, 1).labels[3].specificity is None
 
 
-def test_ignored_voxels_take_no_part():
-    """Whatever the prediction says where the reference is unknown, and a structure seen only there is absent."""
+def test_ignored_voxels_are_excluded():
+    """Predictions on ignored voxels do not count, and a structure predicted only there is absent."""
     reference = with_box(1, (2, 6), (2, 6), (2, 6))
     reference[6:9] = IGNORE
     prediction = with_box(1, (2, 8), (2, 6), (2, 6))
@@ -132,11 +132,11 @@ def test_ignored_voxels_take_no_part():
     assert specificity == pytest.approx(1 - 1 / (960 - 240 - 64))
 
 
-def test_no_surface_figures_where_ignored_voxels_hide_the_border():
+def test_no_surface_metrics_if_ignored_voxels_hide_the_border():
     reference = np.full(GRID.shape, IGNORE, np.uint8)
     reference[5, 5, 5] = 1
-    figures = evaluate_case(with_box(1, (4, 7), (4, 7), (4, 7)), reference, GRID, LABELS, 1).labels[3]
-    assert (figures.dice, figures.hd95_mm, figures.surface_dice) == (1, None, None)
+    metrics = evaluate_case(with_box(1, (4, 7), (4, 7), (4, 7)), reference, GRID, LABELS, 1).labels[3]
+    assert (metrics.dice, metrics.hd95_mm, metrics.surface_dice) == (1, None, None)
 
 
 @settings(deadline=None, max_examples=40)
@@ -145,36 +145,36 @@ def test_no_surface_figures_where_ignored_voxels_hide_the_border():
     arrays(np.uint8, (4, 3, 3), elements=st.sampled_from([0, 1, 2, IGNORE])),
     st.tuples(*[st.integers(0, 4)] * 3),
 )
-def test_place_in_a_larger_scan_does_not_matter(prediction, reference, start):
-    """Only specificity and the diagonal know the size of the scan; axes and memory order do not matter either."""
+def test_position_in_a_larger_scan_does_not_matter(prediction, reference, start):
+    """Only specificity and the diagonal depend on the size of the scan; axes and memory order do not matter either."""
     box = tuple(slice(first, first + n) for first, n in zip(start, prediction.shape, strict=True))
-    placed = []
+    scans = []
     for classes in (prediction, reference):
         scan = empty()
         scan[box] = classes
-        placed.append(scan)
-    turned = Grid((8, 10, 12), GRID.affine[:, [2, 1, 0, 3]])
-    result = evaluate_case(*placed, GRID, LABELS, 2).labels
-    other = evaluate_case(*[scan.T for scan in placed], turned, LABELS, 2).labels
+        scans.append(scan)
+    reoriented = Grid((8, 10, 12), GRID.affine[:, [2, 1, 0, 3]])
+    result = evaluate_case(*scans, GRID, LABELS, 2).labels
+    other = evaluate_case(*[scan.T for scan in scans], reoriented, LABELS, 2).labels
     small = evaluate_case(prediction, reference, Grid((4, 3, 3), GRID.affine), LABELS, 2).labels
-    for value, figures in result.items():
-        assert other[value].model_dump() == pytest.approx(figures.model_dump(), nan_ok=False)
+    for value, metrics in result.items():
+        assert other[value].model_dump() == pytest.approx(metrics.model_dump(), nan_ok=False)
         for metric in ("dice", "sensitivity", "reference_ml", "prediction_ml"):
-            assert small[value][metric] == figures[metric]
+            assert small[value][metric] == metrics[metric]
 
 
 @settings(deadline=None, max_examples=40)
 @given(*[arrays(np.uint8, (4, 3, 3), elements=st.sampled_from([0, 1, 2]))] * 2)
-def test_exchange_of_both_sides(first, second):
+def test_prediction_and_reference_exchanged(first, second):
     grid = Grid((4, 3, 3), GRID.affine)
     one, other = (evaluate_case(a, b, grid, LABELS, 2).labels for a, b in ((first, second), (second, first)))
-    for value, figures in one.items():
+    for value, metrics in one.items():
         for metric in ("dice", "hd95_mm", "surface_dice"):
-            assert other[value][metric] == pytest.approx(figures[metric])
-        assert other[value].prediction_ml == figures.reference_ml
+            assert other[value][metric] == pytest.approx(metrics[metric])
+        assert other[value].prediction_ml == metrics.reference_ml
 
 
-def test_shapes_that_do_not_fit_the_grid():
+def test_shapes_that_differ_from_the_grid():
     with pytest.raises(DataError, match="both \\(12, 10, 8\\)"):
         evaluate_case(empty()[1:], empty(), GRID, LABELS, 1)
 

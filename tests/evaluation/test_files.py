@@ -1,4 +1,4 @@
-"""Predictions meet their references by name, across formats, on real masks; what does not fit is reported by case."""
+"""Predictions are matched with references by name, across formats, on real masks; failures are reported by case."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = LabelTable.from_mapping({1: "inner", 4: "outer"})
 
 
 class Recorder(NullProgress):
-    """Keeps what is reported."""
+    """Records progress."""
 
     def __init__(self):
         self.updates = []
@@ -44,7 +44,7 @@ def nested(shift=0):
 
 @pytest.mark.parametrize("name", ["mscmrseg_bssfp", "msd_hippocampus"])
 def test_real_masks_in_another_format_agree_with_themselves(name, tmp_path):
-    """Odd values, oblique axes and all: the table of values is found, the figures are those of identical masks."""
+    """Non-consecutive values and oblique axes: the metrics are those of identical masks."""
     references = sorted((real_data(name) / "labelsTr").glob("*.nii.gz"))[:3]
     for path, ending in zip(references, (".mha", ".nrrd", ".nii"), strict=True):
         values, grid = read_label(path)
@@ -57,32 +57,32 @@ def test_real_masks_in_another_format_agree_with_themselves(name, tmp_path):
     assert any("without prediction" in note for note in document.notes)
     for case, path in zip(document.cases, references, strict=True):
         values, grid = read_label(path)
-        for value, figures in case.labels.items():
-            assert [figures[metric] for metric in ("dice", "hd95_mm", "surface_dice", "sensitivity")] == [
+        for value, metrics in case.labels.items():
+            assert [metrics[metric] for metric in ("dice", "hd95_mm", "surface_dice", "sensitivity")] == [
                 1,
                 0,
                 1,
                 1,
             ]
             volume = np.count_nonzero(values == value) * np.prod(grid.spacing) / 1000
-            assert figures.reference_ml == figures.prediction_ml == pytest.approx(volume, rel=1e-4)
+            assert metrics.reference_ml == metrics.prediction_ml == pytest.approx(volume, rel=1e-4)
     spacings = [np.prod(read_label(path)[1].spacing) ** (1 / 3) for path in references]
     assert document.tolerance_mm == pytest.approx(np.median(spacings), abs=1e-6)
 
 
 def test_real_mask_moved_by_a_voxel(tmp_path):
-    """Dice is counted slice against next slice, and no surface voxel is further off than the step."""
+    """Dice is that of adjacent slices, and no surface distance exceeds one voxel."""
     path = min((real_data("mscmrseg_bssfp") / "labelsTr").glob("*.nii.gz"))
     values, grid = read_label(path)
     step = float(grid.spacing[0])
     prediction = tmp_path / "moved.nii.gz"
     write_mask(prediction, np.roll(values, 1, 0).astype(np.uint16), Scan(values[None], grid, path))
     document = evaluate(prediction, path, tolerance_mm=step)
-    for value, figures in document.cases[0].labels.items():
+    for value, metrics in document.cases[0].labels.items():
         mask = values == value
-        assert figures.dice == pytest.approx(np.count_nonzero(mask[1:] & mask[:-1]) / np.count_nonzero(mask))
-        assert 0 < figures.hd95_mm <= step * (1 + 1e-6)
-        assert figures.surface_dice == 1
+        assert metrics.dice == pytest.approx(np.count_nonzero(mask[1:] & mask[:-1]) / np.count_nonzero(mask))
+        assert 0 < metrics.hd95_mm <= step * (1 + 1e-6)
+        assert metrics.surface_dice == 1
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_real_mask_moved_by_a_voxel(tmp_path):
         ("v1.2_b.nii.gz", "v1.2_b.mha"),
     ],
 )
-def test_names_that_belong_together(prediction, reference, tmp_path):
+def test_names_that_match(prediction, reference, tmp_path):
     write(tmp_path / "p" / prediction, nested(1))
     write(tmp_path / "r" / reference, nested())
     write(tmp_path / "r" / "other.nii.gz", nested(2))
@@ -106,7 +106,7 @@ def test_names_that_belong_together(prediction, reference, tmp_path):
     assert document.notes == ("1 reference(s) without prediction: other",)
 
 
-def test_scan_beside_its_reference_is_not_mistaken_for_it(tmp_path):
+def test_a_scan_in_the_folder_of_its_reference_is_not_taken_for_it(tmp_path):
     write(tmp_path / "p" / "Case00.mhd", nested())
     write(tmp_path / "r" / "Case00.mhd", np.full((9, 8, 7), 77, np.uint8))
     write(tmp_path / "r" / "Case00_segmentation.mhd", nested())
@@ -122,7 +122,7 @@ def test_two_files_need_no_common_name(tmp_path):
     assert document.cases[0].mean.dice == 1
 
 
-def test_pairs_name_their_scans(tmp_path):
+def test_pairs_record_their_scans(tmp_path):
     prediction, reference = write(tmp_path / "x.mha", nested(1)), write(tmp_path / "y.nii.gz", nested(), (1, 1, 8))
     other = write(tmp_path / "z.nii.gz", nested(1), (1, 1, 8))
     pairs = [("one", other, reference), ("two", prediction, reference)]
@@ -136,7 +136,7 @@ def test_pairs_name_their_scans(tmp_path):
     assert case.labels == evaluate(other, reference, labels=LABELS).cases[0].labels
 
 
-def test_cases_that_do_not_fit_fail_alone_with_their_reason(tmp_path):
+def test_failures_are_reported_by_case(tmp_path):
     for name in ("good", "moved", "large", "value", "half", "broken"):
         write(tmp_path / "r" / f"{name}.nii.gz", nested())
         write(tmp_path / "p" / f"{name}.nii.gz", nested())
@@ -165,11 +165,11 @@ def test_ignore_value_in_the_reference(tmp_path):
     reference[5] = 9
     write(tmp_path / "p" / "a.nii.gz", nested())
     write(tmp_path / "r" / "a.nii.gz", reference)
-    figures = evaluate(tmp_path / "p", tmp_path / "r", labels=labels).cases[0].labels[4]
-    assert (figures.dice, figures.prediction_ml) == (1, pytest.approx((4 * 4 * 3 - 4 - 12) / 1000))
+    metrics = evaluate(tmp_path / "p", tmp_path / "r", labels=labels).cases[0].labels[4]
+    assert (metrics.dice, metrics.prediction_ml) == (1, pytest.approx((4 * 4 * 3 - 4 - 12) / 1000))
 
 
-def test_labels_are_those_found_on_either_side(tmp_path):
+def test_labels_are_those_of_predictions_and_references(tmp_path):
     reference = nested()
     write(tmp_path / "p" / "a.nii.gz", np.where(reference == 1, 6, 0).astype(np.uint8))
     write(tmp_path / "r" / "a.nii.gz", reference)

@@ -1,4 +1,4 @@
-"""Statistics over cases against closed cases and the normal approximation."""
+"""Statistics over cases, compared with exact values and the normal approximation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def case(name: str, first: float | None, second: float | None):
     return CaseMetrics.model_validate({"case": name, "labels": rows, "mean": dict.fromkeys(QUALITY_METRICS, mean)})
 
 
-def test_bootstrap_of_two_cases_reaches_both():
+def test_bootstrap_of_two_cases_spans_both():
     """Half of the resamples of {0, 1} average 0.5, a quarter each 0 and 1: far beyond the 2.5 % tails."""
     assert bootstrap_interval([0, 1]) == (0, 1)
 
@@ -37,24 +37,24 @@ def test_bootstrap_of_a_constant_has_no_width():
     assert bootstrap_interval([0.75] * 7) == (0.75, 0.75)
 
 
-def test_bootstrap_of_one_odd_case_in_ten_is_binomial():
+def test_bootstrap_of_one_different_case_in_ten_is_binomial():
     """The mean is a tenth of Binomial(10, 0.1): P(0) = 0.349, P(<=2) = 0.930, P(<=3) = 0.987: 0 and 0.3 bound 95 %."""
     assert bootstrap_interval([1] + [0] * 9) == pytest.approx((0, 0.3))
 
 
 def test_bootstrap_of_many_cases_is_near_normal():
-    figures = np.random.default_rng(1).normal(5, 2, 400)
-    half = 1.96 * figures.std() / 20
-    assert bootstrap_interval(figures) == pytest.approx((figures.mean() - half, figures.mean() + half), abs=0.03)
+    values = np.random.default_rng(1).normal(5, 2, 400)
+    half = 1.96 * values.std() / 20
+    assert bootstrap_interval(values) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
 
 
 def test_same_seed_same_interval():
-    figures = np.random.default_rng(2).random(30)
-    assert bootstrap_interval(figures, seed=4) == bootstrap_interval(figures, seed=4)
-    assert bootstrap_interval(figures, seed=4) != bootstrap_interval(figures, seed=5)
+    values = np.random.default_rng(2).random(30)
+    assert bootstrap_interval(values, seed=4) == bootstrap_interval(values, seed=4)
+    assert bootstrap_interval(values, seed=4) != bootstrap_interval(values, seed=5)
 
 
-def test_summary_of_three_cases_with_one_undefined_figure():
+def test_summary_of_three_cases_with_one_undefined_value():
     summary = summarise([case("a", 0.2, 0.4), case("b", 0.6, None), case("c", 0.7, 0.8)], LABELS)
     first = summary.labels[1].dice
     assert first.mean == pytest.approx(0.5)
@@ -75,7 +75,7 @@ def test_summary_of_one_case_and_of_none():
     assert summarise([], LABELS).foreground.dice.cases == 0
 
 
-def test_document_states_rule_tolerance_and_labels():
+def test_metrics_record_rule_tolerance_and_labels():
     document = build_metrics([case("a", 0.2, 0.4)], TABLE, 1.5, failed=[Failure(case="b", error="broken")])
     assert document.format == "farvox-metrics/2"
     assert document.absent_rule == ABSENT_RULE

@@ -1,4 +1,4 @@
-"""What is written can be read back: JSON, CSV and the terminal's table."""
+"""Files and tables of metrics: JSON, CSV, terminal and notebook."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = LabelTable.from_mapping({2: "tumour, [core]", 5: "oedema"})
 
 
 @pytest.fixture
-def document():
+def metrics():
     grid = Grid((6, 6, 6), np.eye(4))
     cases = []
     for shift in (0, 1):
@@ -30,10 +30,10 @@ def document():
     return build_metrics(cases, LABELS, 0.5)
 
 
-def test_json_round_trip(document, tmp_path):
-    document.write(tmp_path / "new" / "metrics.json")
+def test_json_round_trip(metrics, tmp_path):
+    metrics.write(tmp_path / "new" / "metrics.json")
     path = tmp_path / "new" / "metrics.json"
-    assert Metrics.read(path) == document
+    assert Metrics.read(path) == metrics
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["format"] == "farvox-metrics/2"
     assert content["cases"][0]["labels"]["5"]["dice"] is None
@@ -41,8 +41,8 @@ def test_json_round_trip(document, tmp_path):
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["metrics.csv", "metrics.json"]
 
 
-def test_csv_has_a_row_a_case_and_label(document, tmp_path):
-    document.write(tmp_path / "metrics.json")
+def test_csv_has_one_row_per_case_and_label(metrics, tmp_path):
+    metrics.write(tmp_path / "metrics.json")
     with (tmp_path / "metrics.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["case", "label", "name", *METRICS]
@@ -50,32 +50,32 @@ def test_csv_has_a_row_a_case_and_label(document, tmp_path):
         (case, value, name) for case in ("p0", "p1") for value, name in (("2", "tumour, [core]"), ("5", "oedema"))
     ]
     for row in rows:
-        figures = next(case for case in document.cases if case.case == row["case"]).labels[int(row["label"])]
-        assert {metric: float(row[metric]) if row[metric] else None for metric in METRICS} == figures.model_dump()
+        values = next(case for case in metrics.cases if case.case == row["case"]).labels[int(row["label"])]
+        assert {metric: float(row[metric]) if row[metric] else None for metric in METRICS} == values.model_dump()
 
 
-def test_nan_is_refused_and_the_old_file_stays(document, tmp_path):
-    document.write(tmp_path / "metrics.json")
+def test_nan_is_refused_and_the_previous_file_is_kept(metrics, tmp_path):
+    metrics.write(tmp_path / "metrics.json")
     before = (tmp_path / "metrics.json").read_bytes()
     with pytest.raises(ValueError, match="JSON"):
-        document.model_copy(update={"tolerance_mm": math.nan}).write(tmp_path / "metrics.json")
+        metrics.model_copy(update={"tolerance_mm": math.nan}).write(tmp_path / "metrics.json")
     assert (tmp_path / "metrics.json").read_bytes() == before
 
 
-def test_place_that_cannot_be_written_to(document, tmp_path):
+def test_a_folder_that_cannot_be_written_to(metrics, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResourceError, match="cannot write"):
-        document.write(tmp_path / "file" / "metrics.json")
+        metrics.write(tmp_path / "file" / "metrics.json")
 
 
-def test_csv_as_target_is_refused(document, tmp_path):
+def test_csv_as_target_is_refused(metrics, tmp_path):
     with pytest.raises(UsageError, match=r"metrics\.json"):
-        document.write(tmp_path / "metrics.csv")
+        metrics.write(tmp_path / "metrics.csv")
 
 
-def test_table_shows_mean_spread_and_interval(document):
+def test_table_shows_mean_sd_and_interval(metrics):
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(document.table())
+    console.print(metrics.table())
     lines = console.export_text().splitlines()
     tumour = next(line for line in lines if "2 tumour, [core]" in line)
     assert "0.750 ± 0.354" in tumour
@@ -86,8 +86,8 @@ def test_table_shows_mean_spread_and_interval(document):
     assert any("foreground" in line and "0.750" in line for line in lines)
 
 
-def test_notebook_table_and_rows(document):
-    assert "<td>2 tumour, [core]</td><td>2</td><td>0.750 ± 0.354<br>[0.500, 1.000]</td>" in document._repr_html_()
+def test_notebook_table(metrics):
+    assert "<td>2 tumour, [core]</td><td>2</td><td>0.750 ± 0.354<br>[0.500, 1.000]</td>" in metrics._repr_html_()
 
 
 def test_files_of_version_1_are_read(tmp_path):

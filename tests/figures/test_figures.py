@@ -1,4 +1,4 @@
-"""Pictures lie in millimetres, face the radiologist, and draw each label in its own colour."""
+"""Overlays are to scale in mm, in radiological convention, with one colour per label; curves and boxes show all values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def axes_of(figure: Any, label: str) -> Any:
     return next(axes for axes in figure.axes if axes.get_label() == label)
 
 
-def test_thick_slices_are_drawn_to_millimetres() -> None:
+def test_thick_slices_are_drawn_to_scale() -> None:
     spacing = np.array([1.25, 0.8, 7.7])
     labels = np.zeros((30, 40, 10), np.uint8)
     labels[0, 0, 0] = labels[-1, -1, -1] = 1  # the crop is then the whole scan
@@ -48,8 +48,8 @@ def test_thick_slices_are_drawn_to_millimetres() -> None:
     assert scales == pytest.approx([scales[0]] * 12)
 
 
-def test_the_view_is_radiological() -> None:
-    """A bright mark at right, front and head lies left and on top (sagittal: its front is left)."""
+def test_the_view_is_in_radiological_convention() -> None:
+    """A bright mark at right, anterior and superior is drawn left and on top (sagittal: anterior is left)."""
     image = np.zeros((20, 20, 20))
     image[15:, 15:, 15:] = 1
     labels = np.zeros(image.shape, np.uint8)
@@ -76,8 +76,8 @@ def test_each_label_is_drawn_in_its_colour_in_both_rows(count: int) -> None:
     drawn = pixels(figure)
     halves = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
     for (value, colour), half in itertools.product(colours.items(), halves):
-        wanted = np.round(np.array(to_rgb(colour)) * 255)
-        assert np.abs(half - wanted).max(-1).min() <= 12, f"label {value} is not drawn"
+        expected = np.round(np.array(to_rgb(colour)) * 255)
+        assert np.abs(half - expected).max(-1).min() <= 12, f"label {value} is not drawn"
 
 
 def test_labels_without_colour_and_empty_masks_draw_nothing() -> None:
@@ -85,11 +85,11 @@ def test_labels_without_colour_and_empty_masks_draw_nothing() -> None:
     empty = np.zeros(image.shape, np.uint8)
     figure = overlay_figure(image, empty, empty, np.ones(3), {1: "#ff0000"})
     drawn = pixels(figure)
-    assert np.all(np.ptp(drawn, axis=-1) < 20)  # nothing but greys
+    assert np.all(np.ptp(drawn, axis=-1) < 20)  # only greys
     assert most_foreground_slices(empty, empty) == (4, 4, 4)
 
 
-def test_focus_is_the_fullest_slice_of_the_reference() -> None:
+def test_planes_are_the_slices_with_most_reference_foreground() -> None:
     reference, prediction = np.zeros((2, 9, 8, 7), np.uint8)
     reference[2:5, 3, 1:3] = 2
     reference[3, 2:7, 5] = 1
@@ -100,7 +100,7 @@ def test_focus_is_the_fullest_slice_of_the_reference() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 19)] * 3), min_size=1, max_size=5), st.floats(0.1, 9))
-def test_crop_holds_all_foreground_within_the_scan(points: list[tuple[int, int, int]], thick: float) -> None:
+def test_the_crop_contains_all_foreground(points: list[tuple[int, int, int]], thick: float) -> None:
     mask = np.zeros((20, 20, 20), bool)
     mask[tuple(np.array(points).T)] = True
     box = foreground_box(mask, np.array([1.0, 1.0, thick]))

@@ -1,4 +1,4 @@
-"""One rendered run for all tests that only read the page."""
+"""A rendered run for the tests that only read the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = {1: "Liver", 2: "Kidney <b>&right</b>", 63: "Spleen"}
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two folds and three cases whose files are all there; only to be read."""
+    """A run of two folds and three cases with all files; tests must not change it."""
     folder = write_run(tmp_path_factory.mktemp("report") / "run", NAMES)
     write_report(folder)
     return folder

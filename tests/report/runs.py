@@ -1,4 +1,4 @@
-"""A run folder as training leaves it, small but with real NIfTI files: what the tests of the report render."""
+"""A small run folder with NIfTI files, as training writes it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_run(
     spacing: tuple[float, float, float] = SPACING,
     code: str = "LAS",
 ) -> Path:
-    """Write a run of `folds` folds with three cases that have files, and `extra_cases` that have numbers alone."""
+    """Write a run of `folds` folds with three cases that have files, and `extra_cases` without files."""
     run.mkdir(parents=True)
     rng = np.random.default_rng(0)
     ids = [f"case_{index:03d}" for index in range(3 + extra_cases)]
@@ -40,7 +40,7 @@ def write_run(
         entries.append({"case": case, **paths, "labels": labels, "mean": mean})
     for fold in range(folds):
         _write_fold(run / f"fold-{fold}", fold, [e for i, e in enumerate(entries) if i % folds == fold], names, rng)
-    told = {
+    folds_summary = {
         str(fold): {
             "seconds": 480.3 + fold,
             "peak_memory_mb": 1430.0,
@@ -56,7 +56,7 @@ def write_run(
         "dataset": {"name": "Abdomen", "cases": len(ids)},
         "recipe": "default",
         "version": "0.1.0",
-        "folds": told,
+        "folds": folds_summary,
         **_common(names),
         "summary": statistics(entries),
     }
@@ -65,15 +65,21 @@ def write_run(
 
 
 def statistics(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The `summary` part of a metrics document, with a normal interval in place of the bootstrap."""
+    """The `summary` part of a metrics document, with a normal interval instead of the bootstrap."""
 
     def block(values: list[float | None]) -> dict[str, Any]:
-        known = np.array([value for value in values if value is not None])
-        if not known.size:
+        defined = np.array([value for value in values if value is not None])
+        if not defined.size:
             return {"mean": None, "sd": None, "ci_low": None, "ci_high": None, "cases": 0}
-        mean, sd = float(known.mean()), float(known.std())
-        reach = 1.96 * sd / np.sqrt(known.size)
-        return {"mean": mean, "sd": sd, "ci_low": mean - reach, "ci_high": mean + reach, "cases": int(known.size)}
+        mean, sd = float(defined.mean()), float(defined.std())
+        half_width = 1.96 * sd / np.sqrt(defined.size)
+        return {
+            "mean": mean,
+            "sd": sd,
+            "ci_low": mean - half_width,
+            "ci_high": mean + half_width,
+            "cases": int(defined.size),
+        }
 
     values = list(entries[0]["labels"])
     return {
@@ -83,17 +89,19 @@ def statistics(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def phantom(names: Mapping[int, str], shape: tuple[int, int, int], spacing: Sequence[float]) -> np.ndarray:
-    """Label values of ellipsoids set side by side on a ring, each a few slices thick."""
+    """Label values of ellipsoids on a ring, each a few slices thick."""
     at = np.stack(
         np.meshgrid(*[(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)], indexing="ij")
     )
-    extent = np.array(shape) * spacing
+    field_of_view = np.array(shape) * spacing
     out = np.zeros(shape, np.uint8)
     count = len(names)
     for index, value in enumerate(names):
         angle = 2 * np.pi * index / count
-        centre = np.array([np.cos(angle) * 0.22 * extent[0], np.sin(angle) * 0.22 * extent[1], 0]) * (count > 1)
-        size = np.array([0.15, 0.15, 0.3]) * extent * (1 if count <= 4 else 4 / count**0.75)
+        centre = np.array([np.cos(angle) * 0.22 * field_of_view[0], np.sin(angle) * 0.22 * field_of_view[1], 0]) * (
+            count > 1
+        )
+        size = np.array([0.15, 0.15, 0.3]) * field_of_view * (1 if count <= 4 else 4 / count**0.75)
         out[(((at - centre[:, None, None, None]) / size[:, None, None, None]) ** 2).sum(0) < 1] = value
     return out
 

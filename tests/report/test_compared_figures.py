@@ -1,4 +1,4 @@
-"""Figures that set recipes side by side: boxes in their groups, curves averaged over time, costs at their places."""
+"""Figures of several recipes: grouped boxes, averaged curves, costs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _summary(dice: float | None) -> MetricSummary:
     return MetricSummary(foreground=QualityEstimates(dice=Estimate(mean=dice)))
 
 
-def test_boxes_of_a_label_stand_together_in_the_order_of_recipes() -> None:
+def test_boxes_are_grouped_by_label_in_the_order_of_recipes() -> None:
     values = {"plain": {1: [0.5, 0.6, 0.7], 2: []}, "sparse": {1: [0.8, 0.9], 2: [0.4]}}
     figure = grouped_box_plot(values, {1: "liver", 2: "$spleen$"}, COLOURS)
     (axes,) = figure.axes
@@ -43,7 +43,7 @@ def test_boxes_of_a_label_stand_together_in_the_order_of_recipes() -> None:
     ]
 
 
-def test_mean_of_curves_is_taken_over_the_time_all_of_them_cover() -> None:
+def test_mean_of_curves_covers_their_common_time() -> None:
     minutes, values = mean_curve([([0, 2, 4], [0.0, 0.4, 0.8]), ([1, 5], [0.0, 0.8])])
     assert minutes == pytest.approx([1, 4])
     # At 1: (0.2 + 0.0) / 2; at 4: (0.8 + 0.6) / 2.
@@ -82,7 +82,7 @@ def test_each_recipe_has_a_thick_mean_and_thin_folds() -> None:
     assert compared_curves({"plain": [FoldRun("0", Path()).validation_curve]}, {}, COLOURS) is None
 
 
-def test_cost_is_drawn_where_recipes_differ_in_it() -> None:
+def test_costs_that_differ_are_drawn() -> None:
     def row(name: str, dice: float | None, parameters: int | None, minutes: float) -> RecipeRow:
         return RecipeRow(
             name=name,

@@ -1,4 +1,4 @@
-"""Learned offsets lie where they point, in millimetres, before and after training."""
+"""Learned offsets in millimetres, before and after training."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from farvox.runs.schema import BundleInfo, EpochEvent
 from tests.report.runs import write_run
 from tests.report.test_page import Cells, text
 
-EXTENT = np.array([200.0, 100.0, 400.0])
+FIELD_OF_VIEW = np.array([200.0, 100.0, 400.0])
 AXES = ["left to right", "back to front", "foot to head"]
 
 
 def write_offsets(path: Path, **changes: np.ndarray) -> LearnedOffsets:
-    """Two layers over three snapshots: a pair that moves apart along I, and single offsets that stay."""
+    """Two layers over three snapshots: a pair that moves apart along I, and single offsets that do not move."""
     pairs = np.zeros((3, 1, 2, 3), np.float32)
     pairs[:, 0, 0, 0], pairs[:, 0, 1, 0] = [0.1, 0.3, 0.5], [-0.1, -0.3, -0.5]
     single = np.tile(np.array([[0.0, 0.2, 0.0], [0.0, 0.2, 0.0], [0.0, 0.0, -0.25]], np.float32), (3, 1, 1))
-    arrays = {"step": np.array([0, 40, 80]), "minutes": np.array([0.0, 1.0, 2.0]), "field_of_view_mm": EXTENT}
+    arrays = {"step": np.array([0, 40, 80]), "minutes": np.array([0.0, 1.0, 2.0]), "field_of_view_mm": FIELD_OF_VIEW}
     arrays |= {"offsets/sparse": pairs, "offsets/deep.layer": single, **changes}
     np.savez(path, **arrays)
     return LearnedOffsets.read(path)
 
 
-def filled(figure: object, panel: int) -> dict[tuple[float, float], float]:
-    """Middle of each bin that holds offsets → how many, of a panel counted row by row."""
+def filled_bins(figure: object, panel: int) -> dict[tuple[float, float], float]:
+    """Centre of each bin with offsets → their number; panels are numbered row by row."""
     axes = figure.axes[panel]  # type: ignore[attr-defined]
     (mesh,) = [item for item in axes.collections if item.get_array() is not None]
     corners = np.asarray(mesh.get_coordinates())
@@ -41,34 +41,34 @@ def filled(figure: object, panel: int) -> dict[tuple[float, float], float]:
     return {tuple(map(float, middle[at])): float(counts[at]) for at in zip(*np.nonzero(counts), strict=True)}
 
 
-def near(found: dict[tuple[float, float], float], at: tuple[float, float], width: float) -> float:
-    """How many offsets lie in the bin around a place."""
-    return sum(n for place, n in found.items() if np.abs(np.subtract(place, at)).max() <= width / 2 + 1e-6)
+def near(bins: dict[tuple[float, float], float], at: tuple[float, float], width: float) -> float:
+    """Number of offsets in the bin around a position."""
+    return sum(n for centre, n in bins.items() if np.abs(np.subtract(centre, at)).max() <= width / 2 + 1e-6)
 
 
-def test_bins_lie_where_the_offsets_point(tmp_path: Path) -> None:
+def test_bins_contain_the_offsets(tmp_path: Path) -> None:
     learned = write_offsets(tmp_path / "offsets.npz")
     figure = density_figure(learned, "sparse", AXES)
-    before, after = filled(figure, 0), filled(figure, 3)  # I against J
+    before, after = filled_bins(figure, 0), filled_bins(figure, 3)  # I against J
     width = float(np.diff(np.asarray(figure.axes[0].collections[0].get_coordinates())[0, :2, 0])[0])
     assert width < 0.05 * 200
-    # 0.1 of half of 200 mm is 10 mm; after training 0.5 is 50 mm. Both ends of the pair count.
+    # 0.1 of half of 200 mm is 10 mm; after training 0.5 is 50 mm. Both ends of the pair are counted.
     assert sum(before.values()) == sum(after.values()) == 2
     assert near(before, (10, 0), width) == near(before, (-10, 0), width) == 1
     assert near(after, (50, 0), width) == near(after, (-50, 0), width) == 1
-    other = filled(density_figure(learned, "deep.layer", AXES), 5)  # J against K, after
+    other = filled_bins(density_figure(learned, "deep.layer", AXES), 5)  # J against K, after
     assert sum(other.values()) == 3
     assert near(other, (10, 0), width) == 2
     assert near(other, (0, -50), width) == 1
 
 
-def test_panels_share_scale_and_colours_and_hold_everything(tmp_path: Path) -> None:
+def test_panels_have_one_scale_and_contain_all_offsets(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     offsets = rng.normal(0, 0.1, (3, 200, 3)) * np.array([1, 2, 4])[:, None, None]
     learned = write_offsets(tmp_path / "offsets.npz", **{"offsets/sparse": offsets})
     figure = density_figure(learned, "sparse", AXES)
     for panel in range(6):
-        assert sum(filled(figure, panel).values()) == 200
+        assert sum(filled_bins(figure, panel).values()) == 200
     for first, second in ((0, 3), (1, 4), (2, 5)):
         assert figure.axes[first].get_xlim() == figure.axes[second].get_xlim()
         assert figure.axes[first].get_ylim() == figure.axes[second].get_ylim()
@@ -79,7 +79,7 @@ def test_panels_share_scale_and_colours_and_hold_everything(tmp_path: Path) -> N
     assert figure.axes[0].get_xlabel() == "left to right (mm)"
 
 
-def test_spread_is_the_standard_deviation_in_millimetres(tmp_path: Path) -> None:
+def test_sd_is_in_millimetres(tmp_path: Path) -> None:
     learned = write_offsets(tmp_path / "offsets.npz")
     figure = sd_figure(learned, ("epoch", np.array([0.0, 1.0, 2.0])), AXES)
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
@@ -88,7 +88,7 @@ def test_spread_is_the_standard_deviation_in_millimetres(tmp_path: Path) -> None
     np.testing.assert_allclose(figure.axes[1].lines[2].get_ydata(), np.std([0, 0, -50]), rtol=1e-6)
 
 
-def test_the_report_tells_reach_before_and_after(tmp_path: Path) -> None:
+def test_the_report_states_distances_before_and_after(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {1: "Liver"}, folds=2)
     before = write_report(run).read_text()
     assert "Learned offsets" not in before
@@ -103,7 +103,7 @@ def test_the_report_tells_reach_before_and_after(tmp_path: Path) -> None:
     assert page.count("<svg") == before.count("<svg") + 3
 
 
-def test_axes_are_named_as_the_network_sees_them_and_epochs_as_the_log_counts(tmp_path: Path) -> None:
+def test_axes_are_those_of_the_network_and_epochs_those_of_the_log(tmp_path: Path) -> None:
     write_offsets(tmp_path / "offsets.npz")
     log = (EpochEvent(epoch=1, step=20, seconds=1), EpochEvent(epoch=4, step=80, seconds=4))
     fold = FoldRun("0", tmp_path, log, manifest=BundleInfo.model_validate({"preprocessing": {"axes": "LPS"}}))
@@ -113,7 +113,7 @@ def test_axes_are_named_as_the_network_sees_them_and_epochs_as_the_log_counts(tm
     assert ">step<" in offsets_section([FoldRun("0", tmp_path)])
 
 
-def test_without_a_field_of_view_in_mm_offsets_are_shares(tmp_path: Path) -> None:
+def test_without_a_field_of_view_in_mm_offsets_are_fractions(tmp_path: Path) -> None:
     learned = write_offsets(tmp_path / "offsets.npz", field_of_view_mm=np.full(3, np.nan))
     assert learned.distances("sparse")[-1] == pytest.approx([0.5, 0.5])
     section = offsets_section([FoldRun("0", tmp_path)])
@@ -130,7 +130,7 @@ def test_without_a_field_of_view_in_mm_offsets_are_shares(tmp_path: Path) -> Non
         {"offsets/sparse": np.zeros((3, 0, 3))},
     ],
 )
-def test_a_file_that_does_not_fit_leaves_a_note(tmp_path: Path, changes: dict[str, np.ndarray]) -> None:
+def test_a_file_with_wrong_shapes_leaves_a_note(tmp_path: Path, changes: dict[str, np.ndarray]) -> None:
     with pytest.raises(DataError, match=r"offsets\.npz"):
         write_offsets(tmp_path / "offsets.npz", **changes)
     section = offsets_section([FoldRun("0", tmp_path)])

@@ -1,4 +1,4 @@
-"""The page says what the documents say, loads nothing, and survives whatever is missing."""
+"""The page shows the content of the files, loads nothing, and tolerates missing files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Cells(HTMLParser):
 
 
 def text(page: str) -> str:
-    """Words of the page without figures."""
+    """Text of the page without pictures."""
     page = re.sub(r"<(svg|style).*?</\1>", "", page, flags=re.DOTALL)
     return html.unescape(re.sub(r"<[^>]+>", " ", page))
 
@@ -68,8 +68,8 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
 
 
 @pytest.fixture
-def own_run(run: Path, tmp_path: Path) -> Path:
-    """A copy of the run that a test may spoil; scans stay where they were."""
+def copied_run(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may change; the scans are not copied."""
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
@@ -83,8 +83,8 @@ def test_table_by_label_repeats_the_summary(run: Path, page: str) -> None:
             if metric not in block:
                 assert cell == "–"
                 continue
-            mean, low, high, spread = map(float, re.findall(r"\d+(?:\.\d+)?", cell.replace("–", " ")))
-            for shown, key in ((mean, "mean"), (low, "ci_low"), (high, "ci_high"), (spread, "sd")):
+            mean, low, high, sd = map(float, re.findall(r"\d+(?:\.\d+)?", cell.replace("–", " ")))
+            for shown, key in ((mean, "mean"), (low, "ci_low"), (high, "ci_high"), (sd, "sd")):
                 assert shown == pytest.approx(abs(block[metric][key]), abs=0.005, rel=0.005), (metric, key)
         assert row[-1] == "3"
     assert head[1:4] == ["Dice", "HD95 (mm)", "surface Dice"]
@@ -109,7 +109,7 @@ def test_table_by_case_lists_all_from_worst_to_best(run: Path, page: str) -> Non
     ]
 
 
-def test_cost_settings_rule_and_versions_are_told(page: str) -> None:
+def test_cost_settings_rule_and_versions_are_shown(page: str) -> None:
     words = text(page)
     fold = Cells(page).tables[2][1]
     assert fold[3:] == ["1\u202f459\u202f921", "8 min 0 s", "1.43 GB", "budget"]
@@ -133,18 +133,18 @@ def test_names_are_escaped(page: str) -> None:
     assert page.count("Kidney &lt;b&gt;&amp;right&lt;/b&gt;") >= 4  # table, box plot, legend, facts
 
 
-def test_case_ids_and_documents_are_escaped(own_run: Path) -> None:
+def test_case_ids_and_documents_are_escaped(copied_run: Path) -> None:
     def spoil(document: Any) -> None:
         document["cases"][0]["case"] = "<script>alert(1)</script>"
 
-    edit(own_run / "fold-0" / "metrics.json", spoil)
-    (own_run / "fold-0" / "bundle" / "recipe.toml").write_text('note = "</pre><script>"\n')
-    page = write_report(own_run).read_text()
+    edit(copied_run / "fold-0" / "metrics.json", spoil)
+    (copied_run / "fold-0" / "bundle" / "recipe.toml").write_text('note = "</pre><script>"\n')
+    page = write_report(copied_run).read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
 
 
-def test_undefined_numbers_are_dashes(own_run: Path) -> None:
+def test_undefined_numbers_are_dashes(copied_run: Path) -> None:
     def undefine(document: Any) -> None:
         for entry in document["cases"]:
             entry["labels"]["63"] = dict.fromkeys(METRICS)
@@ -160,9 +160,9 @@ def test_undefined_numbers_are_dashes(own_run: Path) -> None:
         }
 
     for fold in (0, 1):
-        edit(own_run / f"fold-{fold}" / "metrics.json", undefine)
-    edit(own_run / "summary.json", forget)
-    page = write_report(own_run).read_text()
+        edit(copied_run / f"fold-{fold}" / "metrics.json", undefine)
+    edit(copied_run / "summary.json", forget)
+    page = write_report(copied_run).read_text()
     tables = Cells(page).tables
     assert tables[0][3][:2] == ["Spleen", "–"]
     assert [row[3] for row in tables[1][1:]] == ["–"] * 3
@@ -172,20 +172,20 @@ def test_undefined_numbers_are_dashes(own_run: Path) -> None:
     assert "nan" not in text(page)
 
 
-def test_a_scan_moved_away_leaves_a_note_and_the_other_pictures(own_run: Path) -> None:
+def test_a_missing_scan_leaves_a_note_and_the_other_pictures(copied_run: Path) -> None:
     gone: list[str] = []
 
     def move(document: Any) -> None:
         document["cases"][0]["scan"] = "/nowhere/scan.nii.gz"
         gone.append(document["cases"][0]["case"])
 
-    edit(own_run / "fold-0" / "metrics.json", move)
-    page = write_report(own_run).read_text()
+    edit(copied_run / "fold-0" / "metrics.json", move)
+    page = write_report(copied_run).read_text()
     assert "No picture: the scan is no longer at /nowhere/scan.nii.gz." in text(page)
     assert page.count("<img") == 2
 
 
-def test_a_damaged_scan_and_one_on_another_grid_leave_notes(own_run: Path, tmp_path: Path) -> None:
+def test_a_damaged_scan_and_one_on_another_grid_leave_notes(copied_run: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged.nii.gz").write_bytes(b"not a scan")
     other = (
         write_run(tmp_path / "other" / "run", NAMES, folds=1, spacing=(2, 2, 2)) / "fold-0/predictions/case_001.nii.gz"
@@ -197,35 +197,36 @@ def test_a_damaged_scan_and_one_on_another_grid_leave_notes(own_run: Path, tmp_p
     def misplace(document: Any) -> None:
         document["cases"][0]["prediction"] = str(other)
 
-    edit(own_run / "fold-0" / "metrics.json", damage)
-    edit(own_run / "fold-1" / "metrics.json", misplace)
-    page = write_report(own_run).read_text()
+    edit(copied_run / "fold-0" / "metrics.json", damage)
+    edit(copied_run / "fold-1" / "metrics.json", misplace)
+    page = write_report(copied_run).read_text()
     assert page.count("No picture:") == 2
     assert "prediction and scan have different grids" in page
     assert page.count("<img") == 1
 
 
-def test_a_run_moved_as_a_whole_still_finds_its_predictions(run: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_moved_finds_its_predictions(run: Path, tmp_path: Path) -> None:
     source = write_run(tmp_path / "before" / "run", {1: "Atrium"}, folds=1)
     moved = shutil.move(source, tmp_path / "after")
     assert write_report(moved).read_text().count("<img") == 3
 
 
-def test_cases_that_failed_and_notes_of_the_evaluation_are_told(own_run: Path) -> None:
+def test_failed_cases_and_notes_of_the_evaluation_are_shown(copied_run: Path) -> None:
     failed = {"case": "case_009", "error": "case case_009: label holds the value(s) <7>"}
     for fold in (0, 1):
         edit(
-            own_run / f"fold-{fold}" / "metrics.json", lambda d: d.update(failed=[failed], notes=["surface tolerance"])
+            copied_run / f"fold-{fold}" / "metrics.json",
+            lambda d: d.update(failed=[failed], notes=["surface tolerance"]),
         )
-    page = write_report(own_run).read_text()
+    page = write_report(copied_run).read_text()
     assert page.count("Not evaluated: case case_009: label holds the value(s) &lt;7&gt;") == 1
     assert page.count("Note: surface tolerance") == 1
 
 
-def test_a_single_case_has_no_interval(own_run: Path) -> None:
+def test_a_single_case_has_no_interval(copied_run: Path) -> None:
     alone = {"mean": 0.8125, "sd": None, "ci_low": None, "ci_high": None, "cases": 1}
-    edit(own_run / "summary.json", lambda document: document["summary"]["foreground"].update(dice=alone))
-    page = write_report(own_run).read_text()
+    edit(copied_run / "summary.json", lambda document: document["summary"]["foreground"].update(dice=alone))
+    page = write_report(copied_run).read_text()
     assert "<b>0.812</b><small>one case, no interval</small>" in page
     assert Cells(page).tables[0][-1][1] == "0.812"
 
@@ -239,25 +240,25 @@ def test_pictures_do_not_depend_on_the_axis_order_of_the_files(tmp_path: Path) -
     assert pictures[0] == pictures[1]
 
 
-def test_without_validation_cases_the_page_says_so(own_run: Path) -> None:
-    shutil.rmtree(own_run / "fold-1")
-    (own_run / "fold-0" / "metrics.json").unlink()
-    edit(own_run / "summary.json", lambda document: document.update(summary={}, folds={"0": {"seconds": 61}}))
-    page = write_report(own_run).read_text()
+def test_without_validation_cases_the_page_says_so(copied_run: Path) -> None:
+    shutil.rmtree(copied_run / "fold-1")
+    (copied_run / "fold-0" / "metrics.json").unlink()
+    edit(copied_run / "summary.json", lambda document: document.update(summary={}, folds={"0": {"seconds": 61}}))
+    page = write_report(copied_run).read_text()
     assert "No case was validated" in page
     assert "1 min 1 s" in page
     assert "training loss" in page
 
 
-def test_an_unfinished_run_shows_its_folds(own_run: Path) -> None:
-    (own_run / "summary.json").unlink()
-    log = own_run / "fold-0" / "log.jsonl"
+def test_an_unfinished_run_shows_its_folds(copied_run: Path) -> None:
+    (copied_run / "summary.json").unlink()
+    log = copied_run / "fold-0" / "log.jsonl"
     lines = log.read_text().splitlines()
     log.write_text("\n".join(lines[:9]) + '\n{"event": "epo')
-    shutil.rmtree(own_run / "fold-1" / "bundle")
-    words = text(write_report(own_run).read_text())
+    shutil.rmtree(copied_run / "fold-1" / "bundle")
+    words = text(write_report(copied_run).read_text())
     assert "the run is not finished" in words
-    assert "not ended" in Cells((own_run / "report.html").read_text()).tables[1][1]
+    assert "not ended" in Cells((copied_run / "report.html").read_text()).tables[1][1]
     assert "case_001" in words
 
 
@@ -276,7 +277,7 @@ def test_many_labels_keep_the_page_small(tmp_path: Path) -> None:
     assert "<details><summary>43 cases" in page
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="contains no run"):
         write_report(tmp_path)
     (tmp_path / "summary.json").write_text("{")

@@ -1,4 +1,4 @@
-"""Work in a process of its own: answers and errors come back, killed work is an error, Ctrl-C is handed on."""
+"""Functions in a separate process: results and errors are returned, a kill is an error, Ctrl-C is forwarded."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def die() -> None:
 
 
 def wait_politely(started: str) -> str:
-    """What a training does: go on until it is asked to end."""
-    with graceful_interrupt() as asked:
+    """Wait for an interrupt, as a training does."""
+    with graceful_interrupt() as interrupted:
         Path(started).write_text(str(os.getpid()))
-        return "interrupted" if asked.wait(60) else "never asked"
+        return "interrupted" if interrupted.wait(60) else "not interrupted"
 
 
-def test_the_answer_comes_from_another_process() -> None:
+def test_the_result_comes_from_another_process() -> None:
     first, second, process = run_in_subprocess(pair, 3, "c")
     assert (first, second) == (3, "c")
     assert process != os.getpid()
 
 
-def test_errors_come_back_whole_and_a_killed_process_is_one() -> None:
+def test_errors_are_returned_complete_and_a_killed_process_is_one() -> None:
     with pytest.raises(DataError) as caught:
         run_in_subprocess(fail, "a7")
     assert str(caught.value) == "case a7: no such scan; expected: scans; hint: look"
@@ -51,7 +51,7 @@ def test_errors_come_back_whole_and_a_killed_process_is_one() -> None:
 
 
 @pytest.mark.parametrize("how", ["interrupt", "kill"])
-def test_the_work_ends_when_the_first_process_is_asked_to_or_is_gone(tmp_path: Path, how: str) -> None:
+def test_the_process_ends_when_its_parent_is_interrupted_or_killed(tmp_path: Path, how: str) -> None:
     started = tmp_path / "started"
     script = textwrap.dedent(f"""
         from farvox.runs.subprocess import run_in_subprocess
@@ -76,7 +76,7 @@ def test_the_work_ends_when_the_first_process_is_asked_to_or_is_gone(tmp_path: P
     assert out.strip() == ("interrupted" if how == "interrupt" else "")
     child = int(started.read_text())
     for _ in range(400):
-        # A process that has ended may still stand in the table until it is looked after.
+        # A process that has ended is a zombie until its parent waits for it.
         if not Path(f"/proc/{child}").exists() or "State:\tZ" in Path(f"/proc/{child}/status").read_text():
             break
         time.sleep(0.05)

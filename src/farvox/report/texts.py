@@ -11,10 +11,10 @@ BOXES = (
 
 PICTURES = (
     "Outlines of the reference (top row) and the prediction (bottom row) over the scan, in radiological convention: "
-    "the patient's right is on the left of the picture; in the sagittal plane anterior is on the left. The planes "
-    "follow the scan's axes and pass through the slices with most reference foreground. All pictures of a case have "
-    "the same scale and are cropped to the structures. The grey scale spans the 1st to the 99th percentile of the "
-    "region shown. If the scan has several channels, the first is shown."
+    "the patient's right (in the sagittal plane anterior) is on the left of the picture, and superior (in the axial "
+    "plane anterior) is at the top. The planes follow the scan's axes and pass through the slices with most reference "
+    "foreground. All pictures of a case have the same scale and are cropped to the structures. The grey scale spans "
+    "the 1st to the 99th percentile of the region shown. If the scan has several channels, the first is shown."
 )
 
 ESTIMATES = "Mean over cases with its 95 % interval; ± is the standard deviation over cases."
