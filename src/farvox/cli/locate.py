@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def run(
             (stderr() if result.error else stdout()).print(result)
     failed, summary = sum(result.landmarks is None for result in results), summarise(results)
     if as_json:
-        errors = summary.to_dict() if summary else None
+        errors = asdict(summary) if summary else None
         print_json({"scans": [r.to_dict() for r in results], "errors": errors, "out": str(out), "failed": failed})
     elif summary:
         stdout().print("errors over all scans", summary.table(), sep="\n")

@@ -123,10 +123,6 @@ class LocateSummary:
         table.add_row("all", *_cells(self.all))
         return table
 
-    def to_dict(self) -> dict[str, object]:
-        """The summary as part of a JSON document."""
-        return asdict(self)
-
 
 def locate_files(
     predictor: Predictor,

@@ -46,13 +46,14 @@ class _GaussianProposal:
 
     def draw(self, rng: np.random.Generator) -> FloatArray:
         normal = ndtri(np.clip(quasi_random_points(self.count, rng), 1e-9, 1 - 1e-9))
-        return self.centre + normal @ np.linalg.cholesky(self.covariance).T
+        return np.asarray(self.centre + normal @ np.linalg.cholesky(self.covariance).T)
 
     def density(self, points: FloatArray) -> FloatArray:
         """Expected number of points per mm³."""
         root = np.linalg.cholesky(self.covariance)
         whitened = np.linalg.solve(root, (points - self.centre).T)
-        return self.count * np.exp(-0.5 * (whitened**2).sum(0)) / ((2 * np.pi) ** 1.5 * np.prod(np.diag(root)))
+        normalisation = self.count / ((2 * np.pi) ** 1.5 * np.prod(np.diag(root)))
+        return np.asarray(normalisation * np.exp(-0.5 * (whitened**2).sum(0)))
 
 
 def sample_progressively(
@@ -66,7 +67,7 @@ def sample_progressively(
     Args:
         evaluate: The network.
         grid: Grid of the scan; all points are within its outer faces.
-        spacing_mm: Voxel spacing in network space, the smallest useful distance between points.
+        spacing_mm: Voxel spacing of the network grid, the smallest useful distance between points.
         rounds: Number of rounds; the first covers the whole scan.
         samples: Largest number of points in all rounds together.
         seed: Seed of the sampling.

@@ -24,7 +24,7 @@ from farvox.prediction import Predictor
 from farvox.prediction.files import find_scans, read_scan_for
 from farvox.prediction.points import validate_points
 from farvox.progress import Progress, as_callback, resolve_progress
-from farvox.registration.features import feature_extractor, feature_groups, normalise_features
+from farvox.registration.features import FeatureExtractor, feature_groups, normalise_features
 from farvox.registration.field import Displacement
 from farvox.registration.initial import (
     initial_from_centres,
@@ -39,7 +39,7 @@ from farvox.registration.metrics import (
     jacobian_determinant,
     jacobian_statistics,
 )
-from farvox.registration.optimise import Level, optimise
+from farvox.registration.optimise import optimise
 from farvox.registration.options import FeatureKind, InitialTransform, RegisterOptions
 from farvox.types import Array, FloatArray, PathLike
 
@@ -312,7 +312,7 @@ def register(
     require_same_dimension(fixed, moving)
     bundle = predictor.bundles[0]
     start_time = time.perf_counter()
-    extractors = [feature_extractor(bundle, scan, options.features) for scan in (fixed, moving)]
+    extractors = [FeatureExtractor(bundle, scan, options.features) for scan in (fixed, moving)]
     grids = [extractor.space.orient.target for extractor in extractors]
     # Scans that do not overlap are refused before the network runs.
     initial = initial_from_centres(*grids) if options.init == "centers" else np.zeros(3)
@@ -333,10 +333,17 @@ def register(
             coarse = [side.at_spacing(max(_RESOLUTIONS) * finest) for side in normalised]
             displacement.initial = initial_from_search(*coarse)
         for number, multiple in enumerate(_RESOLUTIONS if options.iterations else ()):
-            level = Level(multiple * finest, 4 * multiple**0.5 * finest, options.iterations, options.smoothness)
             fraction = 0.4 + 0.5 * number / len(_RESOLUTIONS)
             callback = as_callback(report, "register", fraction, fraction + 0.5 / len(_RESOLUTIONS))
-            before, after = optimise(displacement, *normalised, level, callback)
+            before, after = optimise(
+                displacement,
+                *normalised,
+                features_mm=multiple * finest,
+                control_mm=4 * multiple**0.5 * finest,
+                iterations=options.iterations,
+                smoothness=options.smoothness,
+                progress=callback,
+            )
             distances.append(FeatureDistance(before=before, after=after))
     # float32 is precise enough for mm. Returning to the file's axis order only flips and permutes axes.
     field = np.ascontiguousarray(extractors[0].space.orient.invert(displacement.on_grid(grids[0])))

@@ -53,17 +53,35 @@ class FeatureExtractor:
 
     Args:
         bundle: The trained network, on its device.
-        scan: The scan, validated.
+        scan: The scan.
         kind: Which features.
+
+    Raises:
+        DataError: The wrong number of channels, or intensities that are NaN, infinite or the same everywhere.
     """
 
     bundle: Bundle
     scan: Scan
-    kind: FeatureKind
+    kind: FeatureKind = "both"
+
+    def __post_init__(self) -> None:
+        channels, name = self.bundle.manifest.preprocessing.channels, self.scan.path.name
+        if len(self.scan.image) != len(channels):
+            raise DataError(
+                f"{len(self.scan.image)} channel(s)",
+                allowed=f"{len(channels)} ({', '.join(channels)}), as the network of {self.bundle.path} was trained on",
+                case=name,
+            )
+        for channel in self.scan.image:
+            low, high = channel.min(), channel.max()
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise DataError("NaN or infinite intensities", allowed="finite intensities", case=name)
+            if low == high:
+                raise DataError(f"the scan is constant: all voxels are {low:g}", hint="export it again", case=name)
 
     @cached_property
     def space(self) -> PreprocessedScan:
-        """The scan in network space."""
+        """The scan on the network grid."""
         return preprocess(self.scan.image, self.scan.grid, self.bundle.manifest.preprocessing)
 
     @property
@@ -119,28 +137,6 @@ class FeatureExtractor:
         if penultimate.shape[2:] != probabilities.shape[2:]:
             penultimate = _resized(penultimate, probabilities.shape[2:])
         return torch.cat((penultimate, probabilities), 1)
-
-
-def feature_extractor(bundle: Bundle, scan: Scan, kind: FeatureKind = "both") -> FeatureExtractor:
-    """The feature extractor of a scan, after a check that the network can process it.
-
-    Raises:
-        DataError: The wrong number of channels, or intensities that are NaN, infinite or the same everywhere.
-    """
-    channels, name = bundle.manifest.preprocessing.channels, scan.path.name
-    if len(scan.image) != len(channels):
-        raise DataError(
-            f"{len(scan.image)} channel(s)",
-            allowed=f"{len(channels)} ({', '.join(channels)}), as the network of {bundle.path} was trained on",
-            case=name,
-        )
-    for channel in scan.image:
-        low, high = channel.min(), channel.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise DataError("NaN or infinite intensities", allowed="finite intensities", case=name)
-        if low == high:
-            raise DataError(f"the scan is constant: all voxels are {low:g}", hint="export it again", case=name)
-    return FeatureExtractor(bundle, scan, kind)
 
 
 def normalise_features(

@@ -100,15 +100,12 @@ class Displacement:
     initial: FloatArray
     splines: list[Spline] = field(default_factory=list)
 
-    def along_grid_axes(self, coordinates: AxisCoordinates) -> torch.Tensor:
-        """(3, i, j, k) displacement of the splines alone, along the grid's axes, mm."""
-        zeros = torch.zeros(3, *map(len, coordinates))
-        return sum((spline.evaluate(coordinates) for spline in self.splines), start=zeros)
-
     def on_grid(self, grid: Grid) -> FloatArray:
         """(3, I, J, K) mm, RAS+, float32, at the voxels of a grid with the same axes and field of view."""
-        splines = self.along_grid_axes(axis_coordinates(grid))
-        ras = torch.tensordot(torch.from_numpy(self.grid.axes).float(), splines, 1)
+        coordinates = axis_coordinates(grid)
+        zeros = torch.zeros(3, *grid.shape)
+        along_axes = sum((spline.evaluate(coordinates) for spline in self.splines), start=zeros)
+        ras = torch.tensordot(torch.from_numpy(self.grid.axes).float(), along_axes, 1)
         out: FloatArray = (ras + torch.from_numpy(self.initial).float()[:, None, None, None]).numpy()
         return out
 

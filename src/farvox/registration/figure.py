@@ -130,7 +130,7 @@ def _in_plane_axes(across: int) -> tuple[int, int]:
 def _rescale_unit(scan: FloatArray) -> FloatArray:
     """Intensities rescaled from the 1st and 99th percentile to 0 and 1, and clipped."""
     low, high = np.percentile(scan, (1, 99))
-    return np.clip((scan - low) / max(float(high - low), 1e-6), 0, 1)
+    return np.asarray(np.clip((scan - low) / max(float(high - low), 1e-6), 0, 1))
 
 
 def _max_in_plane(along: FloatArray, at: tuple[int, ...], across: int) -> float:

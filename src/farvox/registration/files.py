@@ -137,7 +137,7 @@ def _read_labels(path: Path | None, scan: Scan) -> Array | None:
         or values.min() < 0
     ):
         raise DataError(f"{path.name} does not contain labels", allowed="one integer of 0 or more in each voxel")
-    return values.astype(np.min_scalar_type(int(values.max())))
+    return np.asarray(values, np.min_scalar_type(int(values.max())))
 
 
 def _require_writable(out: Path, names: Iterable[str], pair: Pair) -> None:

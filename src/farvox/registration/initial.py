@@ -95,4 +95,4 @@ def _inside(grid: Grid, other: Grid, translation: FloatArray) -> Array:
 
 
 def _centre(grid: Grid) -> FloatArray:
-    return grid.unit_to_mm(np.zeros((1, 3)))[0]
+    return np.asarray(grid.unit_to_mm(np.zeros((1, 3)))[0])

@@ -8,7 +8,6 @@ filtered version of them. Added here: optimisation from coarse to fine, with one
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,28 +23,15 @@ _STEP = 0.3
 """Learning rate of the first step, in voxels of the features; it decreases to a tenth in the last."""
 
 
-@dataclass(frozen=True)
-class Level:
-    """The settings of one resolution.
-
-    Args:
-        features_mm: Spacing of the features, mm.
-        control_mm: Spacing of the control points, mm.
-        iterations: Adam steps.
-        smoothness: Weight of the bending penalty.
-    """
-
-    features_mm: float
-    control_mm: float
-    iterations: int
-    smoothness: float
-
-
 def optimise(
     displacement: Displacement,
     fixed: ScanFeatures,
     moving: ScanFeatures,
-    level: Level,
+    *,
+    features_mm: float,
+    control_mm: float,
+    iterations: int,
+    smoothness: float,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[float, float]:
     """Add a spline to the displacement, which minimises the feature distance at one resolution.
@@ -54,7 +40,10 @@ def optimise(
         displacement: The displacement of the coarser resolutions; receives the new spline.
         fixed: Normalised features of the fixed scan.
         moving: Those of the moving scan.
-        level: The resolution.
+        features_mm: Spacing of the features, mm.
+        control_mm: Spacing of the control points, mm.
+        iterations: Adam steps.
+        smoothness: Weight of the bending penalty.
         progress: Called with the fraction done, 0 to 1.
 
     Returns:
@@ -63,7 +52,7 @@ def optimise(
     Raises:
         DataError: No voxel of the fixed scan is inside the moving scan.
     """
-    fixed_features, moving_features = fixed.at_spacing(level.features_mm), moving.at_spacing(level.features_mm)
+    fixed_features, moving_features = fixed.at_spacing(features_mm), moving.at_spacing(features_mm)
     coordinates = axis_coordinates(fixed_features.grid)
     start = torch.from_numpy(initial_points(displacement, fixed_features.grid, moving_features.grid))
     per_mm = torch.from_numpy(unit_per_mm(displacement, moving_features.grid)).float()
@@ -79,20 +68,20 @@ def optimise(
         )
     start = start[inside]
     distance = FeatureDistance(fixed_features.maps.flatten(1)[:, inside], moving_features.maps)
-    spline = Spline.zeros(displacement.grid, level.control_mm)
+    spline = Spline.zeros(displacement.grid, control_mm)
     basis = spline.basis(coordinates)
-    scale = torch.full((3, 1, 1, 1), level.features_mm)
+    scale = torch.full((3, 1, 1, 1), features_mm)
     scale[single_voxel_axes] = 0  # a single slice is deformed within its plane
     # The parameters are in voxels of the features, so the learning rate suits all resolutions.
     parameters = torch.zeros_like(spline.coefficients, requires_grad=True)
     optimiser = torch.optim.Adam([parameters], lr=_STEP)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, max(level.iterations - 1, 1))
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, max(iterations - 1, 1))
     best, smallest_loss, distances = torch.zeros_like(spline.coefficients), float("inf"), []
-    for number in range(level.iterations):
+    for number in range(iterations):
         coefficients = parameters * scale
         moved = evaluate_spline(coefficients, basis)
         data = distance(start + moved.flatten(1).T[inside] @ per_mm.T)
-        loss = data + level.smoothness * bending_penalty(coefficients, level.control_mm)
+        loss = data + smoothness * bending_penalty(coefficients, control_mm)
         distances.append(data.item())
         if loss.item() < smallest_loss:
             # The best step is used, not the last, so that equal scans get a displacement of exactly 0.
@@ -101,8 +90,8 @@ def optimise(
         loss.backward()
         optimiser.step()
         schedule.step()
-        progress((number + 1) / level.iterations)
-    displacement.splines.append(Spline(best, level.control_mm))
+        progress((number + 1) / iterations)
+    displacement.splines.append(Spline(best, control_mm))
     return distances[0], best_distance
 
 
