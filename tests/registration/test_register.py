@@ -140,7 +140,9 @@ def test_voxels_from_outside_are_filled() -> None:
     image = moved.warp_image(ones)
     assert (image[-9:] == ones.image.min()).all()
     np.testing.assert_allclose(image[:-10, :-10, :-10], ones.image[0, 10:, 10:, 10:], atol=1e-4)
-    assert (moved.warp_labels(np.ones(GRID.shape, np.uint8)).sum()) == 20 * 18 * 16
+    assert moved.warp_labels(np.ones(GRID.shape, np.uint8)).sum() == 20 * 18 * 16
+    with pytest.raises(DataError, match=r"an array of shape \(4, 5, 6\) without affine"):
+        moved.warp_labels(np.ones((4, 5, 6), np.uint8))
 
 
 def test_options_out_of_range() -> None:

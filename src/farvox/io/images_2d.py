@@ -52,7 +52,7 @@ def as_scan(image: ImageLike, affine: FloatArray | None = None) -> Scan:
     if voxels.ndim not in (3, 4):
         raise DataError(f"an array of {voxels.ndim} dimensions", allowed="(I, J, K) or (C, I, J, K)")
     if affine is None:
-        raise DataError("an array without affine", hint="give the 4×4 affine from voxel index to mm, RAS+")
+        raise DataError("an array without affine", hint="give the 4×4 affine from voxel index to mm, RAS+, or a Scan")
     voxels = voxels if voxels.ndim == 4 else voxels[None]
     return Scan(voxels, validated_grid(voxels.shape[1:], affine), Path("array"))
 

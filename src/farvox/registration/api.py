@@ -245,7 +245,13 @@ class Registration:
     def _moving_image(self, image: ImageLike | None, affine: FloatArray | None) -> Scan:
         if image is None:
             return self.moving
-        return as_scan(image, self.moving.grid.affine if affine is None else affine)
+        scan = as_scan(image, self.moving.grid.affine if affine is None else affine)
+        shape = self.moving.grid.shape
+        if isinstance(image, np.ndarray) and affine is None and scan.grid.shape != shape:
+            raise DataError(
+                f"an array of shape {image.shape} without affine", allowed=f"the moving scan's shape, {shape}"
+            )
+        return scan
 
     def _displacement_at(self, points_mm: FloatArray) -> FloatArray:
         voxels = self.grid.mm_to_voxel(points_mm).T
