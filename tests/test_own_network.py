@@ -45,7 +45,7 @@ import farvox
 dataset = farvox.read_dataset("DATASET")
 recipe = farvox.load_recipe("quick", {"model.name": "own-network", "model.options": {"width": 4}})
 run = farvox.train(dataset, recipe, epochs=12, folds=3, fold=0, out="RUN", device="cpu")
-print(run.metrics.summary.foreground["dice"].mean)
+print(run.metrics.summary.foreground.dice.mean)
 """
     assert float(python(train, installed, tmp_path)) > 0.3
 
