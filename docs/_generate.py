@@ -48,10 +48,11 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in the generated parts of a page."""
-    return _BLOCK.sub(lambda match: _GENERATORS[match[1]](match[2]), markdown)
+    done: set[Any] = set()
+    return _BLOCK.sub(lambda match: _GENERATORS[match[1]](match[2], done), markdown)
 
 
-def command_line(_: str = "") -> str:
+def command_line(*_: Any) -> str:
     """A section for each command: its help, arguments and options."""
     from typer.main import get_command
 
@@ -125,11 +126,11 @@ def _parameter(parameter: Any, context: Any) -> list[str]:
     ]
 
 
-def model_table(path: str) -> str:
-    """A table of a pydantic model's fields; models inside it follow as sections of their own."""
+def model_table(path: str, done: set[Any]) -> str:
+    """A table of a pydantic model's fields; models inside it follow, each once in a page."""
     module, _, name = path.rpartition(".")
     model = getattr(import_module(module), name)
-    sections, queue, done = [], [(model, "")], set()
+    sections, queue = [], [(model, "")]
     while queue:
         current, title = queue.pop(0)
         if current in done:
@@ -140,7 +141,7 @@ def model_table(path: str) -> str:
     return "\n\n".join(sections)
 
 
-def settings_table(path: str) -> str:
+def settings_table(path: str, _: set[Any]) -> str:
     """All settings of a recipe as `section.key`, a table for each section."""
     module, _, name = path.rpartition(".")
     recipe = getattr(import_module(module), name)
