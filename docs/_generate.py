@@ -145,53 +145,44 @@ def settings_table(path: str, _: set[Any]) -> str:
     """All settings of a recipe as `section.key`, a table for each section."""
     module, _, name = path.rpartition(".")
     recipe = getattr(import_module(module), name)
-    top = {
-        key: field
+    sections = {
+        key: section
         for key, field in recipe.model_fields.items()
-        if not _inner_of(field.annotation)
+        for section in _inner_of(field.annotation)
     }
-    parts = [_table(recipe, top, "")]
-    for key, field in recipe.model_fields.items():
-        for section in _inner_of(field.annotation):
-            text = inspect.cleandoc(section.__doc__ or "")
-            parts.append(
-                f"### {key}\n\n{text}\n\n{_table(section, section.model_fields, f'{key}.')}"
-            )
+    top = {
+        key: field for key, field in recipe.model_fields.items() if key not in sections
+    }
+    head = ["Setting", "Type", "Default", "Meaning"]
+    parts = [_markdown_table(head, _rows(recipe, top, ""))]
+    for key, section in sections.items():
+        table = _markdown_table(head, _rows(section, section.model_fields, f"{key}."))
+        parts.append(f"### {key}\n\n{_introduction(section)}\n\n{table}")
     return "\n\n".join(parts)
 
 
 def _model(model: Any, title: str) -> str:
+    rows = [[*row[:2], row[3]] for row in _rows(model, model.model_fields, "")]
     heading = f"#### {title}\n\n" if title else ""
-    return f"{heading}{inspect.cleandoc(model.__doc__ or '')}\n\n{_table(model, model.model_fields, '')}"
+    table = _markdown_table(["Key", "Type", "Meaning"], rows)
+    return f"{heading}{_introduction(model)}\n\n{table}"
 
 
-def _table(model: Any, fields: dict[str, Any], prefix: str) -> str:
+def _introduction(model: Any) -> str:
+    return inspect.cleandoc(model.__doc__ or "").partition("\n\nAttributes:\n")[0]
+
+
+def _rows(model: Any, fields: dict[str, Any], prefix: str) -> list[list[str]]:
+    """Key, type, default and meaning of each field."""
     meanings = _attribute_docstrings(model)
     rows = []
     for key, field in fields.items():
+        value = field.get_default(call_default_factory=True, validated_data={})
+        default = "" if field.is_required() else _code(json.dumps(_plain(value)))
         name = field.serialization_alias or field.alias or key
-        if field.is_required():
-            default = "required"
-        else:
-            value = (
-                field.get_default(call_default_factory=True)
-                if not _needs_data(field)
-                else None
-            )
-            default = (
-                ""
-                if _inner_of(field.annotation) and value is not None
-                else _code(json.dumps(_plain(value)))
-            )
         meaning = meanings.get(key) or field.description or ""
         rows.append([f"`{prefix}{name}`", _code(_type(field)), default, meaning])
-    return _markdown_table(["Key", "Type", "Default", "Meaning"], rows)
-
-
-def _needs_data(field: Any) -> bool:
-    return field.default_factory is not None and bool(
-        inspect.signature(field.default_factory).parameters
-    )
+    return rows
 
 
 def _plain(value: Any) -> Any:
@@ -258,11 +249,17 @@ def _inner_of(kind: Any) -> list[Any]:
 
 @cache
 def _attribute_docstrings(model: Any) -> dict[str, str]:
-    """Strings below the fields of a class, those of its parents included."""
+    """Meanings of the fields of a class and its parents: strings below them, or "Attributes" of its docstring."""
     found = {}
     for parent in reversed(model.__mro__):
         if not parent.__module__.startswith("farvox"):
             continue
+        attributes = inspect.cleandoc(parent.__doc__ or "").partition(
+            "\n\nAttributes:\n"
+        )[2]
+        for entry in re.split(r"\n(?!\s{4}\s)", attributes):
+            name, _, text = entry.strip().partition(": ")
+            found[name] = text
         body = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0].body
         for field, text in pairwise(body):
             if (

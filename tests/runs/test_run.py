@@ -33,6 +33,14 @@ def test_metrics_are_those_of_all_folds(folder: Path) -> None:
     assert run.report == folder / "report.html"
 
 
+def test_metrics_are_printed_in_one_line(folder: Path) -> None:
+    metrics = Run.read(folder).metrics
+    values = [metrics.summary.foreground, metrics.summary.labels[1], metrics.summary.labels[63]]
+    mean, liver, spleen = (f"{row.dice.mean:.3f}" for row in values)
+    assert str(metrics) == f"<Metrics of 3 cases: Dice mean {mean}, Liver {liver}, Spleen {spleen}>"
+    assert repr(metrics) == str(metrics)
+
+
 def test_without_a_summary_the_metrics_are_computed_from_the_cases(folder: Path) -> None:
     run = Run.read(folder)
     bare = Run(run.path, run.folds)
@@ -71,6 +79,10 @@ def test_cases_are_shown_by_rank_and_by_id(folder: Path, tmp_path: Path) -> None
     assert len(run.show("best").axes) == len(run.show("case_001").axes) == 6
     with pytest.raises(UsageError, match="no validated case case_009"):
         run.show("case_009")
+    assert run.show("worst").axes
+    one = Run(run.path, run.folds[1:])
+    assert list(one.worst_median_best()) == ["only"]
+    assert len(one.show().axes) == len(one.show("median").axes) == 6
     scan = ranked["worst"].load()
     assert scan.image.shape == scan.reference.shape == scan.prediction.shape == (80, 64, 9)
     np.testing.assert_allclose(scan.spacing, (1.25, 1.25, 7.7), rtol=1e-6)

@@ -288,6 +288,13 @@ class Metrics(Document):
     def _repr_html_(self) -> str:
         return table_html(self.table())
 
+    def __repr__(self) -> str:
+        values = (("mean", self.summary.foreground), *((i.name, self.summary.labels.get(i.value)) for i in self.labels))
+        dice = [f"{name} {row.dice.mean:.3f}" for name, row in values if row and row.dice.mean is not None]
+        return f"<Metrics of {len(self.cases)} cases: Dice {', '.join(dice) or 'undefined'}>"
+
+    __str__ = __repr__
+
     def _rows(self) -> Iterator[dict[str, object]]:
         names = {label.value: label.name for label in self.labels}
         for case in self.cases:

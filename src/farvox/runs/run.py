@@ -315,7 +315,9 @@ class Run:
         """
         from farvox.figures.style import label_colours
 
-        results = {result.id: result for result in self.cases} | self.worst_median_best()
+        ranked = self.worst_median_best()
+        lowest = {name: result for name in ("worst", "median", "best") for result in list(ranked.values())[:1]}
+        results = {result.id: result for result in self.cases} | lowest | ranked
         if case not in results:
             raise UsageError(f"no validated case {case}", allowed="worst, median, best or the id of a validated case")
         return results[case].load().figure(label_colours([label.value for label in self.labels]))

@@ -409,6 +409,13 @@ class Comparison(Document):
     def _repr_html_(self) -> str:
         return table_html(self.table())
 
+    def __repr__(self) -> str:
+        means = [(row.name, row.summary.foreground.dice.mean) for row in self.recipes]
+        dice = [f"{name} {_text(mean, '.3f')}" for name, mean in means]
+        return f"<Comparison on {len(self.cases)} cases: Dice {', '.join(dice)}>"
+
+    __str__ = __repr__
+
     def _row(self, row: RecipeRow) -> dict[str, object]:
         cells: dict[str, object] = {
             "recipe": row.name,
