@@ -126,6 +126,18 @@ def _parameter(parameter: Any, context: Any) -> list[str]:
     ]
 
 
+def recipes_table(*_: Any) -> str:
+    """The shipped recipes."""
+    from farvox.recipes import list_recipes, load_recipe
+
+    rows = [
+        [f"`{name}`", f"`{recipe.model.name}`", recipe.description, recipe.source]
+        for name in list_recipes()
+        for recipe in [load_recipe(name)]
+    ]
+    return _markdown_table(["Recipe", "Network", "Description", "Source"], rows)
+
+
 def model_table(path: str, done: set[Any]) -> str:
     """A table of a pydantic model's fields; models inside it follow, each once in a page."""
     module, _, name = path.rpartition(".")
@@ -228,6 +240,7 @@ def _type_name(kind: Any) -> str:
         "float": "number",
         "bool": "true or false",
         "Any": "any value",
+        "object": "any value",
     }
     name = getattr(kind, "__name__", str(kind))
     return plain.get(name, name)
@@ -311,4 +324,9 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-_GENERATORS = {"cli": command_line, "model": model_table, "settings": settings_table}
+_GENERATORS = {
+    "recipes": recipes_table,
+    "cli": command_line,
+    "model": model_table,
+    "settings": settings_table,
+}

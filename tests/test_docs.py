@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 import farvox
+from farvox.recipes import Recipe, list_recipes
 from tests.tiny import write_tiny_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -113,8 +115,8 @@ def commands() -> dict[str, set[str]]:
 
     options = {}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        options[name] = {option for parameter in command.params for option in parameter.opts}
-        options[name] |= {option for parameter in command.params for option in parameter.secondary_opts}
+        flags = [flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+        options[name] = {flag for flag in flags if flag.startswith("-")}
     return options
 
 
@@ -194,8 +196,14 @@ def test_the_generated_reference_has_every_command_and_setting() -> None:
     text = "\n".join(generate.on_page_markdown(page.read_text()) for page in (ROOT / "docs" / "reference").glob("*.md"))
     for command, options in commands().items():
         assert f"## farvox {command}\n" in text
-        assert all(f"`{option}`" in text for option in options - {"--help", "-h"})
-    for setting in ("grid.spacing", "train.budget", "loss.terms", "points.count"):
-        assert f"| `{setting}` |" in text
+        missing = [option for option in options - {"--help", "-h"} if f"`{option}`" not in text]
+        assert not missing, f"farvox {command}: {missing}"
+    for section, settings in Recipe():
+        for key, default in settings if isinstance(settings, BaseModel) else [("", settings)]:
+            row = f"| `{section}.{key}` |" if key else f"| `{section}` |"
+            assert row in text
+            if isinstance(default, (str, int, float)) and key:
+                assert f"`{json.dumps(default)}`" in text.partition(row)[2].partition("\n")[0]
+    assert all(f"| `{name}` |" in text for name in list_recipes())
     assert "<!-- generate" not in text
     assert "| `stop_reason` |" in text

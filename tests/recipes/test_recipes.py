@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import BaseModel
 
 from farvox import create_model
 from farvox.errors import FarvoxError, RecipeError
@@ -225,19 +224,3 @@ def test_durations_that_are_none(text: str) -> None:
     with pytest.raises(FarvoxError, match="above zero") as error:
         parse_duration(text)
     assert error.value.exit_code == 2
-
-
-def test_the_reference_page_names_every_setting_with_its_default() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "reference" / "recipe.md").read_text()
-    recipe = Recipe()
-    for section, model in recipe:
-        if not isinstance(model, BaseModel):
-            assert f"`{section}`" in page
-            continue
-        for key, value in model:
-            row = next((line for line in page.splitlines() if f"`{section}.{key}`" in line), None)
-            assert row, f"{section}.{key} is not described"
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                assert f"{value:g}" in row or str(value) in row
-    for name in list_recipes():
-        assert f"`{name}`" in page
