@@ -52,7 +52,7 @@ def test_folds_of_other_runs_are_refused_and_nothing_is_changed(
 
 def test_the_network_of_all_cases_is_added_to_its_cross_validation(dataset: Path, run: Path) -> None:
     cases = json.loads((run / "summary.json").read_text())["summary"]["foreground"]["dice"]["cases"]
-    done = farvox("train", dataset, "--out", run, "--folds", "3", "--all", "--epochs", "1", *QUICK)
+    done = farvox("train", dataset, "--out", run, "--folds", "3", "--all-cases", "--epochs", "1", *QUICK)
     assert done.returncode == 0, done.stderr
     summary = json.loads((run / "summary.json").read_text())
     assert set(summary["folds"]) == {"0", "1", "2", "all"}
@@ -63,7 +63,7 @@ def test_bundles_come_before_scans(run: Path, dataset: Path, tmp_path: Path) -> 
     bundle, scan = run / "fold-0" / "bundle", dataset / "imagesTr" / "case_0.nii.gz"
     done = farvox("predict", bundle, scan, run / "fold-1" / "bundle", "--out", tmp_path)
     assert done.returncode == 2
-    assert "stands after a scan" in done.stderr
+    assert "comes after a scan" in done.stderr
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "recipe.toml").write_text("")
     done = farvox("predict", bundle, tmp_path / "damaged", scan, "--out", tmp_path)
@@ -82,4 +82,4 @@ def test_a_run_of_an_earlier_release_is_continued(dataset: Path, run: Path, tmp_
     path.write_text(json.dumps(split))
     done = farvox("train", dataset, "--out", old, "--folds", "3", "--epochs", "1", "--resume", *QUICK)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("is done") == 3
+    assert done.stderr.count("is complete") == 3

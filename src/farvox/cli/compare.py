@@ -10,13 +10,20 @@ import typer
 from typer.core import TyperCommand
 
 from farvox.cli.common import (
+    BudgetOption,
     DatasetArgument,
     DeviceOption,
+    EpochsOption,
+    FoldOption,
+    FoldsOption,
+    GroupOption,
     ImagesOption,
     JsonOption,
     LabelsOption,
     LandmarksOption,
+    LeaveOneOutOption,
     RadiusOption,
+    SettingsOption,
     SkipBadOption,
     TrainCasesOption,
 )
@@ -54,34 +61,25 @@ def run(
     images: ImagesOption = None,
     labels: LabelsOption = None,
     landmarks: LandmarksOption = None,
-    radius: RadiusOption = None,
+    landmark_radius: RadiusOption = None,
     recipes: Annotated[
-        list[str] | None, typer.Option("--recipes", metavar="NAME...", help="Shipped recipes' names or TOML files.")
+        list[str] | None, typer.Option("--recipes", metavar="NAME...", help="Names of shipped recipes, or TOML files.")
     ] = None,
     runs: Annotated[
         list[Path] | None,
         typer.Option("--runs", metavar="RUN...", help="Existing runs, instead of DATASET and --recipes."),
     ] = None,
-    folds: Annotated[
-        int, typer.Option("--folds", help="Number of folds; more than there are cases: leave one out.")
-    ] = 5,
-    fold: Annotated[int | None, typer.Option("--fold", help="Train this fold only (0, 1, …).")] = None,
-    leave_one_out: Annotated[bool, typer.Option("--leave-one-out", help="Use as many folds as cases.")] = False,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            "--group", help="Regular expression; cases with the same match (e.g. patient id) stay in one fold."
-        ),
-    ] = None,
+    folds: FoldsOption = 5,
+    fold: FoldOption = None,
+    leave_one_out: LeaveOneOutOption = False,
+    group: GroupOption = None,
     seeds: Annotated[
         list[int] | None, typer.Option("--seeds", metavar="N...", min=0, help="Train each recipe with each seed.")
     ] = None,
-    budget: Annotated[str | None, typer.Option("--budget", help="Training time per fold: 45s, 8m, 2h.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Number of epochs, instead of a time.")] = None,
+    budget: BudgetOption = None,
+    epochs: EpochsOption = None,
     train_cases: TrainCasesOption = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting for all recipes, section.key=value; may be repeated.")
-    ] = None,
+    settings: SettingsOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep finished folds and continue with the others.")] = False,
     skip_bad: SkipBadOption = False,
     device: DeviceOption = "auto",
@@ -91,29 +89,30 @@ def run(
 
     The first recipe is the baseline. The comparison is rewritten during training, so it can be interrupted.
     """
-    from farvox.cli.common import open_dataset, print_json, stderr, stdout
+    from farvox.cli.common import open_dataset, print_json, progress_for, stderr, stdout
     from farvox.comparison.api import compare
 
     has_dataset = dataset is not None or images is not None or not runs
-    comparison = compare(
-        open_dataset(dataset, images, labels, landmarks, radius) if has_dataset else None,
-        recipes or (),
-        runs=runs,
-        out=out,
-        folds=folds,
-        fold=fold,
-        leave_one_out=leave_one_out,
-        group=group,
-        seeds=seeds,
-        budget=budget,
-        epochs=epochs,
-        train_cases=train_cases,
-        settings=settings or (),
-        resume=resume,
-        skip_bad=skip_bad,
-        device=device,
-        progress=True,
-    )
+    with progress_for(as_json) as progress:
+        comparison = compare(
+            open_dataset(dataset, images, labels, landmarks, landmark_radius) if has_dataset else None,
+            recipes or (),
+            runs=runs,
+            out=out,
+            folds=folds,
+            fold=fold,
+            leave_one_out=leave_one_out,
+            group=group,
+            seeds=seeds,
+            budget=budget,
+            epochs=epochs,
+            train_cases=train_cases,
+            settings=settings or (),
+            resume=resume,
+            skip_bad=skip_bad,
+            device=device,
+            progress=progress,
+        )
     for line in comparison.notes:
         stderr().print(f"note: {line}", markup=False)
     if as_json:

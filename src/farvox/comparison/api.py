@@ -105,7 +105,7 @@ def compare(
     if dataset is None:
         raise UsageError("no dataset", allowed="a dataset and recipes, or runs")
     if not recipes:
-        raise UsageError("no recipe given", allowed="at least one recipe, or runs")
+        raise UsageError("no recipe", allowed="at least one recipe, or runs")
     from farvox.data import Dataset, read_dataset
     from farvox.data.folds import plan_folds
     from farvox.devices import resolve_device
