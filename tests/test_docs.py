@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 import farvox
 from farvox.recipes import Recipe, list_recipes
+from tests.test_imports import ALLOWED
 from tests.tiny import write_tiny_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -179,6 +180,17 @@ def test_every_page_is_in_the_navigation() -> None:
     pages = [*(ROOT / "docs").rglob("*.md"), NOTEBOOK.with_suffix(".md")]
     missing = [page for page in pages if f" {page.relative_to(ROOT / 'docs').as_posix()}" not in navigation]
     assert not missing
+
+
+def test_the_architecture_page_has_every_package() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| `")}
+    listed = {name.strip(" `") for row in rows for name in row.split(",")}
+    source = ROOT / "src" / "farvox"
+    modules = {path.stem for path in source.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert listed == modules - {"__init__", "__main__"}
+    for package, imports in ALLOWED.items():
+        assert set(re.findall(r"`(\w+)`", rows[f"`{package}`"].split("|")[3])) == imports, package
 
 
 def test_every_public_name_is_in_the_reference() -> None:
