@@ -282,8 +282,25 @@ class Metrics(Document):
         return data_frame(self._rows())
 
     def table(self) -> Table:
-        """A rich table: mean ± standard deviation of each label, with the 95 % interval of the mean below."""
-        return summary_table(self.labels, self.summary, self.tolerance_mm)
+        """A rich table: mean ± standard deviation of each label, with the 95 % interval of the mean below.
+
+        The table is at most 80 characters wide; "cases" counts those with a defined Dice.
+        """
+        from rich.table import Table
+        from rich.text import Text
+
+        tolerance = "" if self.tolerance_mm is None else f"; surface Dice at {self.tolerance_mm:.3g} mm"
+        table = Table(caption=f"mean ± sd [95 % interval of the mean]{tolerance}")
+        table.add_column("label")
+        table.add_column("cases", justify="right")
+        for info in METRIC_INFOS[:3]:
+            table.add_column(info.title, justify="right", no_wrap=True)
+        for label in self.labels:
+            estimates = self.summary.labels.get(label.value, MetricEstimates())
+            table.add_row(Text(f"{label.value} {label.name}"), *_cells(estimates))
+        table.add_section()
+        table.add_row("foreground", *_cells(self.summary.foreground))
+        return table
 
     def _repr_html_(self) -> str:
         return table_html(self.table())
@@ -307,25 +324,6 @@ def _known(metric: str) -> str:
     if metric not in METRICS:
         raise KeyError(metric)
     return metric
-
-
-def summary_table(labels: tuple[LabelInfo, ...], summary: MetricSummary, tolerance_mm: float | None) -> Table:
-    """A rich table of a summary, at most 80 characters wide; "cases" counts those with a defined Dice."""
-    from rich.table import Table
-    from rich.text import Text
-
-    tolerance = "" if tolerance_mm is None else f"; surface Dice at {tolerance_mm:.3g} mm"
-    table = Table(caption=f"mean ± sd [95 % interval of the mean]{tolerance}")
-    table.add_column("label")
-    table.add_column("cases", justify="right")
-    for info in METRIC_INFOS[:3]:
-        table.add_column(info.title, justify="right", no_wrap=True)
-    for label in labels:
-        estimates = summary.labels.get(label.value, MetricEstimates())
-        table.add_row(Text(f"{label.value} {label.name}"), *_cells(estimates))
-    table.add_section()
-    table.add_row("foreground", *_cells(summary.foreground))
-    return table
 
 
 def _cells(row: QualityEstimates) -> list[str]:

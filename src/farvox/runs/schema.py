@@ -17,7 +17,6 @@ from farvox.evaluation.schema import (
     Document,
     LabelInfo,
     MetricSummary,
-    summary_table,
 )
 
 if TYPE_CHECKING:
@@ -205,10 +204,6 @@ class RunSummary(Document):
     absent_rule: str | None = None
     tolerance_mm: float | None = None
     summary: MetricSummary | None = None
-
-    def table(self) -> Table | None:
-        """A rich table of the statistics; None without any."""
-        return None if self.summary is None else summary_table(self.labels, self.summary, self.tolerance_mm)
 
 
 class BundleInfo(Document):
