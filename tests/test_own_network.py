@@ -43,11 +43,11 @@ def test_an_installed_network_is_listed_trained_and_opened_in_a_fresh_process(in
     train = """
 import farvox
 dataset = farvox.read_dataset("DATASET")
-recipe = farvox.load_recipe("quick", {"model.name": "own-network", "model.options": {"width": 4}})
-run = farvox.train(dataset, recipe, epochs=12, folds=3, fold=0, out="RUN", device="cpu")
+recipe = farvox.load_recipe("quick", {"model.name": "own-network", "model.options": {"width": 6}})
+run = farvox.train(dataset, recipe, epochs=80, folds=3, fold=0, out="RUN", device="cpu")
 print(run.metrics.summary.foreground.dice.mean)
 """
-    assert float(python(train, installed, tmp_path)) > 0.3
+    assert float(python(train, installed, tmp_path)) > 0.4
 
     predict = """
 import farvox, numpy
@@ -55,8 +55,8 @@ predictor = farvox.Predictor.load("RUN/fold-0/bundle")
 print(type(predictor.network).__name__, sum(p.numel() for p in predictor.network.parameters()))
 numpy.save("mask.npy", predictor.segment("DATASET/imagesTr/case_0.nii.gz"))
 """
-    # 4 · (5³ + 1) values of the first convolution, 3 · (4 + 1) of the second
-    assert python(predict, installed, tmp_path).split() == ["Sequential", str(4 * 126 + 15)]
+    # 6 · (5³ + 1) values of the first convolution, 3 · (6 + 1) of the second
+    assert python(predict, installed, tmp_path).split() == ["Sequential", str(6 * 126 + 3 * 7)]
     mask = np.load(tmp_path / "mask.npy")
     reference = nib.load(tmp_path / "DATASET" / "labelsTr" / "case_0.nii.gz").get_fdata()
     assert mask.shape == reference.shape
