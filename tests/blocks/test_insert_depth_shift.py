@@ -261,7 +261,7 @@ def test_answers_keep_their_type_and_what_is_not_by_slice(answer: Any, kind: typ
 
 
 def test_an_answer_that_has_lost_the_slices_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"_Answering answers with shape \(2,\) for 4 slices; expected: .* first axis"):
+    with pytest.raises(ModelError, match=r"_Answering returns shape \(2,\) for 4 slices; expected: .* first axis"):
         insert_depth_shift(_Answering(lambda y: y.mean((0, 2, 3))))(torch.zeros(1, 1, 6, 5, 4))
 
 
@@ -311,7 +311,7 @@ def test_depths_that_cannot_be_told_apart_are_refused_when_computed_again() -> N
     network = insert_depth_shift(_Recomputing(), alpha=1.0, every=1)
     answer = network(torch.zeros(2, 8, 5, 6, 2))
     network(torch.zeros(1, 8, 5, 6, 4))
-    with pytest.raises(ModelError, match="'first' computes 4 slices again, in volumes of which depth is unknown"):
+    with pytest.raises(ModelError, match="'first' repeats 4 slices of volumes of unknown depth"):
         answer.sum().backward()
 
 
@@ -329,18 +329,18 @@ def test_the_scores_are_not_shifted_by_the_rule() -> None:
     ("network", "options", "message"),
     [
         (_basic, {"kind": "distil"}, "kind='distil' of a depth shift; expected: distill or residual; .*'distill'"),
-        (_basic, {"alpha": 0.0}, "alpha=0.0 of a depth shift; expected: a share above 0 up to 1"),
+        (_basic, {"alpha": 0.0}, "alpha=0.0 of a depth shift; expected: a fraction above 0 up to 1"),
         (_basic, {"alpha": 1.5}, "alpha=1.5"),
         (_basic, {"alpha": "half"}, "alpha='half'"),
         (_basic, {"kernel": 2}, "kernel=2 of a depth shift; expected: an odd number"),
         (_basic, {"every": 0}, "every=0; expected: a whole number of at least 1"),
-        (_basic, {"alpha": 0.1}, "nothing in BasicUNet .* 40 channels or more for alpha=0.1"),
+        (_basic, {"alpha": 0.1}, "BasicUNet has no convolution .* 40 channels or more for alpha=0.1"),
         (_basic, {"where": lambda name, conv: name.startswith("final")}, "final_conv: 3 channels are too few"),
-        (_basic, {"where": lambda name, conv: False}, "nothing in BasicUNet"),
+        (_basic, {"where": lambda name, conv: False}, "BasicUNet has no convolution"),
         (lambda: "a word", {}, "a depth shift in str; expected: a torch.nn.Module"),
         (lambda: nn.Conv2d, {}, "a depth shift in type; expected: a torch.nn.Module"),
-        (lambda: nn.Linear(3, 3), {}, "nothing in Linear"),
-        (lambda: nn.Sequential(nn.Conv3d(1, 8, 3), nn.Conv3d(8, 8, 3)), {}, "nothing in Sequential"),
+        (lambda: nn.Linear(3, 3), {}, "Linear has no convolution"),
+        (lambda: nn.Sequential(nn.Conv3d(1, 8, 3), nn.Conv3d(8, 8, 3)), {}, "Sequential has no convolution"),
     ],
 )
 def test_impossible_insertions(network: Any, options: dict[str, Any], message: str) -> None:
@@ -360,7 +360,7 @@ class _Folding(nn.Module):
 
 
 def test_slices_that_are_lost_on_the_way_are_noticed() -> None:
-    with pytest.raises(ModelError, match=r"'conv' gives maps of shape \(6, 8, 4, 8\) for 3 slices"):
+    with pytest.raises(ModelError, match=r"'conv' returns maps of shape \(6, 8, 4, 8\) for 3 slices"):
         insert_depth_shift(_Folding())(torch.zeros(1, 1, 8, 8, 3))
     with pytest.raises(ModelError, match=r"input of shape \(1, 1, 16, 16\); expected: volumes"):
         insert_depth_shift(_basic())(torch.zeros(1, 1, 16, 16))

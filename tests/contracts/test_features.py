@@ -62,6 +62,6 @@ def test_stride_says_where_a_point_network_is_asked() -> None:
 
 
 def test_a_network_without_a_last_layer_is_refused_in_one_line() -> None:
-    with pytest.raises(ModelError, match="Sequential has no last layer") as error:
+    with pytest.raises(ModelError, match="Sequential has no last convolution") as error:
         feature_maps(nn.Sequential(nn.Conv3d(1, 2, 1)), torch.zeros(1, 1, 4, 4, 4))
     assert "`head`" in str(error.value)

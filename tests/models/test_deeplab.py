@@ -86,16 +86,16 @@ def test_pixels_stay_in_their_place() -> None:
 
 def test_one_slice_in_training_keeps_the_pooled_image() -> None:
     network = tiny().train()
-    before = network.antialias_pooling.norm.running_mean.clone()
-    network.antialias_pooling.norm.running_mean.fill_(-1e6)  # far below every value, so that ReLU lets all pass
+    before = network.pooled.norm.running_mean.clone()
+    network.pooled.norm.running_mean.fill_(-1e6)  # far below every value, so that ReLU lets all pass
     x = torch.randn(1, 128, 2, 2)
-    expected = (network.antialias_pooling.conv(x.mean((2, 3), keepdim=True)) + 1e6) / (1 + 1e-5) ** 0.5
-    torch.testing.assert_close(network.antialias_pooling(x), expected.expand(-1, -1, 2, 2))
-    network.antialias_pooling.norm.running_mean.copy_(before)
-    network.antialias_pooling(x)
-    assert torch.equal(network.antialias_pooling.norm.running_mean, before)
-    network.antialias_pooling(x.expand(2, -1, -1, -1))
-    assert not torch.equal(network.antialias_pooling.norm.running_mean, before)
+    expected = (network.pooled.conv(x.mean((2, 3), keepdim=True)) + 1e6) / (1 + 1e-5) ** 0.5
+    torch.testing.assert_close(network.pooled(x), expected.expand(-1, -1, 2, 2))
+    network.pooled.norm.running_mean.copy_(before)
+    network.pooled(x)
+    assert torch.equal(network.pooled.norm.running_mean, before)
+    network.pooled(x.expand(2, -1, -1, -1))
+    assert not torch.equal(network.pooled.norm.running_mean, before)
 
 
 def test_a_unit_adds_its_shortcut_and_hands_out_the_map_before_its_stride() -> None:

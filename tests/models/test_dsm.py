@@ -118,7 +118,7 @@ def test_is_the_2d_unet_with_shifts_inserted(kind: str, position: str, every: in
     ("name", "options", "message"),
     [
         ("dsm-distill", {"alpha": 0.2}, "16 channels are too few for a depth shift with alpha=0.2"),
-        ("dsm-residual", {"alpha": 2}, "alpha=2 of a depth shift; expected: a share above 0 up to 1"),
+        ("dsm-residual", {"alpha": 2}, "alpha=2 of a depth shift; expected: a fraction above 0 up to 1"),
         ("dsm-distill", {"kernel": 4}, "kernel=4 of a depth shift; expected: an odd number"),
         ("dsm-distill", {"position": "last"}, "position='last' for 'dsm-distill'; expected: first or each"),
         ("dsm-residual", {"kernel": 3}, "'dsm-residual' has no option 'kernel'"),

@@ -60,7 +60,7 @@ def test_dropout_is_for_training_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"widths": []}, r"widths=\[\] for 'prostate-unet3d'; expected: one positive whole number a level"),
+        ({"widths": []}, r"widths=\[\] for 'prostate-unet3d'; expected: one positive whole number per level"),
         ({"widths": [8, 0]}, "one positive whole number"),
         ({"widths": "16"}, "one positive whole number"),
         ({"dropout": 1}, "dropout=1 .*0 to below 1"),

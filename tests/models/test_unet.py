@@ -87,8 +87,8 @@ def test_unet3d_flat_kernels_keep_slices_apart() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"widths": []}, "one positive whole number a level"),
-        ({"widths": [8, 0]}, "one positive whole number a level"),
+        ({"widths": []}, "one positive whole number per level"),
+        ({"widths": [8, 0]}, "one positive whole number per level"),
         ({"widths": 16}, "widths=16 for 'unet3d'"),
         ({"widths": [8, "x"]}, "widths="),
         ({"widths": [8, 8], "strides": [2]}, "1 triples"),

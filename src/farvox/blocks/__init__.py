@@ -1,4 +1,4 @@
-"""Parts networks are built from, a family a file."""
+"""Building blocks of networks, one family per file."""
 
 from farvox._deprecated import renamed
 from farvox.blocks.batch_norm_fusion import (

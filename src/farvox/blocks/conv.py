@@ -1,4 +1,4 @@
-"""The plain convolution unit networks are stacked from."""
+"""Convolution units: convolution, normalisation, activation."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ from torch import nn
 
 from farvox.types import Shape
 
-"""One whole number for each axis (i, j, k)."""
-
 
 class ConvNormAct(nn.Sequential):
     """3D convolution without bias, instance norm with scale and shift, leaky ReLU 0.01; (B, C, I, J, K) → same layout.
 
-    Instance norm is written as group norm with one channel a group: the same values, and faster on CPUs.
-    In training the output must hold at least two voxels.
+    Instance norm is implemented as group norm with one channel per group: same values, faster on CPUs.
+    In training the output must have at least two voxels.
 
     Args:
         in_channels: Input channels.
         out_channels: Output channels.
         kernel: Odd kernel size along each axis, voxels.
-        stride: PointwiseLayer along each axis, voxels; an even size is divided by it exactly.
+        stride: Stride along each axis, voxels; even sizes are divided by it exactly.
     """
 
     def __init__(
@@ -45,8 +43,8 @@ def conv_batch_norm(
     Args:
         in_channels: Input channels.
         out_channels: Output channels.
-        slope: Of the leaky ReLU below zero.
-        stride: PointwiseLayer along each axis, voxels; sizes are divided by it and rounded up.
+        slope: Slope of the leaky ReLU below zero.
+        stride: Stride along each axis, voxels; sizes are divided by it and rounded up.
         groups: Groups of the convolution.
     """
     return nn.Sequential(
@@ -59,7 +57,7 @@ def conv_batch_norm(
 def double_conv(
     in_channels: int, out_channels: int, kernel: Shape = (3, 3, 3), stride: Shape = (1, 1, 1)
 ) -> nn.Sequential:
-    """Two `ConvNormAct` in a row; the first one takes the stride."""
+    """Two `ConvNormAct`; the first one has the stride."""
     return nn.Sequential(
         ConvNormAct(in_channels, out_channels, kernel, stride), ConvNormAct(out_channels, out_channels, kernel)
     )

@@ -1,9 +1,9 @@
-"""Dense blocks that train in little memory: what is cheap to compute again is not kept for the gradient.
+"""Dense blocks that need little memory in training: cheap operations are repeated in the backward pass.
 
 The dense block of Huang, Liu, van der Maaten and Weinberger, "Densely Connected Convolutional Networks", CVPR 2017.
-Stored plainly, layer n keeps its own copy of all n maps before it, twice: the memory grows with the square of the
+In a plain implementation, layer n stores two copies of all n maps before it: the memory grows with the square of the
 depth. Here, as proposed by Pleiss et al., "Memory-Efficient Implementation of DenseNets", 2017 (arXiv:1707.06990), a
-layer keeps the map it adds alone; concatenation, norm and ReLU are repeated in the backward pass.
+layer stores only the map that it adds; concatenation, norm and ReLU are repeated in the backward pass.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class PreActivationConv(nn.Module):
         in_channels: Channels of all inputs together.
         out_channels: Output channels.
         kernel: Odd kernel size, voxels.
-        dropout: Share of values set to zero in training, 0 to below 1.
-        recompute: Repeat all up to the convolution in the backward pass instead of keeping it. Results are the same to
-            the bit; `torch.compile` decides for itself what it repeats.
+        dropout: Fraction of values set to zero in training, 0 to below 1.
+        recompute: Repeat everything before the convolution in the backward pass instead of storing it. Results are
+            bitwise equal; ignored under `torch.compile`, which makes this choice itself.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class PreActivationConv(nn.Module):
     def forward(self, *parts: torch.Tensor) -> torch.Tensor:
         """Any number of (B, C_n, I, J, K) → (B, out_channels, I, J, K)."""
         if self.recompute and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            # Nothing inside is random, and the repetition ends before the convolution, whose answer nobody asks for.
+            # Nothing inside is random, and the repetition stops before the convolution, whose output is not needed.
             y = checkpoint(
                 self._convolve, *parts, use_reentrant=False, preserve_rng_state=False, context_fn=self._contexts
             )
@@ -58,23 +58,23 @@ class PreActivationConv(nn.Module):
 
     @contextmanager
     def _without_memory(self) -> Iterator[None]:
-        """A batch seen a second time must not move the running statistics a second time."""
-        momentum, seen = self.norm.momentum, self.norm.num_batches_tracked
+        """The repetition must not update the running statistics a second time."""
+        momentum, batches = self.norm.momentum, self.norm.num_batches_tracked
         self.norm.momentum, self.norm.num_batches_tracked = 0.0, None
         try:
             yield
         finally:
-            self.norm.momentum, self.norm.num_batches_tracked = momentum, seen
+            self.norm.momentum, self.norm.num_batches_tracked = momentum, batches
 
 
 class DenseBlock(nn.Module):
-    """Layers that each see the block's input and all maps added before them.
+    """Layers that each receive the block's inputs and all maps added before them.
 
     Args:
         in_channels: Channels of the block's inputs together.
-        layers: How many layers.
-        growth: Channels each of them adds.
-        dropout: Share of the added values set to zero in training.
+        layers: Number of layers.
+        growth: Channels that each layer adds.
+        dropout: Fraction of the added values set to zero in training.
         recompute: As in `PreActivationConv`.
     """
 
@@ -87,7 +87,7 @@ class DenseBlock(nn.Module):
         )
 
     def forward(self, *parts: torch.Tensor) -> torch.Tensor:
-        """Any number of (B, C_n, I, J, K) → the added maps alone, (B, layers · growth, I, J, K)."""
+        """Any number of (B, C_n, I, J, K) → only the added maps, (B, layers · growth, I, J, K)."""
         added: list[torch.Tensor] = []
         for layer in self.layers:
             added.append(layer(*parts, *added))

@@ -1,4 +1,4 @@
-"""The convolution unit for full-size maps of few channels: learned step after step, answered in one pass."""
+"""A convolution unit for full-size maps of few channels, which runs as one fused operation in inference."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from farvox.blocks.conv import conv_batch_norm
 from farvox.ops import fused_conv
 
 _FEW = 16
-"""Outputs up to which one pass is faster than a library's convolution, which pads to this many."""
+"""Output channels up to which the fused operation is faster; libraries pad channels to this number."""
 
 
 class FusedConvUnit(nn.Sequential):
     """3×3×3 convolution, batch norm, leaky ReLU.
 
-    In evaluation without gradients, up to 16 outputs, batch norm is folded into the convolution, and all is one pass
-    over the volume, the enlarging of coarser maps before it and a 1×1×1 convolution behind it included.
+    In evaluation without gradients and with up to 16 outputs, batch norm is fused into the convolution, and everything
+    is one pass over the volume, including the upsampling of coarser maps before it and a 1×1×1 convolution after it.
 
     Args:
         in_channels: Input channels, those of the coarser map included.
         out_channels: Output channels.
-        slope: Of the leaky ReLU below zero.
+        slope: Slope of the leaky ReLU below zero.
     """
 
     def __init__(self, in_channels: int, out_channels: int, slope: float) -> None:
@@ -35,7 +35,7 @@ class FusedConvUnit(nn.Sequential):
     def forward(
         self, image: torch.Tensor, coarse: torch.Tensor | None = None, head: nn.Conv3d | None = None
     ) -> torch.Tensor:
-        """(B, C, I, J, K), and coarser maps (B, D, i, j, k) put before it → (B, out_channels or head's, I, J, K)."""
+        """(B, C, I, J, K), and coarser maps (B, D, i, j, k) to concatenate → (B, out_channels or head's, I, J, K)."""
         if self._outputs > _FEW or not can_fuse(image, *self, *([] if head is None else [head])):
             if coarse is not None:
                 coarse = F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=False)

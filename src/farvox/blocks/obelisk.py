@@ -1,4 +1,4 @@
-"""OBELISK: a large sparse kernel whose offsets and weights are both learned, and the 1×1 network concatenate it.
+"""OBELISK: a large sparse kernel with learned offsets and weights, and the 1×1 network that follows it.
 
 Heinrich, Oktay and Bouteldja, "OBELISK-Net: Fewer Layers to Solve 3D Multi-Organ Segmentation with Sparse Deformable
 Convolutions", Medical Image Analysis 2019, doi:10.1016/j.media.2019.02.006.
@@ -23,12 +23,12 @@ class Obelisk(nn.Module):
 
     Args:
         in_channels: Channels of the image.
-        out_channels: Channels of the answer.
+        out_channels: Output channels.
         offsets: Number of offsets K.
-        pairs: Whether each offset is a pair whose second reading is subtracted from the first.
+        pairs: Whether each offset is a pair: the first sample minus the second.
         groups: Groups of the weights; divides out_channels and in_channels · offsets.
-        sigma: Standard deviation of the offsets at the start, normalised units (the image spans −1 to +1).
-        trainable: Whether the offsets are learned; their weights always are.
+        sigma: Standard deviation of the initial offsets, normalised units (the image spans −1 to +1).
+        trainable: Whether the offsets are learned; the weights always are.
 
     Raises:
         ModelError: Groups that do not divide the channels.
@@ -59,22 +59,22 @@ class Obelisk(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, image: torch.Tensor, grid: Sequence[int] | SampleGrid) -> torch.Tensor:
-        """(B, in_channels, I, J, K) → (B, out_channels, *grid), or the slab that the grid names."""
+        """(B, in_channels, I, J, K) → (B, out_channels, *grid), or the slab of the grid."""
         shape = grid.wanted if isinstance(grid, SampleGrid) else tuple(grid)
         weight = self.weight.to(image.dtype)  # differs under autocast
         return sparse_conv(image, self.offsets, weight, grid=grid, groups=self.groups).unflatten(2, shape)
 
 
 class PointwiseDense(nn.Module):
-    """1×1×1 dense net: layers that each see all before them, then one that gathers; (B, C, I, J, K) → same sizes.
+    """1×1×1 dense network: each layer receives all previous maps, and a last layer reduces them.
 
-    Each layer is batch norm → 1×1×1 convolution without bias → leaky ReLU.
+    (B, C, I, J, K) → (B, out_channels, I, J, K). Each layer: batch norm, 1×1×1 convolution without bias, leaky ReLU.
 
     Args:
         in_channels: Input channels.
         out_channels: Output channels.
-        growth: Channels each layer adds.
-        layers: Layers before the gathering one.
+        growth: Channels that each layer adds.
+        layers: Layers before the last one.
         slope: Slope of the leaky ReLU below zero; 0 is a plain ReLU.
     """
 
@@ -87,16 +87,16 @@ class PointwiseDense(nn.Module):
         self._slope = slope
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Every position on its own."""
+        """Each position separately."""
         if can_fuse(x, *self.layers, self.gather):
-            steps = [self._step(layer, concatenate=True) for layer in self.layers]
-            steps.append(self._step(self.gather, concatenate=False))
-            return pointwise_chain(x.flatten(2), steps).unflatten(2, x.shape[2:])
+            chain = [self._fused_layer(layer, concatenate=True) for layer in self.layers]
+            chain.append(self._fused_layer(self.gather, concatenate=False))
+            return pointwise_chain(x.flatten(2), chain).unflatten(2, x.shape[2:])
         for layer in self.layers:
             x = torch.cat((x, layer(x)), 1)
         return self.gather(x)
 
-    def _step(self, layer: Any, concatenate: bool) -> PointwiseLayer:
+    def _fused_layer(self, layer: Any, concatenate: bool) -> PointwiseLayer:
         weight, bias = fuse_norm_into_next(layer[0], layer[1].weight.flatten(1))
         return PointwiseLayer(weight, bias, self._slope, concatenate)
 

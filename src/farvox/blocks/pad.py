@@ -1,4 +1,4 @@
-"""Let networks that halve their maps take any size: pad the end of each axis, crop the answer back."""
+"""Padding and cropping, so that networks with strides accept any size."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch.nn.functional as F
 def pad_to_multiple(image: torch.Tensor, multiple: Sequence[int], coarsest: int = 1) -> torch.Tensor:
     """Repeat the last voxel along each spatial axis until its size is a multiple; `crop_to` undoes it.
 
-    Edge values rather than zeros, so that the statistics of normalisation stay those of the image.
+    Edge values instead of zeros hardly change the statistics of normalisation.
 
     Args:
         image: (B, C, *spatial), 2D or 3D.
-        multiple: Multiple wanted for each spatial axis, voxels.
-        coarsest: Fewest voxels a map reduced by `multiple` may hold; the first axis grows to reach it.
+        multiple: Required multiple for each spatial axis, voxels.
+        coarsest: Smallest number of voxels of a map reduced by `multiple`; the first axis is padded further for it.
 
     Returns:
-        (B, C, *padded); the input itself where nothing is missing.
+        (B, C, *padded); the input itself if no padding is needed.
     """
     reduced = [-(-size // step) for size, step in zip(image.shape[2:], multiple, strict=True)]
     if prod(reduced) < coarsest:
@@ -32,10 +32,10 @@ def pad_to_multiple(image: torch.Tensor, multiple: Sequence[int], coarsest: int 
 
 
 def pad_beyond(image: torch.Tensor, size: int) -> torch.Tensor:
-    """Repeat the last voxel of the first spatial axis where no axis is longer than `size` voxels; `crop_to` undoes it.
+    """Repeat the last voxel of the first spatial axis if no axis is longer than `size` voxels; `crop_to` undoes it.
 
-    A map that strided convolutions with padding reduce by `size` then has two voxels or more, as batch norm in
-    training asks for, and other images stay as they are.
+    Maps that padded strided convolutions reduce by `size` then have two voxels or more, as batch norm requires in
+    training; larger images are not changed.
 
     Args:
         image: (B, C, I, J, K).

@@ -1,4 +1,4 @@
-"""Smoothing by averages over cubes, as it stands before sparse kernels."""
+"""Smoothing by average pooling with stride 1, which precedes sparse kernels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 
 def box_smooth(image: torch.Tensor, size: int) -> torch.Tensor:
-    """Average over size³ voxels, zeros outside; the same as average pooling with stride 1, and far quicker on CPUs.
+    """Average over size³ voxels, zeros outside; equals average pooling with stride 1, and is much faster on CPUs.
 
     Args:
         image: (B, C, I, J, K).

@@ -1,8 +1,8 @@
-"""Xception's parts: separable convolutions with dilation, and units of three of them around a shortcut.
+"""Blocks of Xception: separable convolutions with dilation, and residual units of three of them.
 
 Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, in the form of Chen, Zhu,
 Papandreou, Schroff and Adam, "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation"
-(DeepLabv3+), ECCV 2018: striding instead of pooling, and a batch norm behind each depthwise convolution.
+(DeepLabv3+), ECCV 2018: strided convolutions instead of pooling, and a batch norm after each depthwise convolution.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import nn
 
 
 class SeparableConv2d(nn.Module):
-    """3×3 depthwise convolution and 1×1 mixing, each with batch norm and without bias; (B, C, I, J) → same layout.
+    """3×3 depthwise and 1×1 pointwise convolution, each with batch norm and without bias; (B, C, I, J) → same layout.
 
     Args:
         in_channels: Input channels.
         out_channels: Output channels.
-        stride: PointwiseLayer in both axes; n pixels become ⌈n / stride⌉.
-        rate: Distance between the taps of the 3×3 kernel, pixels.
-        activate: "before" puts one ReLU before both (inside residual units); "after" one behind each batch norm.
+        stride: Stride along both axes; n pixels become ⌈n / stride⌉.
+        rate: Dilation of the 3×3 kernel, pixels.
+        activate: "before": one ReLU before both (in residual units); "after": one after each batch norm.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class SeparableConv2d(nn.Module):
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.pointwise_norm = nn.BatchNorm2d(out_channels)
         self.activate = activate
-        # torch's own start shrinks the map a little in each of the sixty layers this is stacked into.
+        # The default initialisation shrinks the map slightly in each of about sixty stacked layers.
         nn.init.kaiming_normal_(self.depthwise.weight, nonlinearity="relu")
         nn.init.kaiming_normal_(self.pointwise.weight, nonlinearity="linear" if activate == "before" else "relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Taps beyond the image read zero."""
+        """(B, in_channels, I, J) → (B, out_channels, ⌈I / stride⌉, ⌈J / stride⌉), zeros outside the image."""
         if self.activate == "before":
             return self.pointwise_norm(self.pointwise(self.depthwise_norm(self.depthwise(F.relu(x)))))
         x = F.relu(self.depthwise_norm(self.depthwise(x)))
@@ -52,14 +52,14 @@ class SeparableConv2d(nn.Module):
 
 
 class XceptionUnit(nn.Module):
-    """Three separable convolutions, the last one strided, added to a shortcut.
+    """Three separable convolutions, the last one strided, with a shortcut connection.
 
     Args:
         in_channels: Input channels.
-        widths: Output channels of the three.
-        stride: PointwiseLayer of the third.
-        rate: Distance between taps, pixels.
-        shortcut: "conv" is a 1×1 convolution with batch norm, "identity" the input, None no shortcut at all.
+        widths: Output channels of the three convolutions.
+        stride: Stride of the third.
+        rate: Dilation, pixels.
+        shortcut: "conv": a 1×1 convolution with batch norm; "identity": the input; None: no shortcut.
         activate: As in `SeparableConv2d`.
     """
 
@@ -86,7 +86,7 @@ class XceptionUnit(nn.Module):
             self.shortcut = nn.Identity()
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, in_channels, I, J) → the unit's answer, and the map behind its second convolution, not yet strided."""
+        """(B, in_channels, I, J) → the output, and the map after the second convolution, before the stride."""
         before_stride = self.second(self.first(x))
         y = self.third(before_stride)
         return (y if self.shortcut is None else y + self.shortcut(x)), before_stride

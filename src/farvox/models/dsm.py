@@ -1,14 +1,14 @@
-"""A 2D U-Net whose slices are in touch: some features go over to the slices next to them, plain or distilled.
+"""A 2D U-Net that shifts some features to neighbouring slices, unchanged or after a convolution (distilled).
 
 Maheshwari, Goel, Sethuraman and Sheet, "Distill DSM: Computationally Efficient Method for Segmentation of Medical
-Imaging Volumes", MIDL 2021. The 2D U-Net is laid out as in `unet2d` (1,082,211 parameters with 4 channels and 3
-classes). "dsm-residual" adds nothing to that. "dsm-distill" comes to 1,116,059, 1,217,299 and 1,621,955 at α = 1/4, 1/2
-and 1, where the paper prints 1,115,606, 1,216,266 and 1,619,330: at most 0.2 % less; no layout tried has all three
-to the digit.
+Imaging Volumes", MIDL 2021. The 2D U-Net is that of `unet2d` (1,082,211 parameters with 4 channels and 3
+classes). "dsm-residual" has no further parameters. "dsm-distill" has 1,116,059, 1,217,299 and 1,621,955 at α = 1/4, 1/2
+and 1, where the paper prints 1,115,606, 1,216,266 and 1,619,330: at most 0.2 % less; no layout that we
+tried has exactly all three.
 
 Departures: the text puts a module after every convolution, which with 3×3 kernels would take far more parameters than
-it prints; here one follows the first of each pair (`position="each"` is the text). Starts of the distillation and the
-number of channels that residual modules move are ours: `farvox.blocks.depth_shift` says why.
+it prints; here one follows the first of each pair (`position="each"` is the text). The initialisation of the
+distillation and the number of channels that residual modules shift are ours; see `farvox.blocks.depth_shift`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from farvox.models.registry import register_model
 
 _WIDTHS = (16, 32, 64, 128, 128)
 _DECODER_WIDTHS = (16, 16, 32, 64)
-"""Channels each level of the decoder hands up, finest first."""
+"""Output channels of each level of the decoder, finest first."""
 POSITIONS = ("first", "each")
 
 
@@ -35,9 +35,9 @@ class DsmConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         kind: "residual" or "distill".
-        alpha: Share of each map's channels at stake, 1/4 to 1.
+        alpha: Fraction of each map's channels that take part, 1/4 to 1.
         kernel: Odd kernel size of the distilling convolutions.
         position: "first": after the first convolution of each pair; "each": after both.
     """
@@ -51,9 +51,9 @@ class DsmConfig:
 
 
 class DepthShiftUNet(nn.Module):
-    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K), features shared between slices (I, J).
+    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K).
 
-    With the default position slice k sees k − 9 … k + 9, with "each" twice as far.
+    The output of slice k depends on slices k − 9 … k + 9 with position "first", and on twice as many with "each".
     """
 
     def __init__(self, config: DsmConfig) -> None:
@@ -99,7 +99,7 @@ def build_residual(in_channels: int, classes: int, alpha: float = 0.5, position:
     """Build "dsm-residual"; see `DsmConfig`.
 
     Raises:
-        ModelError: Unknown position, or an alpha that leaves 16 channels nothing to share.
+        ModelError: Unknown position, or an alpha that is too small for 16 channels.
     """
     return _build(DsmConfig(in_channels, classes, "residual", alpha, 1, position))
 
@@ -119,7 +119,7 @@ def build_distill(
     """Build "dsm-distill"; see `DsmConfig`.
 
     Raises:
-        ModelError: Unknown position, an even kernel, or an alpha that leaves 16 channels nothing to share.
+        ModelError: Unknown position, an even kernel, or an alpha that is too small for 16 channels.
     """
     return _build(DsmConfig(in_channels, classes, "distill", alpha, kernel, position))
 
@@ -135,7 +135,7 @@ def _build(config: DsmConfig) -> DepthShiftUNet:
 
 
 class _DoubleConv(nn.Module):
-    """Convolution, shift, norm, ReLU; then the same again, without a shift unless every convolution has one."""
+    """Convolution, shift, norm, ReLU, twice; the second shift only if every convolution has one."""
 
     def __init__(self, config: DsmConfig, in_channels: int, middle: int, out_channels: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""What a trained network knows beyond its classes: the maps that enter its last layer, of any network and unchanged.
+"""Features of a trained network: the maps that enter its last layer.
 
-Heinrich, Oktay and Bouteldja, "OBELISK", MIDL 2018, section 3.1: "a forward pass up to the second last layer" describes
-every position well enough to register scans by it.
+Heinrich, Oktay and Bouteldja, "OBELISK", MIDL 2018, section 3.1, use "a forward pass up to the second last layer" to
+register scans.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from farvox.models.point_network import PointNetwork
 from farvox.ops import SampleGrid
 
 _SLAB_POINTS = 1 << 15
-"""Points asked of a network at a time: 32 MB for 256 features of each."""
+"""Points evaluated at a time: 32 MB for 256 features of each."""
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def classification_layer(network: nn.Module) -> nn.Module:
-    """The convolution that turns features into logits.
+    """The last convolution, which computes logits from features.
 
     Args:
-        network: Any network of the registry, or one that holds its last convolution as `head`.
+        network: A registered network, or one whose last convolution is its attribute `head`.
 
     Raises:
         ModelError: The network has no such layer.
@@ -37,21 +37,21 @@ def classification_layer(network: nn.Module) -> nn.Module:
     if isinstance(decoder, nn.Sequential) and len(decoder) and isinstance(decoder[-1], _LAYERS):
         return decoder[-1]
     raise ModelError(
-        f"{type(network).__name__} has no last layer to read features before",
+        f"{type(network).__name__} has no last convolution whose inputs could be used as features",
         allowed="a network that `farvox models` lists, or one whose last convolution is its attribute `head`",
     )
 
 
 def feature_maps(network: nn.Module, image: torch.Tensor, stride: int | None = None) -> torch.Tensor:
-    """What enters the last layer, without gradients; the network runs in the mode it is in.
+    """Inputs of the last layer, without gradients; the mode of the network stays as it is.
 
-    The maps spread evenly over the image (half-pixel convention), so their size alone says where they lie.
+    The maps cover the image evenly (half-pixel convention), so that their size defines their grid.
 
     Args:
-        network: Any network of the registry.
+        network: A registered network.
         image: (B, in_channels, I, J, K).
-        stride: For networks that answer points: voxels between points along each axis; None takes the network's own.
-            Others go by their own: size of the image, or half of it where the last layer works at half the size.
+        stride: For point networks: voxels between points along each axis; None: the network's own. Others have maps of
+            the size of the image, or half of it if the last layer works at half the size.
 
     Returns:
         (B, features, I', J', K').
@@ -65,20 +65,20 @@ def feature_maps(network: nn.Module, image: torch.Tensor, stride: int | None = N
 def features_and_logits(
     network: nn.Module, image: torch.Tensor, stride: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`feature_maps`, and the logits of the same pass: (B, classes, I, J, K), or of the points' grid."""
+    """`feature_maps`, and the logits of the same pass: (B, classes, I, J, K), or on the grid of the points."""
     layer = classification_layer(network)
     with torch.no_grad():
         if isinstance(network, PointNetwork):
             maps = _at_points(network, image, stride or int(getattr(getattr(network, "config", None), "stride", 1)))
             return maps, layer(maps.flatten(2)).unflatten(2, maps.shape[2:])
-        seen: list[torch.Tensor] = []
-        # A hook also keeps blocks from answering for the layer by a shortcut.
-        handle = layer.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0]))
+        inputs_of_layer: list[torch.Tensor] = []
+        # The hook also keeps blocks from skipping the layer in a fused operation.
+        handle = layer.register_forward_pre_hook(lambda _layer, inputs: inputs_of_layer.append(inputs[0]))
         try:
             logits: Any = network(image)
         finally:
             handle.remove()
-    maps = seen[-1]
+    maps = inputs_of_layer[-1]
     if isinstance(layer, nn.Conv2d):
         maps = _volumes(maps, image)
     fits = [min(size, whole) for size, whole in zip(maps.shape[2:], image.shape[2:], strict=True)]
@@ -89,7 +89,8 @@ def _volumes(slices: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """(B·K, F, I', J') → (B, F, I', J', K)."""
     size = slices.shape[2:]
     if size[0] < image.shape[2] or size[1] < image.shape[3]:
-        # Quarter-size maps whose corners lie on the padded image's: enlarged as the network enlarges its scores.
+        # Quarter-size maps whose corners match those of the padded image: upsampled as the network upsamples its
+        # logits.
         i, j = (4 * (n - 1) + 1 for n in size)
         slices = F.interpolate(slices, (i, j), mode="bilinear", align_corners=True)
     return slices.unflatten(0, (image.shape[0], image.shape[-1])).movedim(1, -1)

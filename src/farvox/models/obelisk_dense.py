@@ -1,14 +1,14 @@
-"""OBELISK, the conference networks: one huge sparse kernel, then 1×1 layers; every point is answered on its own.
+"""OBELISK, the conference networks: one very large sparse kernel, then 1×1 layers; each point is predicted separately.
 
 Heinrich, Oktay and Bouteldja, "OBELISK - One Kernel to Solve Nearly Everything: Unified 3D Binary Convolutions for
-Image Analysis", MIDL 2018. The rows of its Table 1 are built here: pairs of offsets with a dense or a plain classifier,
-single offsets ("unary"), and random offsets that stay as drawn.
+Image Analysis", MIDL 2018. The networks of its Table 1: pairs of offsets with a dense or a plain classifier,
+single offsets ("unary"), and fixed random offsets.
 
 As in the published weights and unlike the table's counts, the last layer has a bias and batch norm has scale and
 shift: 131,464 trainable values for the printed 129,536. The paper smooths its scans beforehand (average pooling of 5,
-5 and 3 voxels in its code, "sigma = 1.5" in its text); here the network does, so that a scan and its network cannot be
-parted. The published code answers on a quarter of the size and enlarges twice by two; the paper says stride 2, which
-is the default. Enlarging goes by steps of two for every stride.
+5 and 3 voxels in its code, "sigma = 1.5" in its text); here smoothing is part of the network. The published code
+computes logits at a quarter of the size and upsamples twice by two; the paper says stride 2, which is the default.
+Upsampling is by steps of two for every stride.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from farvox.ops import PointwiseLayer, SampleGrid, pointwise_chain, sparse_conv
 from farvox.types import Shape
 
 _SLAB_POINTS = 1 << 17
-"""Grid points read at a time in inference: 128 MB for the 256 features of each."""
+"""Grid points sampled at a time in inference: 128 MB for the 256 features of each."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class PointConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         offsets: Entries of the kernel, each one offset or a pair.
-        pairs: Whether each entry is a pair of offsets, first reading minus second.
+        pairs: Whether each entry is a pair of offsets: the first sample minus the second.
         trainable: Whether offsets are learned.
         classifier: "dense" or "mlp".
         smoothing: Sizes of the average poolings that smooth the image first, voxels, odd.
-        stride: Voxels along each axis between answers, 1, 2 or 4; what lies between is interpolated.
-        compat: "none", or "published" for weights trained by the authors: ±1 on the centres of corner voxels.
+        stride: Voxels between predicted points along each axis, 1, 2 or 4; logits between them are interpolated.
+        compat: "none", or "published" for weights trained by the authors: ±1 at the centres of the corner voxels.
     """
 
     in_channels: int
@@ -81,7 +81,7 @@ class ObeliskPoints(nn.Module):
         self.norm = nn.BatchNorm1d(256)
         self.reduce = nn.Sequential(nn.Conv1d(256, 128, 1, bias=False), nn.BatchNorm1d(128))
         widths = (128, 160, 192, 224) if config.classifier == "dense" else ()
-        # Dense: each layer adds 32 features to those before it. Batch norm follows the joining, not the layer.
+        # Dense: each layer adds 32 features to those before it. Batch norm follows the concatenation, not the layer.
         self.grow = nn.ModuleList(nn.Conv1d(width, 32, 1, bias=False) for width in widths)
         self.grow_norms = nn.ModuleList(nn.BatchNorm1d(width + 32) for width in widths)
         self.hidden = None
@@ -102,14 +102,14 @@ class ObeliskPoints(nn.Module):
     def logits_on_grid(self, image: torch.Tensor) -> torch.Tensor:
         """Logits on the grid of the stride alone, half-pixel centres (corner centres with compat="published").
 
-        In inference it goes slab by slab, so that memory is that of the image and the answer.
+        In inference it works slab by slab, so that it needs little memory besides the image and the logits.
 
         Args:
             image: (B, in_channels, I, J, K).
 
         Returns:
-            (B, classes, I', J', K'), sizes divided by the stride, rounded up; 2 × 1 × 1 where that is one point, as
-            batch norm cannot train on one.
+            (B, classes, I', J', K'), sizes divided by the stride, rounded up; 2 × 1 × 1 instead of one point,
+            because batch norm cannot be trained on one.
         """
         prepared = self.prepare(image)
         i, j, k = _reduced(image.shape[2:], self.config.stride)
@@ -124,19 +124,19 @@ class ObeliskPoints(nn.Module):
         return logits
 
     def with_stride(self, stride: int) -> ObeliskPoints:
-        """The same network, sharing all weights, whose own grid has another stride: 1, 2 or 4."""
+        """The same network with the same weights, whose grid has another stride: 1, 2 or 4."""
         other = copy(self)
         other.config = replace(self.config, stride=stride)
         return other
 
     def prepare(self, image: torch.Tensor) -> torch.Tensor:
-        """What is done once for each image: smoothing; (B, in_channels, I, J, K) → the same."""
+        """Smooth an image, once for all its points; (B, in_channels, I, J, K) → the same shape."""
         for size in self.config.smoothing:
             image = box_smooth(image, size)
         return image
 
     def forward_points(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        """Logits at points anywhere in the image; those of `forward` where a point is one of its grid.
+        """Logits at any points of the image; equal to those of `forward` at the points of its grid.
 
         Args:
             prepared: (B, in_channels, I, J, K) from `prepare`.
@@ -145,7 +145,7 @@ class ObeliskPoints(nn.Module):
         Returns:
             (B, classes, S).
         """
-        return self._classify_points(self._read(prepared, points))
+        return self._classify_points(self._sample_kernel(prepared, points))
 
     def forward_points_batch(
         self,
@@ -153,33 +153,33 @@ class ObeliskPoints(nn.Module):
         points: Sequence[torch.Tensor],
         offset_transforms: Sequence[torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Logits at points of several images together, so that batch norm sees them as one batch.
+        """Logits at points of several images, which are one batch for batch norm.
 
         Args:
-            prepared: An image (1, in_channels, I, J, K) each, from `prepare`; sizes may differ.
-            points: (1, S, 3) each, as for `at`.
-            offset_transforms: (1, S, 3, 3) each: by what the offsets of each point are multiplied, as if the image were turned
-                around it.
+            prepared: Images (1, in_channels, I, J, K) from `prepare`; sizes may differ.
+            points: (1, S, 3) for each image, as for `forward_points`.
+            offset_transforms: (1, S, 3, 3) for each image: matrices that multiply the offsets of each point, as if the
+                image were transformed around it.
 
         Returns:
             (1, classes, sum of all S), image after image.
         """
-        turned = offset_transforms if offset_transforms is not None else [None] * len(points)
+        transforms = offset_transforms if offset_transforms is not None else [None] * len(points)
         return self._classify_points(
-            torch.cat([self._read(*part) for part in zip(prepared, points, turned, strict=True)], 2)
+            torch.cat([self._sample_kernel(*part) for part in zip(prepared, points, transforms, strict=True)], 2)
         )
 
     def point_features(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        """What the last layer sees, (B, 256, S), or 128 with the plain classifier; arguments as of `at`."""
-        return self._hidden_features(self._read(prepared, points))
+        """Inputs of the last layer, (B, 256, S), or 128 with the plain classifier; arguments as in `forward_points`."""
+        return self._hidden_features(self._sample_kernel(prepared, points))
 
-    def _read(
+    def _sample_kernel(
         self, prepared: torch.Tensor, points: torch.Tensor, offset_transforms: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The sparse kernel's answers (B, 256, S) at points."""
+        """Outputs (B, 256, S) of the sparse kernel at points."""
         weight, offsets = self.obelisk.weight.to(prepared.dtype), self.obelisk.offsets
         if self.config.compat == "published":
-            # An offset of 1 is (n - 1) / 2 voxels there, and n / 2 for points.
+            # An offset of 1 means (n - 1) / 2 voxels in the published code, and n / 2 here.
             offsets = offsets * offsets.new_tensor([(size - 1) / size for size in prepared.shape[2:]])
         return sparse_conv(
             prepared, offsets, weight, points=points, offset_transforms=offset_transforms, groups=self.obelisk.groups
@@ -188,22 +188,22 @@ class ObeliskPoints(nn.Module):
     def _forward_slab(self, prepared: torch.Tensor, shape: Shape, start: int, stop: int) -> torch.Tensor:
         """Logits (B, classes, stop - start, J', K') of a slab along the grid's first axis."""
         corners = self.config.compat == "published"
-        read = self.obelisk(prepared, SampleGrid(shape, align_corners=corners, start=start, stop=stop))
-        return self._classify_points(read.flatten(2)).unflatten(2, read.shape[2:])
+        sampled = self.obelisk(prepared, SampleGrid(shape, align_corners=corners, start=start, stop=stop))
+        return self._classify_points(sampled.flatten(2)).unflatten(2, sampled.shape[2:])
 
     def _needs_gradients(self) -> bool:
         return self.training or torch.is_grad_enabled()
 
-    def _classify_points(self, read: torch.Tensor) -> torch.Tensor:
+    def _classify_points(self, sampled: torch.Tensor) -> torch.Tensor:
         """(B, 256, S) → logits (B, classes, S)."""
         layers = [self.norm, self.reduce, *self.grow, *self.grow_norms, self.head]
-        if can_fuse(read, *layers, *([] if self.hidden is None else [self.hidden])):
-            return pointwise_chain(read, self._steps())
-        return self.head(self._hidden_features(read))  # (B, classes, S)
+        if can_fuse(sampled, *layers, *([] if self.hidden is None else [self.hidden])):
+            return pointwise_chain(sampled, self._fused_layers())
+        return self.head(self._hidden_features(sampled))  # (B, classes, S)
 
-    def _hidden_features(self, read: torch.Tensor) -> torch.Tensor:
-        """(B, 256, S) → what the last layer sees."""
-        x = F.relu(self.norm(read))  # (B, 256, S)
+    def _hidden_features(self, sampled: torch.Tensor) -> torch.Tensor:
+        """(B, 256, S) → inputs of the last layer."""
+        x = F.relu(self.norm(sampled))  # (B, 256, S)
         x = self.reduce(x)  # (B, 128, S)
         if self.hidden is not None:
             return self.hidden(x)
@@ -213,28 +213,32 @@ class ObeliskPoints(nn.Module):
             normed = norm(x)
         return normed
 
-    def _steps(self) -> list[PointwiseLayer]:
-        """The same layers with batch norm folded into them."""
-        plain = 0.0  # slope of a ReLU
+    def _fused_layers(self) -> list[PointwiseLayer]:
+        """The same layers with batch norm fused into them."""
+        relu = 0.0  # slope below zero
         head_bias: Any = self.head.bias
-        steps = [PointwiseLayer(*batch_norm_scale_shift(self.norm), slope=plain)]
+        layers = [PointwiseLayer(*batch_norm_scale_shift(self.norm), slope=relu)]
         reduce = fuse_norm_into_previous(self.reduce[1], _matrix(self.reduce[0]))
         if self.hidden is not None:
             hidden = fuse_norm_into_previous(self.hidden[2], _matrix(self.hidden[1]))
-            steps += [PointwiseLayer(*reduce, slope=plain), PointwiseLayer(*hidden, slope=plain)]
-            return [*steps, PointwiseLayer(_matrix(self.head), head_bias)]
-        steps.append(PointwiseLayer(*reduce))
-        behind: Any = None
+            layers += [PointwiseLayer(*reduce, slope=relu), PointwiseLayer(*hidden, slope=relu)]
+            return [*layers, PointwiseLayer(_matrix(self.head), head_bias)]
+        layers.append(PointwiseLayer(*reduce))
+        previous_norm: Any = None
         for layer, norm in zip(self.grow, self.grow_norms, strict=True):
             weight = _matrix(layer)
-            folded = (weight, weight.new_zeros(len(weight))) if behind is None else fuse_norm_into_next(behind, weight)
-            steps.append(PointwiseLayer(*folded, slope=plain, concatenate=True))
-            behind = norm
-        return [*steps, PointwiseLayer(*fuse_norm_into_next(behind, _matrix(self.head), head_bias))]
+            fused = (
+                (weight, weight.new_zeros(len(weight)))
+                if previous_norm is None
+                else fuse_norm_into_next(previous_norm, weight)
+            )
+            layers.append(PointwiseLayer(*fused, slope=relu, concatenate=True))
+            previous_norm = norm
+        return [*layers, PointwiseLayer(*fuse_norm_into_next(previous_norm, _matrix(self.head), head_bias))]
 
 
 _PAPER = "Heinrich et al. 2018 (OBELISK, MIDL)"
-_INPUT = "any size, any channels; offsets are fractions of the image size: whole scans, or patches of one size"
+_INPUT = "any size, any channels; offsets are fractions of its size: whole scans, or patches of one size"
 _ARGUMENTS = {"in_channels": 1, "classes": 8}
 
 
@@ -250,7 +254,7 @@ def _build(
     """Build one of the four networks; see `PointConfig`.
 
     Raises:
-        ModelError: An option that cannot work.
+        ModelError: An option out of range.
     """
     kinds = ("none", "published")
     if compat not in kinds:
@@ -295,7 +299,7 @@ build_mlp = register_model(
     reference_arguments=_ARGUMENTS,
     input_requirements=_INPUT,
     multiply_adds=16_512,
-    note="122,368 by the paper's count; three 1×1 layers take the place of the dense ones",
+    note="122,368 by the paper's count; three 1×1 layers instead of the dense ones",
     points=True,
     builder="farvox.models.obelisk_dense:build_mlp",
 )(partial(_build, "obelisk-mlp"))
@@ -306,7 +310,7 @@ build_unary = register_model(
     reference_arguments=_ARGUMENTS,
     input_requirements=_INPUT,
     multiply_adds=16_384,
-    note="126,464 by the paper's count; single offsets: what pairs are worth",
+    note="126,464 by the paper's count; single offsets instead of pairs",
     points=True,
     builder="farvox.models.obelisk_dense:build_unary",
 )(partial(_build, "obelisk-unary"))
@@ -317,7 +321,7 @@ build_random = register_model(
     reference_arguments=_ARGUMENTS,
     input_requirements=_INPUT,
     multiply_adds=17_408,
-    note="123,392 by the paper's count; offsets stay as drawn: what learning them is worth",
+    note="123,392 by the paper's count; fixed random offsets, which are not learned",
     points=True,
     builder="farvox.models.obelisk_dense:build_random",
 )(partial(_build, "obelisk-random"))

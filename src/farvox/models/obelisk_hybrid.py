@@ -1,4 +1,4 @@
-"""OBELISK-Net, hybrid: a shallow U-Net whose coarse levels are two sparse kernels that reach across the whole image.
+"""OBELISK-Net, hybrid: a shallow U-Net whose coarse levels are two sparse kernels with very large receptive fields.
 
 Heinrich, Oktay and Bouteldja, "OBELISK-Net: Fewer Layers to Solve 3D Multi-Organ Segmentation with Sparse Deformable
 Convolutions", Medical Image Analysis 2019, doi:10.1016/j.media.2019.02.006. The paper describes one network; these
@@ -23,24 +23,26 @@ from farvox.types import Shape
 
 @dataclass(frozen=True)
 class HybridLayout:
-    """What the two published networks do differently.
+    """Differences of the two published networks.
 
     Args:
-        slope: Of the leaky ReLU after convolutions, below zero.
-        dense_slope: The same in the 1×1×1 networks.
+        slope: Slope of the leaky ReLU below zero, after convolutions.
+        dense_slope: The same after 1×1×1 convolutions.
         quarter_convs: Convolutions at a quarter of the size.
-        near_sees_features: Whether the near kernel reads the first convolution's features, not the smoothed image.
+        near_samples_features: Whether the near kernel samples the first convolution's features instead of the smoothed
+            image.
         near_groups: Groups of the near kernel's weights.
-        near_width: Channels of the near kernel's answer.
-        far_smoothings: Average poolings before the far kernel reads the image.
+        near_width: Output channels of the near kernel.
+        far_smoothings: Average poolings before the far kernel samples the image.
         half_width: Channels of the decoder at half size.
-        decode_full: Whether a last 3×3×3 convolution works at full size; otherwise logits are enlarged from half size.
+        decode_full: Whether a last 3×3×3 convolution works at full size; otherwise logits are upsampled from half the
+            size.
     """
 
     slope: float
     dense_slope: float
     quarter_convs: int
-    near_sees_features: bool
+    near_samples_features: bool
     near_groups: int
     near_width: int
     far_smoothings: int
@@ -60,10 +62,10 @@ class HybridConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         variant: "tcia" or "visceral".
-        compat: "none", or "published" for weights trained by the authors: sampling with ±1 on the centres of corner
-            voxels, and for "tcia" a far grid with the quarter's size along the second axis.
+        compat: "none", or "published" for weights trained by the authors: ±1 at the centres of the corner voxels, and
+            for "tcia" a far grid that has a quarter of the size along the second axis.
     """
 
     in_channels: int
@@ -77,7 +79,7 @@ class HybridConfig:
         return LAYOUTS[self.variant]
 
     def grids(self, quarter: Shape, eighth: Shape) -> tuple[SampleGrid, SampleGrid]:
-        """Where the near and the far kernel answer."""
+        """Output grids of the near and the far kernel."""
         if self.compat == "none":
             return SampleGrid(quarter), SampleGrid(eighth)
         far = (eighth[0], quarter[1], eighth[2]) if self.variant == "tcia" else eighth
@@ -99,7 +101,7 @@ class ObeliskHybrid(nn.Module):
             conv_batch_norm(16, 32, slope, stride=2),
             *(conv_batch_norm(32, 32, slope) for _ in range(layout.quarter_convs - 1)),
         )
-        near_inputs = 4 if layout.near_sees_features else config.in_channels
+        near_inputs = 4 if layout.near_samples_features else config.in_channels
         self.near = Obelisk(near_inputs, 128, offsets=128, groups=layout.near_groups)
         self.near_dense = PointwiseDense(128, layout.near_width, slope=layout.dense_slope)
         self.far = Obelisk(config.in_channels, 128, offsets=512, groups=4)
@@ -113,7 +115,7 @@ class ObeliskHybrid(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits for every voxel of the image."""
         layout = self.config.layout
-        # Batch norm cannot train on the single voxel that an eighth of a tiny image is.
+        # Batch norm cannot be trained on a single voxel, an eighth of a tiny image.
         x = image if max(image.shape[2:]) > 8 else pad_to_multiple(image, (8, 8, 8), coarsest=2)
         full = self.encode_full(x)  # (B, 4, I, J, K)
         half = self.encode_half(full)  # (B, 16, I/2, J/2, K/2), sizes rounded up
@@ -122,10 +124,10 @@ class ObeliskHybrid(nn.Module):
         near_grid, far_grid = self.config.grids((i, j, k), ((i + 1) // 2, (j + 1) // 2, (k + 1) // 2))
 
         smooth = box_smooth(x, 3)
-        seen = full if layout.near_sees_features else smooth
-        near = self.near_dense(self.activation(self.near(seen, near_grid)))  # (B, 16 or 32, I/4, J/4, K/4)
-        seen = box_smooth(smooth, 3) if layout.far_smoothings == 2 else smooth
-        far = self.far_dense(self.activation(self.far(seen, far_grid)))  # (B, 32, I/8, J/8, K/8)
+        near_input = full if layout.near_samples_features else smooth
+        near = self.near_dense(self.activation(self.near(near_input, near_grid)))  # (B, 16 or 32, I/4, J/4, K/4)
+        far_input = box_smooth(smooth, 3) if layout.far_smoothings == 2 else smooth
+        far = self.far_dense(self.activation(self.far(far_input, far_grid)))  # (B, 32, I/8, J/8, K/8)
 
         y = self.decode_quarter(torch.cat((quarter, _resize(far, quarter)), 1))  # (B, 32, I/4, J/4, K/4)
         y = self.decode_half(half, coarse=torch.cat((y, near), 1))  # (B, 12 or 32, I/2, J/2, K/2)
@@ -139,7 +141,7 @@ class ObeliskHybrid(nn.Module):
     paper="Heinrich et al. 2019, doi:10.1016/j.media.2019.02.006",
     parameters=229_217,
     reference_arguments={"in_channels": 1, "classes": 9},
-    input_requirements="any size, any channels; it reaches relative to the image: whole scans, or patches of one size",
+    input_requirements="any size, any channels; offsets are fractions of its size: whole scans, or patches of one size",
     multiply_adds=10_217,
     note="variant='visceral': 230,208 with 8 classes; compat='published' runs weights trained by the authors",
 )
@@ -149,10 +151,12 @@ def build(in_channels: int, classes: int, variant: str = "tcia", compat: str = "
     Raises:
         ModelError: Unknown variant or compat.
     """
-    for name, value, known in (("variant", variant, tuple(LAYOUTS)), ("compat", compat, ("none", "published"))):
-        if value not in known:
+    for name, value, allowed in (("variant", variant, tuple(LAYOUTS)), ("compat", compat, ("none", "published"))):
+        if value not in allowed:
             raise ModelError(
-                f"{name}='{value}' for 'obelisk-hybrid'", allowed=" or ".join(known), hint=suggest(str(value), known)
+                f"{name}='{value}' for 'obelisk-hybrid'",
+                allowed=" or ".join(allowed),
+                hint=suggest(str(value), allowed),
             )
     return ObeliskHybrid(HybridConfig(in_channels, classes, variant, compat))
 

@@ -1,4 +1,4 @@
-"""What a network offers that answers each point on its own, so that it can learn and be asked anywhere."""
+"""The interface of networks that predict single points."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class PointNetwork(Protocol):
-    """The methods training, prediction and localisation at points call; `isinstance` tells such networks from others.
+    """Methods that training, prediction and localisation at points call; `isinstance` checks for them.
 
     Points are (B, S, 3), −1 to +1 over the image along I, J, K, outer faces at ±1.
     """
 
     def prepare(self, image: torch.Tensor) -> torch.Tensor:
-        """What is done once for each image (B, C, I, J, K)."""
+        """Preprocess an image (B, C, I, J, K), once for all its points."""
 
     def forward_points(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes, S)."""
@@ -26,15 +26,15 @@ class PointNetwork(Protocol):
         self,
         prepared: Sequence[torch.Tensor],
         points: Sequence[torch.Tensor],
-        matrices: Sequence[torch.Tensor] | None = None,
+        offset_transforms: Sequence[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Logits (1, classes, sum of S) at points of several images, as one batch."""
 
     def point_features(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        """What the last layer sees, (B, features, S)."""
+        """Inputs of the last layer, (B, features, S)."""
 
     def logits_on_grid(self, image: torch.Tensor) -> torch.Tensor:
         """Logits on the network's own grid (B, classes, I', J', K')."""
 
     def with_stride(self, stride: int) -> PointNetwork:
-        """The same network, sharing all weights, whose own grid has another stride: 1, 2 or 4."""
+        """The same network with the same weights, whose grid has another stride: 1, 2 or 4."""

@@ -1,21 +1,21 @@
-"""The prostate paper's DeepLabv3+: a 2D network that sees the slices around the one it segments as channels.
+"""The prostate paper's DeepLabv3+: a 2D network with neighbouring slices as channels.
 
 Eschen, "Semantic Segmentation of the Prostate in 3D MRI", Technical University of Denmark 2018, section 4.3 and Figure
 2, after Chen, Zhu, Papandreou, Schroff and Adam, "Encoder-Decoder with Atrous Separable Convolution for Semantic Image
-Segmentation", ECCV 2018, in its Keras form. Every figure fits that form at output stride 8: the units of the
+Segmentation", ECCV 2018, in its Keras form. Every number agrees with that form at output stride 8: the units of the
 middle flow at rate 2, the last two units at 2 and 4, the pyramid at 12, 24 and 36. Keras counts four values for each
-channel of a batch norm; so counted, one output has 41,253,073 values with 3 input channels and 41,255,953 with the 13
-slices of the text. Table 1 prints 41,253,023, which no whole number of input channels gives (each takes 288);
+channel of a batch norm; counted this way, one output has 41,253,073 values with 3 input channels and 41,255,953 with
+the 13 slices of the text. Table 1 prints 41,253,023, which no whole number of input channels gives (each takes 288);
 this follows the text.
 
 Departures:
 * Softmax over two classes or more where the paper has one sigmoid output.
-* The paper answers the middle one of 13 slices. Here every slice along K of a patch is answered, with the slices around
-  it; beyond both ends the last slice is repeated, because a zero is a grey value of its own to an intensity that was
-  brought to zero mean, and the batch norm would see it.
-* Maps are 8m + 1 pixels wide inside, so that strided grids and the bilinear steps back (corner on corner) keep every
-  pixel in its place at every size; the paper has 256×256.
-* Weights start at random: Chen et al. start from ImageNet, which has no 13 channels.
+* The paper segments the middle one of 13 slices. Here every slice along K of a patch is segmented, from the slices
+  around it; beyond both ends the last slice is repeated, because zero is a normal grey value of normalised intensities,
+  which would change the statistics of batch norm.
+* Maps have 8m + 1 pixels along each axis, so that strided convolutions and bilinear upsampling with aligned corners do
+  not shift pixels at any size; the paper has 256×256.
+* Weights are initialised at random; those of Chen et al. are from ImageNet, which does not have 13 channels.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class DeepLabConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         slices: Neighbouring slices that enter together, odd.
         middle_units: Units of the middle flow.
         width: Factor on the channels of every layer.
-        dropout: Share of values set to zero behind the pyramid in training.
+        dropout: Fraction of values set to zero after the pyramid in training.
     """
 
     in_channels: int
@@ -60,7 +60,7 @@ class DeepLabConfig:
 
 
 class DeepLab(nn.Module):
-    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K); slice k sees k ± slices // 2."""
+    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K), from `slices` slices each."""
 
     def __init__(self, config: DeepLabConfig) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class DeepLab(nn.Module):
                 XceptionUnit(c(1024), (c(1536), c(1536), c(2048)), rate=4, shortcut=None, activate="after"),
             ]
         )
-        self.antialias_pooling = _PooledImage(c(2048), c(256))
+        self.pooled = _PooledImage(c(2048), c(256))
         self.pyramid = nn.ModuleList(
             [
                 _conv(c(2048), c(256)),
@@ -112,22 +112,22 @@ class DeepLab(nn.Module):
         x, fine = self.entry[1](x)  # (B·K, 256, I / 8, J / 8), and the map of I / 4 for the decoder
         x, _ = self.entry[2](x)
         for unit in (*self.middle, *self.exit):
-            x, _ = unit(x)  # (B·K, 2048, I / 8, J / 8) behind the last
-        x = self.gather(torch.cat([self.antialias_pooling(x), *(branch(x) for branch in self.pyramid)], 1))
+            x, _ = unit(x)  # (B·K, 2048, I / 8, J / 8) after the last
+        x = self.gather(torch.cat([self.pooled(x), *(branch(x) for branch in self.pyramid)], 1))
         x = F.interpolate(x, fine.shape[2:], mode="bilinear", align_corners=True)
         x = self.decoder(torch.cat((x, self.skip(fine)), 1))  # (B·K, classes, I / 4, J / 4)
         x = F.interpolate(x, (height, width), mode="bilinear", align_corners=True)
         return crop_to(x, (i, j)).unflatten(0, (batch, k)).movedim(1, -1)
 
     def _with_neighbours(self, image: torch.Tensor) -> torch.Tensor:
-        reach = self.config.slices // 2
-        padded = F.pad(image, (reach, reach, 0, 0, 0, 0), mode="replicate")
+        neighbours = self.config.slices // 2
+        padded = F.pad(image, (neighbours, neighbours, 0, 0, 0, 0), mode="replicate")
         stacks = padded.unfold(-1, self.config.slices, 1)  # (B, C, I, J, K, slices)
         return stacks.permute(0, 4, 1, 5, 2, 3).flatten(2, 3).flatten(0, 1)
 
 
 class _PooledImage(nn.Module):
-    """Mean of the whole map, mixed, at every pixel: (B·K, C, I, J) → (B·K, out_channels, I, J)."""
+    """Mean of the whole map after a 1×1 convolution, at every pixel: (B·K, C, I, J) → (B·K, out_channels, I, J)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class _PooledImage(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """A single slice has one value a channel and no spread: it is normalised by the running statistics."""
+        """A single slice has one value per channel and no variance: it is normalised by the running statistics."""
         y = self.conv(x.mean((2, 3), keepdim=True))
         if self.training and len(y) == 1:
             norm = self.norm
@@ -166,11 +166,11 @@ def build(
 
     Args:
         in_channels: Channels of the image; `slices` times as many enter the first convolution.
-        classes: Classes of the answer, background included; 1 gives the paper's single output.
+        classes: Output classes, background included; 1 gives the paper's single output.
         slices: Neighbouring slices along K that enter together, odd.
         middle_units: Units of the middle flow, 0 or more.
         width: Factor on the channels of every layer, above 0.
-        dropout: Share of values set to zero behind the pyramid in training, 0 to below 1.
+        dropout: Fraction of values set to zero after the pyramid in training, 0 to below 1.
 
     Raises:
         ModelError: An even number of slices, or another value outside its range.
@@ -181,8 +181,8 @@ def build(
         raise ModelError(f"middle_units={middle_units!r} for 'prostate-deeplab'", allowed="a whole number, 0 or more")
     if type(width) not in (int, float) or not 0 < width <= 4:
         raise ModelError(f"width={width!r} for 'prostate-deeplab'", allowed="above 0, at most 4")
-    share = validate_dropout(dropout, "prostate-deeplab")
-    return DeepLab(DeepLabConfig(in_channels, classes, slices, middle_units, float(width), share))
+    dropout = validate_dropout(dropout, "prostate-deeplab")
+    return DeepLab(DeepLabConfig(in_channels, classes, slices, middle_units, float(width), dropout))
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:

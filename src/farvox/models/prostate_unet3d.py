@@ -1,4 +1,4 @@
-"""The prostate paper's 3D U-Net: the baseline its dense networks are compared with.
+"""The prostate paper's 3D U-Net: the baseline of its dense networks.
 
 Eschen, "Semantic Segmentation of the Prostate in 3D MRI", Technical University of Denmark 2018, section 4.2 and Figure
 1, after Çiçek et al., "3D U-Net", MICCAI 2016. The text gives the order inside a block and the number of levels; widths
@@ -30,9 +30,9 @@ class ProstateUNet3dConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         widths: Channels at each level, finest first.
-        dropout: Share of values set to zero between the two convolutions of a block in training.
+        dropout: Fraction of values set to zero between the two convolutions of a block in training.
     """
 
     in_channels: int
@@ -52,7 +52,8 @@ class ProstateUNet3d(nn.Module):
             _block(inputs, width, config.dropout)
             for inputs, width in zip((config.in_channels, *widths), widths, strict=False)
         )
-        # Level l of the decoder brings the map below up at half its width, beside the encoder's map of level l.
+        # Level l of the decoder concatenates the upsampled coarser map, at half its width, and the encoder's map of
+        # level l.
         finer = list(pairwise(widths))
         self.up = nn.ModuleList(
             nn.ConvTranspose3d(coarse, fine, 3, stride=2, padding=1, output_padding=1, bias=False)
@@ -88,17 +89,17 @@ def build(
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included; 1 gives the paper's single output.
+        classes: Output classes, background included; 1 gives the paper's single output.
         widths: Channels at each level, finest first; one level or more.
-        dropout: Share of values set to zero in training, 0 to below 1.
+        dropout: Fraction of values set to zero in training, 0 to below 1.
 
     Raises:
         ModelError: Widths below 1, or a dropout outside its range.
     """
     if not isinstance(widths, (list, tuple)) or not widths or not all(type(w) is int and w >= 1 for w in widths):
-        raise ModelError(f"widths={widths!r} for 'prostate-unet3d'", allowed="one positive whole number a level")
-    share = validate_dropout(dropout, "prostate-unet3d")
-    return ProstateUNet3d(ProstateUNet3dConfig(in_channels, classes, tuple(widths), share))
+        raise ModelError(f"widths={widths!r} for 'prostate-unet3d'", allowed="one positive whole number per level")
+    dropout = validate_dropout(dropout, "prostate-unet3d")
+    return ProstateUNet3d(ProstateUNet3dConfig(in_channels, classes, tuple(widths), dropout))
 
 
 def _block(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:

@@ -2,14 +2,15 @@
 
 Eschen, "Semantic Segmentation of the Prostate in 3D MRI", Technical University of Denmark 2018, sections 4.4 and 5.3
 and Figure 3, after Jégou, Drozdzal, Vazquez, Romero and Bengio, "The One Hundred Layers Tiramisu", CVPR workshops 2017.
-Figures of Table 1, batch norm not counted: p3b 23,487,169 and p4a 49,382,353, both met; p3a 22,692,289, where this
-layout gives 22,962,289: two digits of the print are swapped. What the text leaves open follows Jégou et al.: the 1×1×1
-convolution before each pooling, dropout of 0.2, and only the maps a block has added go up.
+Parameters of Table 1, batch norm not counted: p3b 23,487,169 and p4a 49,382,353, as here; p3a 22,692,289, where this
+layout has 22,962,289: two digits of the print are swapped. Details that the text does not give are those of Jégou et
+al.: the 1×1×1 convolution before each pooling, dropout of 0.2, and the decoder upsamples only the maps that a block
+added.
 
 Departures: softmax over two classes or more where the paper has one sigmoid output; any size is padded inside to a
 multiple of 2 for each pooling (the paper: 64×64×16); the dense blocks repeat their concatenations in the backward pass
-(same results to the bit; a step of p3b on two patches of 64×64×16 holds 3.5 GB instead of 12.4: `farvox.blocks.dense`).
-The abstract and the text credit p4a with a Dice of 0.898, Table 1 gives it 0.867 and p3a and p3b 0.898.
+(same results to the bit; a step of p3b on two patches of 64×64×16 needs 3.5 GB instead of 12.4: `farvox.blocks.dense`).
+The abstract and the text report a Dice of 0.898 for p4a; Table 1 reports 0.867 for it, and 0.898 for p3a and p3b.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ class TiramisuConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
-        layers: Layers of each dense block: on the way down, at the bottom, on the way up.
-        growth: Channels each layer adds.
+        classes: Output classes, background included.
+        layers: Layers of each dense block: encoder, bottom, decoder.
+        growth: Channels that each layer adds.
         first: Channels of the first convolution.
-        dropout: Share of each convolution's answer set to zero in training.
-        recompute: Save memory in training by repeating cheap steps in the backward pass.
+        dropout: Fraction of each convolution's output that is set to zero in training.
+        recompute: Save memory in training by repeating cheap operations in the backward pass.
     """
 
     in_channels: int
@@ -56,12 +57,12 @@ class Tiramisu(nn.Module):
         super().__init__()
         self.config = config
         depth, growth = len(config.layers) // 2, config.growth
-        going_down, bottom, going_up = config.layers[:depth], config.layers[depth], config.layers[depth + 1 :]
+        encoder_layers, bottom, decoder_layers = config.layers[:depth], config.layers[depth], config.layers[depth + 1 :]
         settings = growth, config.dropout, config.recompute
         self.first = nn.Conv3d(config.in_channels, config.first, 3, padding=1, bias=False)
         width, skips = config.first, []
         self.down, self.narrow = nn.ModuleList(), nn.ModuleList()
-        for layers in going_down:
+        for layers in encoder_layers:
             self.down.append(DenseBlock(width, layers, *settings))
             width += layers * growth
             skips.append(width)
@@ -69,7 +70,7 @@ class Tiramisu(nn.Module):
         self.bottom = DenseBlock(width, bottom, *settings)
         added = bottom * growth
         self.lift, self.up = nn.ModuleList(), nn.ModuleList()
-        for layers, skip in zip(going_up, reversed(skips), strict=True):
+        for layers, skip in zip(decoder_layers, reversed(skips), strict=True):
             self.lift.append(nn.ConvTranspose3d(added, added, 3, stride=2, padding=1, output_padding=1))
             width, added = added + skip, layers * growth
             self.up.append(DenseBlock(width, layers, *settings))
@@ -84,7 +85,7 @@ class Tiramisu(nn.Module):
             x = torch.cat((x, block(x)), 1)  # all maps so far, (B, first + growth · layers so far, I / 2^l, ...)
             skips.append(x)
             x = F.max_pool3d(narrow(x), 2)
-        parts = [self.bottom(x)]  # what goes up is what this block added, not what it was given
+        parts = [self.bottom(x)]  # only the maps that the block added are upsampled
         added = parts[0]
         for block, lift in zip(self.up, self.lift, strict=True):
             parts = [lift(added), skips.pop()]
@@ -113,26 +114,27 @@ def build_p3a(
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included; 1 gives the paper's single output.
+        classes: Output classes, background included; 1 gives the paper's single output.
         layers: Layers of each dense block, finest to coarsest to finest: an odd number of blocks, at least 3.
-        growth: Channels each layer adds.
+        growth: Channels that each layer adds.
         first: Channels of the first convolution.
-        dropout: Share of each convolution's answer set to zero in training, 0 to below 1.
-        recompute: Save memory in training by repeating cheap steps in the backward pass.
+        dropout: Fraction of each convolution's output that is set to zero in training, 0 to below 1.
+        recompute: Save memory in training by repeating cheap operations in the backward pass.
 
     Raises:
-        ModelError: An even number of blocks, a number below 1, a dropout outside its range, or no bool for `recompute`.
+        ModelError: An even number of blocks, a number below 1, a dropout outside its range, or `recompute` is not a
+            bool.
     """
     fits = isinstance(layers, (list, tuple)) and len(layers) % 2 == 1 and len(layers) >= 3
     if not fits or not all(type(number) is int and number >= 1 for number in layers):
-        raise ModelError(f"layers={layers!r} for a Tiramisu", allowed="3, 5, 7 … positive whole numbers, one a block")
+        raise ModelError(f"layers={layers!r} for a Tiramisu", allowed="3, 5, 7 … positive whole numbers, one per block")
     for name, value in (("growth", growth), ("first", first)):
         if type(value) is not int or value < 1:
             raise ModelError(f"{name}={value!r} for a Tiramisu", allowed="a positive whole number")
-    share = validate_dropout(dropout, "tiramisu")
+    dropout = validate_dropout(dropout, "tiramisu")
     if not isinstance(recompute, bool):
         raise ModelError(f"recompute={recompute!r} for a Tiramisu", allowed="true or false")
-    return Tiramisu(TiramisuConfig(in_channels, classes, tuple(layers), growth, first, share, recompute))
+    return Tiramisu(TiramisuConfig(in_channels, classes, tuple(layers), growth, first, dropout, recompute))
 
 
 @register_model(

@@ -2,7 +2,8 @@
 
 The 2D U-Net of Maheshwari et al., "Distill DSM: Computationally Efficient Method for Segmentation of Medical Imaging
 Volumes", MIDL 2021, after Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015. The paper does not print the layout;
-this one has its 1,082,211 parameters with 4 channels and 3 classes, and 38,640 multiply-adds a pixel (printed: 38,662).
+this one has its 1,082,211 parameters with 4 channels and 3 classes, and 38,640 multiply-adds per pixel (printed:
+38,662).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from farvox.models.registry import register_model
 
 _WIDTHS = (16, 32, 64, 128, 128)
 _DECODER_WIDTHS = (16, 16, 32, 64)
-"""Channels each level of the decoder hands up, finest first."""
+"""Output channels of each level of the decoder, finest first."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class UNet2dConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
     """
 
     in_channels: int
@@ -35,7 +36,7 @@ class UNet2dConfig:
 
 
 class UNet2d(nn.Module):
-    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K), each slice (I, J) on its own."""
+    """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K), each slice (I, J) separately."""
 
     def __init__(self, config: UNet2dConfig) -> None:
         super().__init__()

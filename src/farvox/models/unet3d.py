@@ -1,9 +1,9 @@
-"""A plain 3D U-Net: with four levels our default and the small network to beat, with five the Distill DSM paper's size.
+"""A plain 3D U-Net: with four levels the default, with five levels of the size in the Distill DSM paper.
 
 After Çiçek, Abdulkadir, Lienkamp, Brox and Ronneberger, "3D U-Net: Learning Dense Volumetric Segmentation from Sparse
 Annotation", MICCAI 2016, with instance norm, leaky ReLU and strided convolutions as in Isensee et al., "nnU-Net",
-Nature Methods 2021. Maps grow by repeating voxels after a 1×1×1 convolution: on a CPU a training step is about a tenth
-faster than with transposed convolutions, and the 3×3×3 convolutions that follow smooth the blocks.
+Nature Methods 2021. Maps are upsampled by repeating voxels after a 1×1×1 convolution: on a CPU a training step is about
+10 % faster than with transposed convolutions, and the following 3×3×3 convolutions smooth the blocks.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class UNet3dConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         widths: Channels at each level, finest first.
-        strides: Step (i, j, k) from each level to the next, 1 or 2 along each axis.
+        strides: Stride (i, j, k) from each level to the next, 1 or 2 along each axis.
         kernels: Kernel size (i, j, k) of the convolutions at each level.
     """
 
@@ -46,7 +46,7 @@ class UNet3dConfig:
 
     @property
     def multiple(self) -> Shape:
-        """Voxels along each axis that become one in the coarsest map."""
+        """Voxels along each axis per voxel of the coarsest map."""
         i, j, k = (prod(step[axis] for step in self.strides) for axis in range(3))
         return i, j, k
 
@@ -60,7 +60,8 @@ class UNet3d(nn.Module):
         widths, strides, kernels = config.widths, ((1, 1, 1), *config.strides), config.kernels
         inputs = (config.in_channels, *widths[:-1])
         self.encoder = nn.ModuleList(map(double_conv, inputs, widths, kernels, strides))
-        # Level l of the decoder takes the coarser map, narrowed to widths[l], beside the encoder's map of its level.
+        # Level l of the decoder concatenates the coarser map, narrowed to widths[l], and the encoder's map of its
+        # level.
         self.narrow = nn.ModuleList(nn.Conv3d(coarse, fine, 1, bias=False) for fine, coarse in pairwise(widths))
         self.decoder = nn.ModuleList(
             double_conv(2 * width, width, kernel) for width, kernel in zip(widths[:-1], kernels, strict=False)
@@ -119,23 +120,23 @@ def build(
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         widths: Channels at each level, finest first; one level or more. None means 16, 32, 64, 128, 192, or as many of
-            them as the strides ask for. With all five it has 4,339,059 parameters for 4 channels and 3 classes;
-            Maheshwari et al. (Distill DSM, MIDL 2021, Table 1) print 4,288,208 for theirs, and no layout.
-        strides: Step (i, j, k) from each level to the next, 1 or 2 along each axis; None means (2, 2, 2) everywhere.
-            A scan with thick slices starts with (2, 2, 1).
-        kernels: Kernel size (i, j, k) at each level, 1, 3 or 5 along each axis; None means (3, 3, 3) everywhere.
-            A level whose slices are far apart takes (3, 3, 1).
+            them as fit the strides. With all five it has 4,339,059 parameters for 4 channels and 3 classes;
+            Maheshwari et al. (Distill DSM, MIDL 2021, Table 1) print 4,288,208 and no layout.
+        strides: Stride (i, j, k) from each level to the next, 1 or 2 along each axis; None: (2, 2, 2) everywhere.
+            Scans with thick slices need (2, 2, 1) first.
+        kernels: Kernel size (i, j, k) at each level, 1, 3 or 5 along each axis; None: (3, 3, 3) everywhere.
+            Levels with thick slices need (3, 3, 1).
 
     Raises:
         ModelError: Widths below 1, or strides or kernels of the wrong number or size.
     """
     if widths is None:
-        named = strides if isinstance(strides, (list, tuple)) and strides else [None] * 4
-        widths = _WIDTHS[: len(named) + 1]
+        levels_of_strides = strides if isinstance(strides, (list, tuple)) and strides else [None] * 4
+        widths = _WIDTHS[: len(levels_of_strides) + 1]
     if not _whole_numbers(widths) or not widths or min(widths) < 1:
-        raise ModelError(f"widths={widths!r} for 'unet3d'", allowed="one positive whole number a level")
+        raise ModelError(f"widths={widths!r} for 'unet3d'", allowed="one positive whole number per level")
     steps, levels = len(widths) - 1, len(widths)
     config = UNet3dConfig(
         in_channels,
@@ -147,18 +148,18 @@ def build(
     return UNet3d(config)
 
 
-def _triples(name: str, given: Sequence[Sequence[int]], count: int, allowed: tuple[int, ...]) -> tuple[Shape, ...]:
-    fits = isinstance(given, (list, tuple)) and len(given) == count
+def _triples(name: str, values: Sequence[Sequence[int]], count: int, allowed: tuple[int, ...]) -> tuple[Shape, ...]:
+    fits = isinstance(values, (list, tuple)) and len(values) == count
     if not fits or not all(
-        _whole_numbers(triple) and len(triple) == 3 and set(triple) <= {*allowed} for triple in given
+        _whole_numbers(triple) and len(triple) == 3 and set(triple) <= {*allowed} for triple in values
     ):
         shown = ", ".join(map(str, allowed))
         raise ModelError(
-            f"{name}={given!r} for 'unet3d'",
+            f"{name}={values!r} for 'unet3d'",
             allowed=f"{count} triples (i, j, k) out of {shown}, as many as the widths need",
         )
-    return tuple((i, j, k) for i, j, k in given)
+    return tuple((i, j, k) for i, j, k in values)
 
 
-def _whole_numbers(given: object) -> bool:
-    return isinstance(given, (list, tuple)) and all(type(number) is int for number in given)
+def _whole_numbers(values: object) -> bool:
+    return isinstance(values, (list, tuple)) and all(type(number) is int for number in values)

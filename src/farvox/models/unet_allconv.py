@@ -1,11 +1,11 @@
-"""The all-convolutional U-Nets OBELISK-Net is measured against: strided convolutions down, trilinear enlarging up.
+"""The all-convolutional U-Nets that OBELISK-Net is compared with: strided convolutions and trilinear upsampling.
 
 Heinrich, Oktay and Bouteldja, "OBELISK-Net: Fewer Layers to Solve 3D Multi-Organ Segmentation with Sparse Deformable
 Convolutions", Medical Image Analysis 2019, doi:10.1016/j.media.2019.02.006, section 3.3 and Table 1. Two layouts:
 
-* "tcia" is that of the published weights: 17 convolutions over six levels, 883,740 parameters with 9 classes. Its code
-  drops half of the channels after every unit, and does so when predicting too, because it leaves out the switch: a
-  slip. Here dropout is for training alone. The paper does not mention it.
+* "tcia" is the layout of the published weights: 17 convolutions over six levels, 883,740 parameters with 9 classes. Its
+  code drops half of the channels after every unit, in prediction as well, which is a mistake in the code. Here dropout
+  is only active in training. The paper does not mention it.
 * "visceral" is Table 1 (14 convolutions, five levels). The table prints "80→80" for its first convolution of the
   coarsest level, which takes 64 channels.
 
@@ -29,13 +29,13 @@ from farvox.models.registry import register_model, validate_dropout
 
 @dataclass(frozen=True)
 class AllConvLayout:
-    """What the variants do differently.
+    """Differences of the variants.
 
     Args:
         widths: Channels at each level, finest first; each level halves the size of the one before.
         decoder: Channels of the decoder's units, coarsest first; the finest has as many as there are classes.
-        dropout: Share of channels dropped after each unit in training.
-        encoder_groups: Groups of the two convolutions of each level but the finest.
+        dropout: Fraction of channels dropped after each unit in training.
+        encoder_groups: Groups of the two convolutions of each level except the finest.
         decoder_groups: Groups of each unit of the decoder.
     """
 
@@ -59,9 +59,9 @@ class AllConvConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         layout: Widths and groups.
-        dropout: Share of channels dropped after each unit in training.
+        dropout: Fraction of channels dropped after each unit in training.
     """
 
     in_channels: int
@@ -83,10 +83,10 @@ class UNetAllConv(nn.Module):
             nn.Sequential(_unit(fine, width, drop, groups, stride=2), _unit(width, width, drop, groups))
             for (fine, width), groups in zip(pairwise(widths), layout.encoder_groups, strict=True)
         )
-        # Each unit takes the coarser map, enlarged, and the encoder's map of its level.
+        # Each unit receives the upsampled coarser map and the encoder's map of its level.
         self.decoder = nn.ModuleList(
-            _unit(below + beside, width, drop, groups)
-            for below, beside, width, groups in zip(
+            _unit(coarser + skip, width, drop, groups)
+            for coarser, skip, width, groups in zip(
                 coarse[:-1], widths[-2:0:-1], layout.decoder, layout.decoder_groups, strict=True
             )
         )
@@ -95,15 +95,15 @@ class UNetAllConv(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits for every voxel of the image."""
-        x = pad_beyond(image, 2 ** len(self.encoder))  # batch norm cannot train on the one voxel a tiny image becomes
+        x = pad_beyond(image, 2 ** len(self.encoder))  # batch norm cannot be trained on a single voxel
         x = self.encode_full(x)  # (B, 5, I, J, K)
         maps = [x]
         for convolve in self.encoder:
             x = convolve(x)  # (B, widths[l], I / 2^l, J / 2^l, K / 2^l), sizes rounded up
             maps.append(x)
-        for unit, beside in zip((*self.decoder, self.decode_full), maps[-2::-1], strict=True):
-            x = F.interpolate(x, size=beside.shape[2:], mode="trilinear", align_corners=False)
-            x = unit(torch.cat((x, beside), 1))  # (B, decoder[n], size of beside), at last (B, classes, I, J, K)
+        for unit, skip in zip((*self.decoder, self.decode_full), maps[-2::-1], strict=True):
+            x = F.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
+            x = unit(torch.cat((x, skip), 1))  # (B, decoder[n], size of skip), at last (B, classes, I, J, K)
         return crop_to(self.head(x), image.shape[2:])
 
 
@@ -121,17 +121,17 @@ def build(in_channels: int, classes: int, variant: str = "tcia", dropout: float 
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         variant: "tcia" or "visceral".
-        dropout: Share of channels dropped after each unit in training, from 0 to below 1; None takes the variant's:
+        dropout: Fraction of channels dropped after each unit in training, from 0 to below 1; None: that of the variant:
             0.5 for "tcia", 0 for "visceral".
 
     Raises:
-        ModelError: Unknown variant, or a share that is none.
+        ModelError: Unknown variant, or a fraction out of range.
     """
-    known = ("tcia", "visceral")
-    if variant not in known:
-        hint = suggest(str(variant), known)
+    variants = ("tcia", "visceral")
+    if variant not in variants:
+        hint = suggest(str(variant), variants)
         raise ModelError(f"variant={variant!r} for 'unet-allconv'", allowed="tcia or visceral", hint=hint)
     return _build("unet-allconv", in_channels, classes, LAYOUTS[variant], dropout)
 
@@ -146,17 +146,17 @@ def build(in_channels: int, classes: int, variant: str = "tcia", dropout: float 
     note="Table 1 with the groups the text gives; the paper prints about 220,000",
 )
 def build_lean(in_channels: int, classes: int, dropout: float | None = None) -> UNetAllConv:
-    """Build the leaner network; `dropout` as for `build`, None meaning 0.
+    """Build the leaner network; `dropout` as for `build`; None: 0.
 
     Raises:
-        ModelError: A share that is none.
+        ModelError: A fraction out of range.
     """
     return _build("unet-allconv-lean", in_channels, classes, LAYOUTS["lean"], dropout)
 
 
 def _build(name: str, in_channels: int, classes: int, layout: AllConvLayout, dropout: float | None) -> UNetAllConv:
-    share = validate_dropout(layout.dropout if dropout is None else dropout, name)
-    return UNetAllConv(AllConvConfig(in_channels, classes, layout, share))
+    fraction = validate_dropout(layout.dropout if dropout is None else dropout, name)
+    return UNetAllConv(AllConvConfig(in_channels, classes, layout, fraction))
 
 
 def _unit(in_channels: int, out_channels: int, dropout: float, groups: int = 1, stride: int = 1) -> nn.Sequential:

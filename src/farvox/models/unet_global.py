@@ -1,14 +1,14 @@
-"""U-Net with two dense layers in its bottleneck: every coarse voxel sees the whole image, at a cost in millions.
+"""U-Net with two dense layers in its bottleneck, which connect every coarse voxel to the whole image.
 
 Heinrich, Oktay and Bouteldja, "OBELISK-Net: Fewer Layers to Solve 3D Multi-Organ Segmentation with Sparse Deformable
 Convolutions", Medical Image Analysis 2019, doi:10.1016/j.media.2019.02.006, section 3.3 ("Global FC U-Net"); widths,
 leaky ReLU 0.1 and dropout between the dense layers are those of the code published with it.
 
 Dense layers need a fixed size, so the coarsest map (20 channels, a sixteenth of the size) is resized to `coarsest`
-before them and back behind them; where it has that size already nothing changes. The paper's numbers disagree: its
+before them and back after them. The numbers of the paper are inconsistent: its
 text has 9×9×9 (11.7 M in the dense layers, from 144³ images), its Table 4 prints 16 M for TCIA, which is what
-10×10×10 (160³ images) costs. "tcia" is the printed count: 16,286,236 with 9 classes; `coarsest=[9, 9, 9]` is the
-text's: 11,944,816. "visceral", 10×8×10 for the 156×115×160 images of Table 3, has 13,081,422 with 8 classes (printed:
+10×10×10 (160³ images) costs. "tcia" has the printed number: 16,286,236 with 9 classes; `coarsest=[9, 9, 9]` has that of
+the text: 11,944,816. "visceral", 10×8×10 for the 156×115×160 images of Table 3, has 13,081,422 with 8 classes (printed:
 13 M).
 """
 
@@ -28,7 +28,7 @@ from farvox.models.registry import register_model, validate_dropout
 from farvox.types import Shape
 
 COARSEST: dict[str, Shape] = {"tcia": (10, 10, 10), "visceral": (10, 8, 10)}
-"""Size of the map that the dense layers take, for each set of scans of the paper."""
+"""Input size of the dense layers, for each dataset of the paper."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class GlobalConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
-        coarsest: Size of the map the dense layers take and give, voxels.
+        classes: Output classes, background included.
+        coarsest: Size of the dense layers' input and output, voxels.
         hidden: Values between the two dense layers.
-        dropout: Share of values dropped behind each dense layer in training.
+        dropout: Fraction of values dropped after each dense layer in training.
     """
 
     in_channels: int
@@ -64,7 +64,8 @@ class UNetGlobal(nn.Module):
         values = 20 * prod(config.coarsest)
         self.gather = nn.Sequential(nn.Linear(values, config.hidden), nn.Dropout(config.dropout))
         self.spread = nn.Sequential(nn.Linear(config.hidden, values), nn.Dropout(config.dropout))
-        # The first unit takes the dense layers' map beside their input, the others the encoder's map of their level.
+        # The first unit receives the output of the dense layers and their input, the others the encoder's map of their
+        # level.
         self.decoder = nn.ModuleList(
             (
                 conv_batch_norm(20 + 20, 20),
@@ -78,7 +79,7 @@ class UNetGlobal(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits for every voxel of the image."""
-        x = pad_beyond(image, 16)  # batch norm cannot train on the one voxel a tiny image becomes
+        x = pad_beyond(image, 16)  # batch norm cannot be trained on a single voxel
         x = self.encode_full(x)  # (B, 5, I, J, K)
         maps = [x]
         for convolve in self.encoder:
@@ -87,9 +88,9 @@ class UNetGlobal(nn.Module):
         x = _resize(x, self.config.coarsest).flatten(1)  # (B, 20 · 10³)
         x = self.spread(self.gather(x))
         x = x.unflatten(1, (20, *self.config.coarsest))  # (B, 20, 10, 10, 10)
-        for unit, beside in zip(self.decoder, reversed(maps), strict=True):
-            i, j, k = beside.shape[2:]
-            x = unit(torch.cat((_resize(x, (i, j, k)), beside), 1))  # (B, 20, then 20, 10, 8, classes, i, j, k)
+        for unit, skip in zip(self.decoder, reversed(maps), strict=True):
+            i, j, k = skip.shape[2:]
+            x = unit(torch.cat((_resize(x, (i, j, k)), skip), 1))  # (B, 20, then 20, 10, 8, classes, i, j, k)
         return crop_to(self.head(x), image.shape[2:])
 
 
@@ -114,16 +115,16 @@ def build(
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         variant: "tcia" or "visceral".
-        coarsest: Size (i, j, k) of the map the dense layers take, voxels; None takes the variant's.
+        coarsest: Input size (i, j, k) of the dense layers, voxels; None: that of the variant.
         hidden: Values between the two dense layers.
-        dropout: Share of values dropped behind each dense layer in training, from 0 to below 1.
+        dropout: Fraction of values dropped after each dense layer in training, from 0 to below 1.
 
     Raises:
-        ModelError: Unknown variant, or a size or share that cannot be.
+        ModelError: Unknown variant, or a size or fraction out of range.
     """
-    if variant not in tuple(COARSEST):  # a dictionary would choke on a list
+    if variant not in tuple(COARSEST):  # a list is not hashable
         hint = suggest(str(variant), COARSEST)
         raise ModelError(f"variant={variant!r} for 'unet-global'", allowed="tcia or visceral", hint=hint)
     size = COARSEST[variant] if coarsest is None else coarsest

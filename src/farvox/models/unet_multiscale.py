@@ -3,10 +3,10 @@
 Heinrich, Oktay and Bouteldja, "OBELISK - One Kernel to Solve Nearly Everything: Unified 3D Binary Convolutions for
 Image Analysis", MIDL 2018, section 3. The text gives five levels, fourteen convolutions, 8 to 128 channels that double
 with each strided convolution, 192 channels at the widest input of the decoder, leaky ReLU 0.1 and 1,250,000
-parameters, a rounded figure. What it leaves open follows Table 1 of the journal paper (doi:10.1016/j.media.2019.02.006)
-on the same network's successor: two convolutions a level but one at full size, trilinear enlarging, batch norm, narrow
-last convolutions (half size already at 8 channels, the last two at as many as there are classes). That gives 1,313,576
-with 8 classes.
+parameters, rounded. Details that it does not give are those of Table 1 of the journal paper
+(doi:10.1016/j.media.2019.02.006) on the same network's successor: two convolutions a level but one at full size,
+trilinear upsampling, batch norm, narrow last convolutions (half size already at 8 channels, the last two at as many as
+there are classes). That gives 1,313,576 with 8 classes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class MultiscaleConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         widths: Channels at each level, finest first; each level halves the size of the one before.
     """
 
@@ -51,26 +51,26 @@ class UNetMultiscale(nn.Module):
             nn.Sequential(conv_batch_norm(fine, width, stride=2), conv_batch_norm(width, width))
             for fine, width in pairwise(widths)
         )
-        # Each unit takes the coarser map, enlarged, and the encoder's map of its level.
+        # Each unit receives the upsampled coarser map and the encoder's map of its level.
         narrowed = (*widths[-2:1:-1], widths[0])  # 64, 32, 8
         self.decoder = nn.ModuleList(
-            conv_batch_norm(below + beside, width)
-            for below, beside, width in zip((widths[-1], *narrowed[:-1]), widths[-2:0:-1], narrowed, strict=True)
+            conv_batch_norm(coarser + skip, width)
+            for coarser, skip, width in zip((widths[-1], *narrowed[:-1]), widths[-2:0:-1], narrowed, strict=True)
         )
         self.decode_full = conv_batch_norm(narrowed[-1] + widths[0], config.classes)
         self.head = nn.Conv3d(config.classes, config.classes, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits for every voxel of the image."""
-        x = pad_beyond(image, 2 ** len(self.encoder))  # batch norm cannot train on the one voxel a tiny image becomes
+        x = pad_beyond(image, 2 ** len(self.encoder))  # batch norm cannot be trained on a single voxel
         x = self.encode_full(x)  # (B, 8, I, J, K)
         maps = [x]
         for convolve in self.encoder:
             x = convolve(x)  # (B, widths[l], I / 2^l, J / 2^l, K / 2^l), sizes rounded up
             maps.append(x)
-        for unit, beside in zip((*self.decoder, self.decode_full), maps[-2::-1], strict=True):
-            x = F.interpolate(x, size=beside.shape[2:], mode="trilinear", align_corners=False)
-            x = unit(torch.cat((x, beside), 1))  # (B, 64, then 32, 8, classes, size of beside)
+        for unit, skip in zip((*self.decoder, self.decode_full), maps[-2::-1], strict=True):
+            x = F.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
+            x = unit(torch.cat((x, skip), 1))  # (B, 64, then 32, 8, classes, size of skip)
         return crop_to(self.head(x), image.shape[2:])
 
 
@@ -88,7 +88,7 @@ def build(in_channels: int, classes: int, widths: Sequence[int] = (8, 16, 32, 64
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
+        classes: Output classes, background included.
         widths: Channels at each level, finest first, two levels or more; the paper's are 8 to 128.
 
     Raises:

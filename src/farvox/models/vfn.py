@@ -1,19 +1,19 @@
-"""Volumetric fusion net: three 2D networks look along the three axes, a shallow 3D network settles what they say.
+"""Volumetric fusion net: a shallow 3D network fuses the outputs of three 2D networks, one per axis.
 
 Xia, Xie, Liu, Zhu, Fishman and Yuille, "Bridging the Gap Between 2D and 3D Organ Segmentation with Volumetric Fusion
 Net", MICCAI 2018, doi:10.1007/978-3-030-00937-3_51; a baseline of Maheshwari et al., "Distill DSM", MIDL 2021. The
-fusion reads the image and the class probabilities of the three views; its layers are those of the network the authors
-published: three stages down, 16-32-64 wide, three convolutions each and max pooling, one more convolution, three stages
-up with 4×4×4 transposed convolutions, and sums instead of concatenations across.
+fusion network receives the image and the class probabilities of the three views; its layers are those of the network
+the authors published: three stages down, 16-32-64 wide, three convolutions each and max pooling, one more convolution,
+three stages up with 4×4×4 transposed convolutions, and sums instead of concatenations across.
 
-It is trained in two stages. First each 2D network learns on its own; then they rest, norms included, and the fusion
-learns from their answers. `set_training_progress` says where in the training one is; without it all learns together.
+It is trained in two stages: first each 2D network, then, with the 2D networks frozen, norms included, the fusion
+network on their outputs. `set_training_progress` chooses the stage; without it everything is trained together.
 
-Departures: the 2D networks are `unet2d`, trained from scratch, where the authors took pre-trained ones; the authors
-split the training cases so that the fusion learns from answers on unseen ones ("cross-cross-augmentation"), here both
-stages see the same cases; their network ends in a norm and one sigmoid, this one in as many scores as there are
-classes. The fusion starts as nearly the sum of the views' probabilities, so that a training that ends in the first
-stage has an answer.
+Departures: the 2D networks are `unet2d`, trained from scratch; the authors used pre-trained ones. The authors split the
+training cases so that the fusion network is trained on outputs for held-out cases ("cross-cross-augmentation"); here
+both stages use the same cases. Their network ends in a norm and one sigmoid, this one in one logit per class. The
+fusion network is initialised to approximately the sum of the views' probabilities, so that a training that ends in the
+first stage has a useful output.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from farvox.models import unet2d
 from farvox.models.registry import register_model
 
 _VOTE = 2.0
-"""Weight of a view's probability in the starting scores: where all three agree the answer is 1 / (1 + e^−6) sure."""
+"""Initial weight of a view's probability in the logits: if all three agree, the probability is 1 / (1 + e^−6)."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class VfnConfig:
 
     Args:
         in_channels: Channels of the image.
-        classes: Classes of the answer, background included.
-        widths: Channels of the fusion's stages, finest first.
-        views_share: Part of the training that goes to the 2D networks, 0 to 1.
+        classes: Output classes, background included.
+        widths: Channels of the fusion network's stages, finest first.
+        views_share: Fraction of the training for the 2D networks, 0 to 1.
     """
 
     in_channels: int
@@ -56,15 +56,15 @@ class VfnConfig:
 class VolumetricFusionNet(nn.Module):
     """(B, in_channels, I, J, K) of any size → logits (B, classes, I, J, K).
 
-    While the 2D networks are trained (mode train, first stage) the answer is the tuple of the three views' logits.
+    In the first stage of the training, the output is the tuple of the three views' logits.
     """
 
     def __init__(self, config: VfnConfig) -> None:
         super().__init__()
         self.config = config
         self.stage = "together"
-        seen = config.in_channels + 3 * config.classes
-        widths = (seen, *config.widths)
+        inputs = config.in_channels + 3 * config.classes
+        widths = (inputs, *config.widths)
         self.views = nn.ModuleList(unet2d.build(config.in_channels, config.classes) for _ in range(3))
         self.down = nn.ModuleList(
             nn.Sequential(_unit(above, width), _unit(width, width), _unit(width, width))
@@ -74,18 +74,18 @@ class VolumetricFusionNet(nn.Module):
         self.up = nn.ModuleList(
             nn.Sequential(_grow(width, above), _unit(above, above)) for above, width in pairwise(widths)
         )
-        self.head = nn.Conv3d(seen, config.classes, 1)
+        self.head = nn.Conv3d(inputs, config.classes, 1)
         self._init_as_majority_vote()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Logits for every voxel of the image."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage != "fusion"):
-            # Slices lie across the axis that comes last: i (sagittal), j (coronal), k (axial).
-            scores = [view(image.movedim(axis, -1)).movedim(-1, axis) for axis, view in enumerate(self.views, start=2)]
+            # Slices are perpendicular to the last axis: i (sagittal), j (coronal), k (axial).
+            logits = [view(image.movedim(axis, -1)).movedim(-1, axis) for axis, view in enumerate(self.views, start=2)]
         if self.stage == "views" and self.training:
-            return tuple(scores)
-        seen = torch.cat((image, *(score.softmax(1) for score in scores)), 1)  # (B, in_channels + 3·classes, I, J, K)
-        x = pad_to_multiple(seen, (2 ** len(self.down),) * 3, coarsest=2)
+            return tuple(logits)
+        inputs = torch.cat((image, *(view.softmax(1) for view in logits)), 1)  # (B, in_channels + 3·classes, I, J, K)
+        x = pad_to_multiple(inputs, (2 ** len(self.down),) * 3, coarsest=2)
         maps = [x]
         for stage in self.down:
             maps.append(F.max_pool3d(stage(maps[-1]), 2))  # (B, widths[l], I / 2^(l + 1), ...)
@@ -94,13 +94,13 @@ class VolumetricFusionNet(nn.Module):
             x = stage(x) + maps.pop()
         return crop_to(self.head(x), image.shape[2:])
 
-    def set_training_progress(self, done: float) -> None:
-        """Enter the stage that a training is in when the share `done`, 0 to 1, of it is over."""
-        self.stage = "views" if done < self.config.views_share else "fusion"
+    def set_training_progress(self, fraction: float) -> None:
+        """Choose the stage, given the fraction of the training that is done, 0 to 1."""
+        self.stage = "views" if fraction < self.config.views_share else "fusion"
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As for any module, but views at rest keep their norms' statistics."""
+        """As for any module, but frozen views keep the statistics of their norms."""
         super().train(mode)
         if self.stage == "fusion":
             self.views.eval()
@@ -114,7 +114,7 @@ class VolumetricFusionNet(nn.Module):
             for view in range(3):
                 first = self.config.in_channels + view * classes
                 self.head.weight[:, first : first + classes, 0, 0, 0] = _VOTE * torch.eye(classes)
-        # Not zero: behind a ReLU nothing would ever learn.
+        # Not zero: after a ReLU, the gradients would be zero.
         nn.init.constant_(self.up[0].get_parameter("1.1.weight"), 0.1)
 
 
@@ -132,7 +132,7 @@ def build(
     """Build the network; see `VfnConfig`.
 
     Raises:
-        ModelError: Widths below 1, or a share outside 0 to 1.
+        ModelError: Widths below 1, or a fraction outside 0 to 1.
     """
     if not isinstance(widths, (list, tuple)) or not widths or any(type(w) is not int or w < 1 for w in widths):
         raise ModelError(f"widths={widths!r} for 'vfn'", allowed="one positive whole number a stage")
