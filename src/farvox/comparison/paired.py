@@ -1,4 +1,4 @@
-"""Whether a difference between two recipes may be chance: paired over cases, corrected for several comparisons."""
+"""Significance of differences between recipes: a paired test over cases, corrected for multiple comparisons."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from farvox.runs.schema import PairedDifference
 
 
 def paired_difference(first: Mapping[str, float | None], second: Mapping[str, float | None]) -> PairedDifference:
-    """Second minus first over the cases where both are defined, with Wilcoxon's signed-rank test, two-sided.
+    """Difference of a metric between two recipes (second minus first), with Wilcoxon's two-sided signed-rank test.
 
-    Up to 50 pairs without ties or zeros the p-value is exact; beyond that it is as SciPy's `wilcoxon` chooses.
+    The p-value is exact for up to 50 pairs without ties or zeros; otherwise it is an approximation, as in
+    `scipy.stats.wilcoxon`.
 
     Args:
         first: Value of each case, by id.
         second: Values of the other recipe.
 
     Returns:
-        The difference. Without pairs all but the counts are None; with one pair there is no interval; p is 1 if no pair
-        differs.
+        The difference over the cases in which both are defined. Without pairs only the counts are defined; with one
+        pair there is no interval; p is 1 if no pair differs.
     """
     from scipy.stats import wilcoxon
 
@@ -43,23 +44,29 @@ def paired_difference(first: Mapping[str, float | None], second: Mapping[str, fl
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction: the smallest of n p-values times n, the next times n - 1, and so on, never falling.
+    """Holm's step-down correction for multiple comparisons.
+
+    The smallest of n p-values is multiplied by n, the next by n - 1, and so on; the results never decrease.
 
     Args:
-        p_values: Of all comparisons made; None where there was none to make, which does not count.
+        p_values: p-values of all comparisons; None for a comparison without pairs, which is not counted.
 
     Returns:
         Corrected p-values, at most 1, in the same order.
+
+    Example:
+        >>> holm([0.25, 0.125])
+        [0.25, 0.25]
     """
     ranked = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
-    out: list[float | None] = [None] * len(p_values)
+    corrected: list[float | None] = [None] * len(p_values)
     highest = 0.0
     for rank, (p, index) in enumerate(ranked):
         highest = max(highest, min(1.0, p * (len(ranked) - rank)))
-        out[index] = highest
-    return out
+        corrected[index] = highest
+    return corrected
 
 
 def minimum_p_value(pairs: int) -> float:
-    """The least p-value that Wilcoxon's two-sided test can give for so many pairs: all differ to one side."""
+    """Smallest possible p-value of Wilcoxon's two-sided test: all pairs differ in one direction."""
     return min(1.0, math.ldexp(2.0, -pairs))
