@@ -267,6 +267,8 @@ def _attribute_docstrings(model: Any) -> dict[str, str]:
     for parent in reversed(model.__mro__):
         if not parent.__module__.startswith("farvox"):
             continue
+        for other in re.findall(r"attributes as in `(\w+)`", parent.__doc__ or ""):
+            found |= _attribute_docstrings(getattr(inspect.getmodule(parent), other))
         attributes = inspect.cleandoc(parent.__doc__ or "").partition(
             "\n\nAttributes:\n"
         )[2]
