@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 
 import farvox
+from farvox._atomic import write_json
 from farvox.bundle.manifest import FORMAT_VERSION, Manifest, upgrade_manifest
 from farvox.errors import BundleError, FarvoxError, ResourceError
 from farvox.models import create_model
@@ -71,6 +72,16 @@ def save_bundle(
         if scratch and not _holds_the_only_copy(scratch, place):
             shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def add_metrics(folder: Path, metrics: dict[str, object]) -> None:
+    """Write the metrics of the validation scans into the manifest of a bundle.
+
+    Raises:
+        ResourceError: The disk is full or not writable.
+    """
+    content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    write_json(folder / MANIFEST, {**content, "metrics": metrics})
 
 
 def load_bundle(folder: str | Path) -> Bundle:

@@ -110,6 +110,7 @@ def compare(
     from farvox.data.folds import plan_folds
     from farvox.devices import resolve_device
     from farvox.models import create_model
+    from farvox.preprocessing.cache import CaseCache
     from farvox.training.api import usable_cases
 
     named = _load_recipes(recipes, settings, budget, epochs)
@@ -117,7 +118,8 @@ def compare(
     data = dataset if isinstance(dataset, Dataset) else read_dataset(Path(dataset))
     for recipe in named.values():
         create_model(recipe.model.name, len(data.channels), data.labels.classes, **recipe.model.options)
-    checked = usable_cases(data, skip_bad, reporter)
+    cache = CaseCache(folder / "cache", data, reporter)
+    checked = usable_cases(data, skip_bad, reporter, cache)
     data = checked.dataset
     split_seed = next(iter(named.values())).train.seed
     planned = []
@@ -138,7 +140,10 @@ def compare(
             seeded = recipe if seed is None else with_settings(recipe, {"train.seed": seed})
             planned.append(PlannedRun(run, seeded, split, selected))
     _require_new_or_resume(planned, data, resume)
-    return _Training(planned, data, folder, device, resume, reporter).run()
+    try:
+        return _Training(planned, data, folder, device, resume, reporter).run()
+    finally:
+        cache.remove()
 
 
 def _load_recipes(
@@ -222,7 +227,15 @@ class _Training:
         show = not isinstance(self.progress, NullProgress)
         try:
             reason = run_in_subprocess(
-                _train_fold, self.dataset, fold, run.recipe, run.folder, self.device, self.resume, show
+                _train_fold,
+                self.dataset,
+                fold,
+                run.recipe,
+                run.folder,
+                self.device,
+                self.resume,
+                show,
+                self.out / "cache",
             )
         except KeyboardInterrupt:
             return _INTERRUPTED
@@ -250,10 +263,13 @@ class _Training:
 
 
 def _train_fold(
-    dataset: Dataset, fold: Fold, recipe: Recipe, folder: Path, device: str, resume: bool, show: bool
+    dataset: Dataset, fold: Fold, recipe: Recipe, folder: Path, device: str, resume: bool, show: bool, cache: Path
 ) -> str | None:
     """Train a fold as `farvox.train` does; "interrupted" if it was."""
+    from farvox.preprocessing.cache import CaseCache
     from farvox.training.api import train_folds
 
-    run = train_folds(dataset, [fold], recipe, folder, device, resume=resume, progress=resolve_progress(show))
+    progress = resolve_progress(show)
+    cases = CaseCache(cache, dataset, progress)
+    run = train_folds(dataset, [fold], recipe, folder, device, resume=resume, cache=cases, progress=progress)
     return "interrupted" if run.interrupted else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from farvox._tables import data_frame, table_html
 from farvox.data import load
-from farvox.data.dataset import CasePaths, Dataset
+from farvox.data.dataset import CasePaths, Dataset, LoadedCase
 from farvox.errors import DataError, FarvoxError
 from farvox.io.scan import Scan
 from farvox.labels import IGNORE
@@ -172,23 +173,31 @@ class Check:
         return f"<p>{html.escape(repr(self))}</p>{table_html(self.table())}"
 
 
-def check(dataset: Dataset, *, progress: Progress | bool | None = None) -> Check:
+def check(
+    dataset: Dataset,
+    *,
+    progress: Progress | bool | None = None,
+    on_case: Callable[[CasePaths, LoadedCase], None] | None = None,
+) -> Check:
     """Read every case of a dataset and report what is wrong with it; one case is in memory at a time.
 
     Args:
         dataset: What to check.
         progress: Receives the progress; see `farvox.Progress`.
+        on_case: Receives every labelled case that can be used, while it is in memory.
     """
     reporter = resolve_progress(progress)
     every = (*dataset.cases, *dataset.unlabelled)
     checks = []
     for number, case in enumerate(every, start=1):
-        checks.append(_check_case(dataset, case))
+        checks.append(_check_case(dataset, case, on_case))
         reporter.update("check cases", number / len(every))
     return Check(dataset, tuple(checks))
 
 
-def _check_case(dataset: Dataset, case: CasePaths) -> CaseCheck:
+def _check_case(
+    dataset: Dataset, case: CasePaths, on_case: Callable[[CasePaths, LoadedCase], None] | None
+) -> CaseCheck:
     result = CaseCheck(case.id)
     try:
         scan = load.load_image(dataset, case)
@@ -200,7 +209,10 @@ def _check_case(dataset: Dataset, case: CasePaths) -> CaseCheck:
         values = load.load_label(case, scan.grid)
         if values.dtype.kind == "f":
             result.notes += (f"label stored as {values.dtype}",)
-        result.labels = _present(dataset, load.to_classes(dataset, case, values))
+        classes = load.to_classes(dataset, case, values)
+        result.labels = _present(dataset, classes)
+        if on_case:
+            on_case(case, LoadedCase(case.id, scan.image, classes, scan.grid, scan.header))
     except FarvoxError as error:
         result.error = f"{error.found} (expected: {error.allowed})" if error.allowed else error.found
         result.hint = error.hint

@@ -118,6 +118,10 @@ def info(path: Path) -> tuple[Grid, int]:
     return grid, slices[0].size[2]
 
 
+def read_header(_path: Path) -> None:
+    """Masks of a DICOM series need no header."""
+
+
 def _volume(path: Path) -> tuple[list[_Slice], Grid, tuple[str, ...]]:
     """Slices in the order of their positions, the grid, and notes."""
     slices = list(_slices(path))

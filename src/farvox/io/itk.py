@@ -61,6 +61,11 @@ def info(path: Path) -> tuple[Grid, int]:
     return validated_grid(size, Placement.of(reader).affine), reader.GetNumberOfComponents()
 
 
+def read_header(path: Path) -> Placement:
+    """The placement, from the header alone."""
+    return Placement.of(read_itk_header(path))
+
+
 def read_itk_header(path: Path) -> Any:
     """SimpleITK reader that has read the header and no voxels."""
     import SimpleITK as sitk

@@ -32,6 +32,11 @@ def case_id_from_path(path: Path) -> str:
     return name[: len(name) - len(suffix(path))]
 
 
+def known_suffix(path: Path) -> str:
+    """The suffix of a mask for this scan: the scan's own, or .nii.gz for a DICOM folder."""
+    return path.name[len(case_id_from_path(path)) :] or ".nii.gz"
+
+
 def mask_name(scan_path: Path) -> str:
     """Name of the mask that belongs to a scan: the same name, or '<folder>.nii.gz' for a DICOM folder."""
     return scan_path.name if suffix(scan_path) else f"{scan_path.resolve().name}.nii.gz"

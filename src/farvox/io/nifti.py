@@ -42,6 +42,11 @@ def info(path: Path) -> tuple[Grid, int]:
     return _layout(_load(path))[:2]
 
 
+def read_header(path: Path) -> Any:
+    """The nibabel header."""
+    return _load(path).header
+
+
 def write(path: Path, values: Array, grid: Grid, header: Any) -> None:
     """Write (I, J, K) or channels (I, J, K, C); geometry fields of a NIfTI `header` are copied untouched."""
     import nibabel as nib

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from farvox.errors import DataError
 from farvox.geometry import Grid
@@ -59,6 +60,13 @@ def read_grid(path: Path, *, case: str | None = None) -> Grid:
 def count_channels(path: Path, *, case: str | None = None) -> int:
     """Read the number of channels, from the header alone."""
     return _info(Path(path), case)[1]
+
+
+def read_header(path: Path, *, case: str | None = None) -> Any:
+    """Read the header that a mask of this scan needs, without voxels; None for a DICOM series."""
+    path = Path(path)
+    with reading(path, case):
+        return _format(path).read_header(path)
 
 
 def _info(path: Path, case: str | None) -> tuple[Grid, int]:

@@ -46,12 +46,7 @@ def locked(folder: Path, progress: Progress) -> Iterator[None]:
         if not _create(path, owner):
             other = _read(path)
             if not _is_stale(path, other):
-                raise UsageError(
-                    f"{folder} is in use by process {other.get('pid', '?')} on {other.get('host', '?')}, since "
-                    f"{other.get('started', '?')}",
-                    allowed="one training in a folder at a time",
-                    hint="wait until it has ended, or choose another folder",
-                )
+                raise _in_use(folder, other)
             progress.message(
                 f"note: took over {folder} from process {other.get('pid', '?')} on {other.get('host', '?')}, which has "
                 "ended"
@@ -74,6 +69,31 @@ def locked(folder: Path, progress: Progress) -> Iterator[None]:
         if _read(path) == owner:
             with suppress(OSError):
                 path.unlink()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a living process works in a folder."""
+    path = folder / NAME
+    return path.exists() and not _is_stale(path, _read(path))
+
+
+def require_unlocked(folder: Path) -> None:
+    """Raise if a living process works in a folder.
+
+    Raises:
+        UsageError: The folder is in use; the message names the process.
+    """
+    if is_locked(folder):
+        raise _in_use(folder, _read(folder / NAME))
+
+
+def _in_use(folder: Path, other: dict[str, str | int]) -> UsageError:
+    return UsageError(
+        f"{folder} is in use by process {other.get('pid', '?')} on {other.get('host', '?')}, since "
+        f"{other.get('started', '?')}",
+        allowed="one training in a folder at a time",
+        hint="wait until it has ended, or choose another folder",
+    )
 
 
 def _create(path: Path, owner: dict[str, str | int]) -> bool:

@@ -15,10 +15,12 @@ from farvox.data.folds import Fold, plan_folds
 from farvox.devices import reset_peak_memory, resolve_device
 from farvox.errors import UsageError
 from farvox.models import create_model
+from farvox.preprocessing.cache import CaseCache
 from farvox.preprocessing.planning import validate_recipe
 from farvox.progress import Progress, resolve_progress
 from farvox.recipes import Recipe, load_recipe, with_settings
 from farvox.runs.identity import require_same_run
+from farvox.runs.lock import is_locked, require_unlocked
 from farvox.runs.run import Run
 from farvox.runs.summary import is_complete, summarise_run
 from farvox.training.fold import destroy_process_group, run_fold, setup_fabric
@@ -92,7 +94,8 @@ def train(
     data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
     create_model(chosen.model.name, len(data.channels), data.labels.classes, **chosen.model.options)
     folder = Path(out) if out is not None else Path("runs") / f"{data.name.replace(' ', '_')}-{chosen.name}"
-    checked = usable_cases(data, skip_bad, reporter)
+    cache = CaseCache(folder / "cache", data, reporter)
+    checked = usable_cases(data, skip_bad, reporter, cache)
     every, selected = plan_folds(
         checked.dataset,
         checked.labels_by_case,
@@ -105,22 +108,37 @@ def train(
         train_cases=train_cases,
     )
     if overwrite:
-        for old in [folder / f"fold-{fold}"] if fold is not None else folder.glob("fold-*"):
+        for old in [folder / f"fold-{fold}"] if fold is not None else list(folder.glob("fold-*")):
+            require_unlocked(old)
             shutil.rmtree(old, ignore_errors=True)
     require_same_run(folder, checked.dataset, every, chosen)
     extras = Extras(loss if callable(loss) else None, augment, tuple(callbacks))
-    return train_folds(
-        checked.dataset, selected, chosen, folder, device, devices, resume=resume, extras=extras, progress=reporter
-    )
+    try:
+        return train_folds(
+            checked.dataset,
+            selected,
+            chosen,
+            folder,
+            device,
+            devices,
+            resume=resume,
+            extras=extras,
+            cache=cache,
+            progress=reporter,
+        )
+    finally:
+        # Another process may be training other folds of this run; the last one deletes the cache.
+        if not any(is_locked(other) for other in folder.glob("fold-*")):
+            cache.remove()
 
 
-def usable_cases(dataset: Dataset, skip_bad: bool, progress: Progress) -> Check:
+def usable_cases(dataset: Dataset, skip_bad: bool, progress: Progress, cache: CaseCache | None = None) -> Check:
     """The labelled cases that can be used for training, checked.
 
     Raises:
         DataError: As `Check.usable`.
     """
-    checked = check(replace(dataset, unlabelled=()), progress=progress)
+    checked = check(replace(dataset, unlabelled=()), progress=progress, on_case=cache.store if cache else None)
     for case in checked.problems if skip_bad else ():
         progress.message(f"left out: case {case.id}: {case.error}")
     return checked.usable(skip_bad)
@@ -170,6 +188,7 @@ def train_folds(
     *,
     resume: bool = False,
     extras: Extras | None = None,
+    cache: CaseCache | None = None,
     progress: Progress,
 ) -> Run:
     """Train folds one after the other, then write the summary and the report.
@@ -183,6 +202,7 @@ def train_folds(
         devices: As in `train`.
         resume: Keep complete folds and continue interrupted ones.
         extras: Loss, augmentation and callbacks of the user.
+        cache: Cases that were read before.
         progress: Receives the progress.
     """
     from farvox.report import write_report
@@ -197,7 +217,7 @@ def train_folds(
         validated = f", {len(one.validation)} validation cases" if one.validation else ""
         progress.message(f"fold {one.name}: {len(one.training)} training cases{validated}; recipe {recipe.name}")
         reset_peak_memory(fabric.device)
-        result = run_fold(dataset, one, recipe, folder, progress, fabric, resume=resume, extras=extras)
+        result = run_fold(dataset, one, recipe, folder, progress, fabric, resume=resume, extras=extras, cache=cache)
         if result.stop_reason == "interrupted":
             progress.message(
                 f"interrupted after {result.step} steps; the network so far is in {folder / f'fold-{one.name}' / 'bundle'}"

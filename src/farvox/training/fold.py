@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,23 +14,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from farvox._optional import import_optional
-from farvox.bundle import Inference, LabelEntry, Manifest, ModelEntry, load_bundle, save_bundle
-from farvox.data import CasePaths, Dataset, load_case
+from farvox.bundle import Bundle, Inference, LabelEntry, Manifest, ModelEntry, save_bundle
+from farvox.bundle.save_load import add_metrics
+from farvox.data import Dataset
 from farvox.data.folds import Fold
 from farvox.data.load import label_grid, label_path
 from farvox.devices import resolve_device, resolve_precision
 from farvox.errors import ResourceError, UsageError
 from farvox.evaluation import Metrics, default_tolerance_mm, evaluate_files
+from farvox.io import write_mask
+from farvox.io.names import known_suffix
 from farvox.models import count_parameters, create_model, create_on_meta
 from farvox.prediction import Predictor
-from farvox.prediction.files import predict_scans
-from farvox.preprocessing.cases import open_preprocessed, preprocess_case
+from farvox.preprocessing.cache import CaseCache
 from farvox.preprocessing.config import Preprocessing
-from farvox.preprocessing.planning import fingerprint, resolve
+from farvox.preprocessing.planning import resolve
 from farvox.progress import Progress
 from farvox.recipes import Recipe
 from farvox.runs import schema
 from farvox.runs.identity import fold_identity
+from farvox.runs.lock import locked
 from farvox.runs.run import read_result
 from farvox.training.interrupt import graceful_interrupt
 from farvox.training.loop import Extras, Training, TrainingResult, TrainingState
@@ -85,6 +90,7 @@ def run_fold(
     *,
     resume: bool = False,
     extras: Extras | None = None,
+    cache: CaseCache | None = None,
 ) -> TrainingResult:
     """Train one fold into `run/fold-<name>/`: log, bundle, predictions and metrics of its validation cases.
 
@@ -97,12 +103,28 @@ def run_fold(
         fabric: As from `setup_fabric`; its first process alone writes.
         resume: Continue from the fold's checkpoint if there is one.
         extras: Loss, augmentation and callbacks of the user.
+        cache: Cases that were read before; one in the fold's folder by default.
 
     Raises:
         UsageError: The fold exists and `resume` is not set.
         ResourceError: Disk or memory is full.
     """
     folder = run / f"fold-{fold.name}"
+    with locked(folder, progress) if fabric.is_global_zero else nullcontext():
+        return _run_fold(dataset, fold, recipe, folder, progress, fabric, resume, extras or Extras(), cache)
+
+
+def _run_fold(
+    dataset: Dataset,
+    fold: Fold,
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+    fabric: Fabric,
+    resume: bool,
+    extras: Extras,
+    cache: CaseCache | None,
+) -> TrainingResult:
     begun = any((folder / name).exists() for name in ("checkpoint.pt", "bundle")) or read_result(folder)
     if begun and not resume:
         raise UsageError(
@@ -113,7 +135,9 @@ def run_fold(
         progress.message(
             f"note: no left/right partner for {', '.join(dataset.labels.unpaired_sides)}; they are mirrored as they are"
         )
-    resolved, preprocessing = _plan(dataset, fold, recipe, progress)
+    prepared = folder / "prepared"
+    cache = cache or CaseCache(prepared / "cache", dataset, progress)
+    resolved, preprocessing = _plan(dataset, fold, recipe, cache, progress)
     entry = ModelEntry(
         name=resolved.model.name,
         in_channels=len(dataset.channels),
@@ -123,12 +147,16 @@ def run_fold(
     torch.manual_seed(resolved.train.seed)
     network = create_model(entry.name, entry.in_channels, entry.classes, **entry.options)
     parameters = count_parameters(network)
-    prepared = folder / "prepared"
     try:
         if fabric.is_global_zero:
             fold_identity(dataset, fold, recipe).write(folder / "split.json")
-            _prepare(dataset, fold, preprocessing, prepared, progress)
+            _preprocess(dataset, fold, preprocessing, cache, prepared, progress)
         fabric.barrier()
+        cases = dataset.cases_by_id
+        training_cases, validation_cases = (
+            [cache.preprocessed(cases[case], preprocessing, prepared) for case in part]
+            for part in (fold.training, fold.validation)
+        )
         precision = resolve_precision(resolved.train.precision, fabric.device)
         start = schema.StartEvent(
             fold=fold.name,
@@ -148,14 +176,14 @@ def run_fold(
                 resolved,
                 preprocessing,
                 dataset.labels,
-                [open_preprocessed(prepared, case) for case in fold.training],
-                [open_preprocessed(prepared, case) for case in fold.validation],
+                training_cases,
+                validation_cases,
                 folder,
                 fabric,
                 precision,
                 on_progress=lambda state: _report(progress, fold, state),
                 stop=interrupted.is_set,
-                extras=extras or Extras(),
+                extras=extras,
             ).fit(network, start)
     finally:
         if fabric.is_global_zero:
@@ -168,11 +196,10 @@ def run_fold(
     bundle = save_bundle(folder / "bundle", network, manifest, resolved)
     if outcome.stop_reason == "interrupted":
         return outcome
-    metrics = None
     if fold.validation:
-        metrics = _evaluate(dataset, fold, bundle, folder, fabric.device, progress)
-        evaluated = manifest.model_copy(update={"metrics": metrics.summary.model_dump(mode="json")})
-        save_bundle(bundle, network, evaluated, resolved)
+        trained = Bundle(network.eval(), manifest, resolved, bundle)
+        metrics = _evaluate(dataset, fold, trained, cache, folder, fabric.device, progress)
+        add_metrics(bundle, metrics.summary.model_dump(mode="json"))
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     schema.FoldResult(**facts, parameters=parameters).write(folder / "result.json")
     return outcome
@@ -190,12 +217,14 @@ def _report(progress: Progress, fold: Fold, state: TrainingState) -> None:
     )
 
 
-def _plan(dataset: Dataset, fold: Fold, recipe: Recipe, progress: Progress) -> tuple[Recipe, Preprocessing]:
-    files, prints = dataset.cases_by_id, []
+def _plan(
+    dataset: Dataset, fold: Fold, recipe: Recipe, cache: CaseCache, progress: Progress
+) -> tuple[Recipe, Preprocessing]:
+    cases, fingerprints = dataset.cases_by_id, []
     for number, case in enumerate(fold.training, start=1):
-        prints.append(fingerprint(load_case(dataset, files[case])))
-        progress.update(f"fold {fold.name}: read scans", number / len(fold.training))
-    return resolve(recipe, prints, dataset.channels)
+        fingerprints.append(cache.fingerprint(cases[case]))
+        progress.update(f"fold {fold.name}: plan", number / len(fold.training))
+    return resolve(recipe, fingerprints, dataset.channels)
 
 
 def _manifest(
@@ -222,35 +251,37 @@ def _manifest(
     )
 
 
-def _prepare(dataset: Dataset, fold: Fold, preprocessing: Preprocessing, folder: Path, progress: Progress) -> None:
-    files, ids = dataset.cases_by_id, (*fold.training, *fold.validation)
+def _preprocess(
+    dataset: Dataset, fold: Fold, preprocessing: Preprocessing, cache: CaseCache, folder: Path, progress: Progress
+) -> None:
+    cases, ids = dataset.cases_by_id, (*fold.training, *fold.validation)
     for number, case in enumerate(ids, start=1):
-        loaded = load_case(dataset, files[case])
-        try:
-            preprocess_case(loaded, preprocessing, dataset.labels.classes, folder)
-        except OSError as error:
-            raise ResourceError(
-                f"cannot write to {folder}: {error.strerror}", hint="free space or choose another --out"
-            ) from None
+        cache.preprocessed(cases[case], preprocessing, folder)
         progress.update("preprocess scans", number / len(ids))
 
 
 def _evaluate(
-    dataset: Dataset, fold: Fold, bundle: Path, folder: Path, device: torch.device, progress: Progress
+    dataset: Dataset,
+    fold: Fold,
+    bundle: Bundle,
+    cache: CaseCache,
+    folder: Path,
+    device: torch.device,
+    progress: Progress,
 ) -> Metrics:
-    """Predict the fold's unseen scans from their files, as a user would, and compare with their labels."""
-    cases = [dataset.cases_by_id[case] for case in fold.validation]
-    predictor = Predictor([load_bundle(bundle)], str(device) if device.type == "cuda" else device.type)
+    """Predict the validation scans of a fold with the network in memory, and compare the masks with their labels."""
+    predictor = Predictor([bundle], str(device) if device.type == "cuda" else device.type)
     out = folder / "predictions"
     shutil.rmtree(out, ignore_errors=True)
     pairs, scans, seconds = [], {}, {}
-    unlabelled = [CasePaths(case.id, case.images) for case in cases]
-    for number, (case, done) in enumerate(zip(cases, predict_scans(predictor, unlabelled, out), strict=True), start=1):
-        if done.mask is None:
-            raise ResourceError(done.error or f"case {case.id} could not be predicted")
-        pairs.append((case.id, done.mask, label_path(case, folder / "references" / done.mask.name)))
-        scans[case.id], seconds[case.id] = case.images[0], round(done.seconds, 3)
-        progress.update("predict validation scans", number / len(cases))
+    for number, case in enumerate((dataset.cases_by_id[id] for id in fold.validation), start=1):
+        scan, started = cache.scan(case), time.monotonic()
+        mask = out / f"{case.id}{known_suffix(case.images[0])}"
+        write_mask(mask, predictor.segment(scan), scan)
+        seconds[case.id] = round(time.monotonic() - started, 3)
+        pairs.append((case.id, mask, label_path(case, folder / "references" / mask.name)))
+        scans[case.id] = case.images[0]
+        progress.update("predict validation scans", number / len(fold.validation))
     metrics = evaluate_files(
         pairs,
         dataset.labels,
