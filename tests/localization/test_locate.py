@@ -151,6 +151,8 @@ def test_a_bundle_folder_and_a_file_are_enough(tmp_path: Path) -> None:
     landmarks = locate(str(tmp_path / "bundle"), str(tmp_path / "s1.nii.gz"), samples=1200)
     assert landmarks.case == "s1"
     assert landmarks["base"].point == pytest.approx(tuple(centres[1]), abs=1.0)
+    from_image = locate(Predictor.load(tmp_path / "bundle"), nib.load(tmp_path / "s1.nii.gz"), samples=1200)
+    assert from_image.landmarks == landmarks.landmarks
     (result,) = locate_files(Predictor.load(tmp_path / "bundle"), [tmp_path], LocateOptions(samples=1200))
     assert result.landmarks == landmarks
 

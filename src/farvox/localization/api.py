@@ -13,8 +13,8 @@ from farvox._tables import data_frame, table_html
 from farvox.errors import UsageError
 from farvox.geometry import Grid
 from farvox.io import case_id_from_path
+from farvox.io.images_2d import ImageLike, as_scan
 from farvox.io.landmarks import LandmarkRow, Point, write_landmarks
-from farvox.io.scan import Scan
 from farvox.localization.estimate import estimate_centroid
 from farvox.localization.reference import PointError
 from farvox.localization.search import WeightedSamples, sample_progressively
@@ -22,7 +22,7 @@ from farvox.models import list_models, model_info
 from farvox.prediction import Predictor, PreparedScan
 from farvox.prediction.points import supports_points
 from farvox.progress import Progress, resolve_progress
-from farvox.types import Array, FloatArray, PathLike
+from farvox.types import FloatArray, PathLike
 
 if TYPE_CHECKING:
     import pandas
@@ -184,7 +184,7 @@ class Landmarks(Sequence[Landmark]):
 
 def locate(
     predictor: Predictor | PathLike,
-    scan: PathLike | Scan | Array | PreparedScan,
+    scan: ImageLike | PreparedScan,
     *,
     affine: FloatArray | None = None,
     exhaustive: bool = False,
@@ -207,7 +207,7 @@ def locate(
     Args:
         predictor: A `Predictor`, or the path of a bundle or run. An exhaustive search works with any network, a
             progressive one with networks that support points.
-        scan: As for `Predictor.segment`, or a scan that `Predictor.prepare` returned.
+        scan: A path, a `Scan`, a nibabel or SimpleITK image, an array (I, J, K) or (C, I, J, K), or a prepared scan.
         affine: For an array: 4×4, voxel index to mm, RAS+.
         exhaustive: Evaluate the network at every voxel of the network grid.
         rounds: Rounds of sampling, 1 or more.
@@ -225,7 +225,7 @@ def locate(
     predictor = predictor if isinstance(predictor, Predictor) else Predictor.load(Path(predictor))
     if not exhaustive:
         require_point_network(predictor)
-    prepared = scan if isinstance(scan, PreparedScan) else predictor.open(scan, affine)  # type: ignore[arg-type]
+    prepared = scan if isinstance(scan, PreparedScan) else predictor.open(as_scan(scan, affine))
     case = case_id_from_path(prepared.scan.path)
     network_grid = max((space.grid for space in prepared.spaces), key=lambda grid: grid.n_voxels)
     n_evaluated = 0
