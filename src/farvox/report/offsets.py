@@ -91,7 +91,7 @@ class LearnedOffsets:
 
     def distances(self, layer: str) -> FloatArray:
         """Distances of a layer's offsets from the centre in `unit`, (T, K)."""
-        return np.linalg.norm(self.scaled(layer), axis=-1)
+        return np.sqrt((self.scaled(layer) ** 2).sum(-1))
 
 
 def offsets_section(folds: Sequence[FoldRun]) -> Markup | str:

@@ -341,7 +341,7 @@ class Comparison(Document):
         recipes: A row for each recipe; the others are compared with the first.
         notes: Remarks, one line each.
         failed: Messages about folds that could not be trained.
-        report: Path of the HTML report, if one was written.
+        report: Path of the HTML report; not part of the file.
     """
 
     old_keys = {"rule": "absent_rule"}
