@@ -1,4 +1,4 @@
-"""The grid of a scan: how many voxels along each axis and where they lie in the patient, in mm."""
+"""The grid of a scan: the number of voxels along each axis and their positions in the patient, in mm."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from itertools import permutations
 
 import numpy as np
 
+from farvox.errors import DataError
 from farvox.types import Array, FloatArray, Shape
 
 
@@ -14,7 +15,16 @@ from farvox.types import Array, FloatArray, Shape
 class Grid:
     """Shape (I, J, K) and 4×4 affine from voxel index to patient coordinates in mm, RAS+.
 
-    Distances, orientation and every change of grid derive from these two; nothing else carries geometry.
+    Distances, orientation and every change of grid are computed from these two.
+
+    Raises:
+        DataError: The shape is not three positive numbers, or the affine is not 4×4, not finite or singular.
+
+    >>> grid = Grid((64, 64, 20), np.diag([-0.5, 0.5, 3.0, 1.0]))
+    >>> grid.axcodes, grid.spacing.tolist()
+    ('LAS', [0.5, 0.5, 3.0])
+    >>> grid.voxel_to_mm(np.array([[10, 0, 2]])).tolist()
+    [[-5.0, 0.0, 6.0]]
     """
 
     shape: Shape
@@ -24,6 +34,22 @@ class Grid:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "affine", np.array(self.affine, dtype=np.float64))
         self.affine.setflags(write=False)
+        if len(self.shape) != 3:
+            raise DataError(f"{len(self.shape)} dimensions ({_times(self.shape)})", allowed="3, or 3 and channels")
+        if min(self.shape) < 1:
+            raise DataError(f"no voxels ({_times(self.shape)})")
+        if self.affine.shape != (4, 4):
+            raise DataError(f"an affine of shape {_times(self.affine.shape)}", allowed="4×4, voxel index to mm (RAS+)")
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
+        finite = np.isfinite(self.affine).all()
+        if not finite or abs(np.linalg.det(self.affine[:3, :3])) <= 1e-6 * lengths.prod():
+            raise DataError(
+                f"the affine is singular: voxel spacing {', '.join(f'{length:g}' for length in lengths)} mm"
+                if finite
+                else "the affine holds NaN or infinite values",
+                allowed="three independent axes with positive spacing",
+                hint="set spacing and orientation in the file's header (NIfTI: sform or qform)",
+            )
 
     @property
     def spacing(self) -> FloatArray:
@@ -44,7 +70,7 @@ class Grid:
 
     @property
     def nearest_axes(self) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-        """(voxel axis that runs nearest to right, anterior and superior; whether each voxel axis runs against it).
+        """(voxel axis nearest to right, anterior and superior; whether each voxel axis points the opposite way).
 
         The assignment with the largest summed alignment, so that oblique scans get each axis once.
         """
@@ -94,11 +120,11 @@ class Grid:
         return np.linalg.solve(self.affine[:3, :3], (points_mm - self.affine[:3, 3]).T).T
 
     def mm_to_unit(self, points_mm: Array) -> FloatArray:
-        """(N, 3) mm → (N, 3) with −1 and +1 on the outer faces of the scan along I, J, K: the half-pixel convention."""
+        """(N, 3) mm → (N, 3) with −1 and +1 at the outer faces of the scan along I, J, K (half-pixel convention)."""
         return (2 * self.mm_to_voxel(points_mm) + 1) / np.array(self.shape) - 1
 
     def unit_to_mm(self, points: Array) -> FloatArray:
-        """(N, 3) as of `normalised` → (N, 3) mm."""
+        """(N, 3) as of `mm_to_unit` → (N, 3) mm."""
         return self.voxel_to_mm(((points + 1) * np.array(self.shape) - 1) / 2)
 
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from farvox.errors import DataError
 from farvox.geometry import Grid
-from farvox.io.io_errors import validated_grid
 from farvox.io.itk import LPS_TO_RAS, to_channels_first
 from farvox.io.names import is_dicom
 from farvox.types import Array, FloatArray
@@ -154,7 +153,7 @@ def _volume(path: Path) -> tuple[list[_Slice], Grid, tuple[str, ...]]:
     lps = np.eye(4)
     lps[:3, 0], lps[:3, 1], lps[:3, 2] = row * first.spacing[1], column * first.spacing[0], step
     lps[:3, 3] = positions[0]
-    return slices, validated_grid((columns, rows, len(slices)), LPS_TO_RAS @ lps), tuple(notes)
+    return slices, Grid((columns, rows, len(slices)), LPS_TO_RAS @ lps), tuple(notes)
 
 
 def _slices(path: Path) -> Iterator[_Slice]:

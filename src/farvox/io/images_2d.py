@@ -10,8 +10,9 @@ import numpy as np
 
 from farvox._atomic import atomic_file
 from farvox.errors import DataError
+from farvox.geometry import Grid
 from farvox.io import SUFFIXES, Scan, read_scan, write_mask
-from farvox.io.io_errors import reading, validated_grid
+from farvox.io.io_errors import reading
 from farvox.io.itk import LPS_TO_RAS, Placement, read_itk_header, to_channels_first
 from farvox.io.write import write_image
 from farvox.types import Array, FloatArray, PathLike
@@ -54,7 +55,7 @@ def as_scan(image: ImageLike, affine: FloatArray | None = None) -> Scan:
     if affine is None:
         raise DataError("an array without affine", hint="give the 4×4 affine from voxel index to mm, RAS+, or a Scan")
     voxels = voxels if voxels.ndim == 4 else voxels[None]
-    return Scan(voxels, validated_grid(voxels.shape[1:], affine), Path("array"))
+    return Scan(voxels, Grid(voxels.shape[1:], affine), Path("array"))
 
 
 def read_image_2d_or_3d(path: Path) -> Scan:
@@ -109,10 +110,10 @@ def _from_itk(image: Any, path: Path) -> Scan:
 
     placement = Placement.of(image)
     if image.GetDimension() == 3:
-        return Scan(to_channels_first(image), validated_grid(image.GetSize(), placement.affine), path, placement)
+        return Scan(to_channels_first(image), Grid(image.GetSize(), placement.affine), path, placement)
     pixels = sitk.GetArrayFromImage(image)
     lps = np.eye(4)
     lps[:2, :2] = np.reshape(placement.direction, (2, 2)) * placement.spacing
     lps[:2, 3], lps[2, 2] = placement.origin, _THICKNESS_MM
     channels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 1, 0)[..., None]
-    return Scan(channels, validated_grid((*image.GetSize(), 1), LPS_TO_RAS @ lps), path, placement)
+    return Scan(channels, Grid((*image.GetSize(), 1), LPS_TO_RAS @ lps), path, placement)

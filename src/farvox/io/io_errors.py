@@ -6,12 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from farvox._atomic import reason
 from farvox.errors import DataError, FarvoxError, ResourceError
-from farvox.geometry import Grid
-from farvox.types import FloatArray
 
 _PLAIN = {
     "end-of-stream marker": "the file is cut short",
@@ -44,22 +40,6 @@ def reading(path: Path, case: str | None) -> Iterator[None]:
             (plain for told, plain in _PLAIN.items() if told in str(error)), f"cannot be read ({reason(error)})"
         )
         raise DataError(f"{path.name}: {found}", hint="fetch or export the file again", case=case) from error
-
-
-def validated_grid(shape: tuple[int, ...], affine: FloatArray) -> Grid:
-    """Grid of three axes with an invertible affine, or a DataError."""
-    if len(shape) != 3:
-        raise DataError(f"{len(shape)} dimensions ({'×'.join(map(str, shape))})", allowed="3, or 3 and channels")
-    if 0 in shape:
-        raise DataError(f"no voxels ({'×'.join(map(str, shape))})")
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * lengths.prod():
-        raise DataError(
-            f"the affine is singular: voxel spacing {', '.join(f'{length:g}' for length in lengths)} mm",
-            allowed="three independent axes with positive spacing",
-            hint="set spacing and orientation in the file's header (NIfTI: sform or qform)",
-        )
-    return Grid((shape[0], shape[1], shape[2]), affine)
 
 
 def _require_readable(path: Path) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from farvox.errors import DataError
 from farvox.geometry import Grid
-from farvox.io.io_errors import validated_grid
 from farvox.types import Array, FloatArray
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -58,7 +57,7 @@ def info(path: Path) -> tuple[Grid, int]:
     size = reader.GetSize()
     if len(size) != 3:
         raise DataError(f"{len(size)} dimensions ({'×'.join(map(str, size))})", allowed="3, or 3 and channels")
-    return validated_grid(size, Placement.of(reader).affine), reader.GetNumberOfComponents()
+    return Grid(size, Placement.of(reader).affine), reader.GetNumberOfComponents()
 
 
 def read_header(path: Path) -> Placement:

@@ -9,7 +9,6 @@ import numpy as np
 
 from farvox.errors import DataError
 from farvox.geometry import Grid
-from farvox.io.io_errors import validated_grid
 from farvox.types import Array, FloatArray, Shape
 
 _MM = {1: 1000.0, 3: 0.001}
@@ -95,7 +94,7 @@ def _layout(file: Any) -> tuple[Grid, int, tuple[str, ...]]:
         raise DataError(f"{len(shape)} dimensions ({'×'.join(map(str, shape))})", allowed="3, or 3 and channels")
     affine, notes = _affine(file, shape[:3])
     affine[:3] *= _MM.get(int(file.header["xyzt_units"]) & 7, 1.0)
-    return validated_grid(shape[:3], affine), shape[3] if len(shape) == 4 else 1, tuple(notes)
+    return Grid(shape[:3], affine), shape[3] if len(shape) == 4 else 1, tuple(notes)
 
 
 def _affine(file: Any, shape: Shape) -> tuple[FloatArray, list[str]]:
