@@ -1,4 +1,4 @@
-"""JSON files that are written whole or not at all."""
+"""Atomic writes: a file is replaced as a whole when its new content is complete."""
 
 from __future__ import annotations
 
@@ -17,30 +17,17 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside and rename, so that a reader never meets half a file.
+    """Write a text file as a whole, UTF-8; its folder is created.
 
     Raises:
         ResourceError: The disk is full or the folder not writable.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ResourceError(
-            f"cannot write {path}: {error.strerror}", hint="free space or choose another place"
-        ) from None
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """A JSON document, indented; NaN is refused, undefined figures are null."""
+    """Write a JSON document, indented; NaN is refused, undefined values are null."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -58,22 +45,28 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A path to write to in the block; what stands there takes its place at `path` when the block has ended well."""
-    # A folder and not a file of another name: an .mhd header names the data file beside it.
+    """A temporary path to write to in the block; the file replaces `path` when the block ends without an error.
+
+    Raises:
+        ResourceError: The disk is full or the folder not writable; the old file is kept.
+    """
+    # A temporary folder keeps the file's name, because an .mhd header names its data file.
     with writing(path), atomic_folder(path.parent) as folder:
         yield folder / path.name
 
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to in the block; its files take their places in `out` when the block has ended well."""
-    beside = out if out.is_dir() else out.parent
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=beside) as folder:
+    """A temporary folder to write to in the block; its files move to `out` when the block ends without an error."""
+    parent = out if out.is_dir() else out.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=parent) as folder:
         yield Path(folder)
         out.mkdir(exist_ok=True)
-        # An .mhd header comes last, since it names the file with its voxels.
+        # An .mhd header is moved last, because it refers to the file with its voxels.
         for part in sorted(Path(folder).iterdir(), key=lambda part: part.suffix == ".mhd"):
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
             os.replace(part, out / part.name)
 
 
@@ -91,6 +84,6 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Last line of an exception's text; ITK puts source file and line before it."""
+    """Last line of an exception's text; ITK puts source file and line number first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][-200:] if lines else type(error).__name__

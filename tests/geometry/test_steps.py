@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
+from farvox.errors import DataError
 from farvox.geometry import Grid, Orient, Resample, interpolation_matrix, mm_to_voxel_matrix, patch_bounds, sample_patch
 
 ORDERS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
@@ -59,6 +60,30 @@ def test_mismatch_names_what_differs() -> None:
     moved = affine.copy()
     moved[0, 3] += 1.0
     assert "1 mm" in str(grid.difference_to(Grid((8, 8, 8), moved)))
+
+
+@pytest.mark.parametrize(("voxels", "agrees"), [(0.04, True), (0.06, False), (0.5, False)])
+def test_grids_agree_up_to_a_twentieth_of_a_voxel(voxels: float, agrees: bool) -> None:
+    grid = Grid((8, 8, 8), np.diag([0.7, 1.9, 3.3, 1]))
+    moved = grid.affine.copy()
+    moved[2, 3] += voxels * 0.7  # in voxels of the finest axis
+    assert (grid.difference_to(Grid((8, 8, 8), moved)) is None) is agrees
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine", "words"),
+    [
+        ((4, 4), np.eye(4), r"2 dimensions \(4×4\); expected: 3"),
+        ((4, 4, 0), np.eye(4), "no voxels"),
+        ((4, 4, 4), np.eye(3), "an affine of shape 3×3; expected: 4×4"),
+        ((4, 4, 4), np.zeros((4, 4)), "the affine is singular: voxel spacing 0, 0, 0 mm"),
+        ((4, 4, 4), np.full((4, 4), np.nan), "NaN or infinite"),
+        ((4, 4, 4), np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "singular"),
+    ],
+)
+def test_useless_grids_are_refused(shape: tuple[int, int, int], affine: np.ndarray, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        Grid(shape, affine)
 
 
 @given(st.integers(1, 40), st.integers(1, 40))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from farvox.errors import BundleError, ResourceError
+from farvox._atomic import atomic_file
+from farvox.errors import BundleError
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,13 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write beside, flush to the disk, then rename over the old one.
+    """Replace the checkpoint as a whole.
 
     Raises:
-        ResourceError: The disk is full; the old checkpoint stays.
+        ResourceError: The disk is full; the old checkpoint is kept.
     """
-    fresh = path.with_suffix(".tmp")
-    try:
-        with fresh.open("wb") as file:
-            torch.save({**asdict(checkpoint), "training": list(checkpoint.training)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except (OSError, RuntimeError) as error:
-        fresh.unlink(missing_ok=True)
-        raise ResourceError(
-            f"cannot write checkpoint {path}: {getattr(error, 'strerror', None) or error}",
-            hint="free disk space, then go on with --resume",
-        ) from None
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        torch.save({**asdict(checkpoint), "training": list(checkpoint.training)}, file)
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from farvox._atomic import atomic_file
 from farvox.types import Array, FloatArray
 
 _NAME = "offsets.npz"
@@ -48,10 +49,8 @@ class OffsetLog:
         for name, value in self._layers.items():
             self._held[self._key(name)].append(value.detach().float().cpu().numpy().copy())
         stacked = {name: np.stack(values) for name, values in self._held.items()}
-        part = self._path.with_name(f".{_NAME}.part")
-        with part.open("wb") as file:
-            np.savez(file, field_of_view_mm=self._extent, **stacked)  # type: ignore[arg-type]
-        part.replace(self._path)
+        with atomic_file(self._path) as temporary:
+            np.savez(temporary, field_of_view_mm=self._extent, **stacked)  # type: ignore[arg-type]
 
     @staticmethod
     def _key(layer: str) -> str:
