@@ -144,5 +144,5 @@ def test_a_network_without_features_is_refused(
     )
     scan = folder / "fixed.nii.gz"
     assert run(monkeypatch, scan, scan, "--bundle", tmp_path / "bundle", "--out", tmp_path / "out") == 2
-    assert "UNet3d has no last layer" in capsys.readouterr().err
+    assert "UNet3d has no last convolution" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
