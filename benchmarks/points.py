@@ -62,15 +62,15 @@ def validation_cases(bundle: Path, dataset: Path, limit: int) -> list[LoadedCase
 def latency(bundle: Path, case: LoadedCase) -> dict[str, float]:
     """Milliseconds for 1,000 points all over an open scan, median; and the largest error beside the reference."""
     predictor = Predictor.load(bundle)
-    opened = predictor.open(as_scan(case))
+    opened = predictor.prepare(as_scan(case))
     points = case.grid.unit_to_mm(np.random.default_rng(0).uniform(-1, 1, (POINTS, 3)))
-    ours = torch.from_numpy(predictor.at(opened, points).probabilities)
+    ours = torch.from_numpy(predictor.predict_points(opened, points).probabilities)
     with mock.patch("farvox.models.obelisk_dense.sparse_conv", partial(sparse_conv, backend="reference")):
-        error = check(ours, torch.from_numpy(predictor.at(opened, points).probabilities), 1e-4)
+        error = check(ours, torch.from_numpy(predictor.predict_points(opened, points).probabilities), 1e-4)
     seconds = []
     for _ in range(QUESTIONS):
         began = time.perf_counter()
-        predictor.at(opened, points)
+        predictor.predict_points(opened, points)
         seconds.append(time.perf_counter() - began)
     return {"points": POINTS, "median_ms": 1e3 * statistics.median(seconds), "error": error}
 

@@ -84,7 +84,7 @@ def test_results_and_metrics(
 WRONG: dict[str, tuple[list[str], int, str]] = {
     "elsewhere": (["fixed.nii.gz", "far.nii.gz"], 1, "do not overlap: the distance between their centres is 500 mm"),
     "slice": (["fixed.nii.gz", "slice.nii.gz"], 1, "slice.nii.gz is a single slice"),
-    "channels": (["two.nii.gz", "fixed.nii.gz"], 1, "case two.nii.gz: 2 channel(s); expected: 1 (MR)"),
+    "channels": (["two.nii.gz", "fixed.nii.gz"], 1, "case two.nii.gz: the image has 2 channels; expected: 1 (MR)"),
     "labels": (["fixed.nii.gz", "moving.nii.gz", "--moving-labels", "far.nii.gz"], 1, "is not on the grid"),
     "no scan": (["fixed.nii.gz", "none.nii.gz"], 1, "no file"),
     "no bundle": (["fixed.nii.gz", "moving.nii.gz", "--bundle", "none"], 1, "no bundle folder"),

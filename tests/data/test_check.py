@@ -29,8 +29,8 @@ def with_value(array: Array, value: float) -> Array:
 BAD: dict[str, tuple[Array | None, Array | None, str]] = {
     "image missing": (None, LABEL, r"no image file bad\.nii\.gz in .*add the file or leave the case out"),
     "label missing": (IMAGE, None, r"no label file bad\.nii\.gz in .*expected: one label a training case"),
-    "NaN": (with_value(IMAGE, np.nan), LABEL, "the image holds NaN or infinite values; expected: finite"),
-    "infinite": (with_value(IMAGE, -np.inf), LABEL, "the image holds NaN or infinite values"),
+    "NaN": (with_value(IMAGE, np.nan), LABEL, "the image contains NaN or infinite values; expected: finite"),
+    "infinite": (with_value(IMAGE, -np.inf), LABEL, "the image contains NaN or infinite values"),
     "constant": (np.full(SHAPE, 7, np.int16), LABEL, "the image is constant: every voxel is 7"),
     "shape": (IMAGE, blob((6, 5, 3), 1), "label and image do not match: shape 6×5×3 against 6×5×4"),
     "image 4D": (noise((*SHAPE, 3)), LABEL, r"the image has 3 channels; expected: 1 \(CT\)"),

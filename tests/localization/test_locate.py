@@ -76,12 +76,13 @@ def test_an_absent_structure_is_not_found() -> None:
     (centre,) = positions(grid, (0.4, 0.4, 0.4))
     for exhaustive in (False, True):
         scan = blobs(grid, centre, None)
+        scan[1, 0, 0, 0] = 1e-3  # a constant channel is refused
         found = locate(predictor, scan, exhaustive=exhaustive, samples=1200, affine=grid.affine)
         apex, base = found
         assert apex.point == pytest.approx(tuple(centre), abs=1.0)
         assert base.point is None
         assert base.confidence < 1e-3
-    certain = locate(predictor, blobs(grid, centre, None), affine=grid.affine, samples=1200, min_confidence=1.0)
+    certain = locate(predictor, scan, affine=grid.affine, samples=1200, min_confidence=1.0)
     assert [landmark.point for landmark in certain] == [None, None]
 
 

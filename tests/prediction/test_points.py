@@ -62,13 +62,13 @@ def test_a_point_alone_in_a_batch_and_on_the_dense_grid_is_answered_the_same(nam
     centres, wanted = dense(made, scan, affine)
     assert wanted.std(0).min() > 0.03  # the network says something
     predictor = Predictor([made], "cpu")
-    opened = predictor.open(scan, affine)
-    together = predictor.at(opened, centres)
+    prepared = predictor.prepare(scan, affine)
+    together = predictor.predict_points(prepared, centres)
     assert together.inside.all()
     assert together.probabilities.dtype == np.float32
     np.testing.assert_allclose(together.probabilities, wanted, atol=1e-5)
     for n in np.random.default_rng(0).choice(len(centres), 20):
-        alone = predictor.at(opened, centres[[n]])
+        alone = predictor.predict_points(prepared, centres[[n]])
         np.testing.assert_allclose(alone.probabilities[0], wanted[n], atol=1e-5)
 
 
@@ -77,7 +77,7 @@ def test_voxel_centres_get_the_labels_of_segment(name: str) -> None:
     scan, affine = noise(*SHAPE), GRIDS[name]
     predictor = Predictor([bundle(affine), bundle(affine, seed=1)], "cpu")
     voxels = np.indices(SHAPE).reshape(3, -1).T
-    answer = predictor.at(scan, Grid(SHAPE, affine).voxel_to_mm(voxels), affine)
+    answer = predictor.predict_points(scan, Grid(SHAPE, affine).voxel_to_mm(voxels), affine)
     mask = predictor.segment(scan, affine)
     assert len(np.unique(mask)) > 2
     assert answer.labels.dtype == mask.dtype
@@ -89,9 +89,9 @@ def test_the_mean_is_taken_over_bundles_of_different_network_spaces() -> None:
     scan, affine = noise(*SHAPE), GRIDS["oblique"]
     made = [bundle(affine), bundle(affine, seed=1, factor=1.7), bundle(affine, seed=2, factor=0.6, stride=2)]
     points = Grid(SHAPE, affine).unit_to_mm(np.random.default_rng(0).uniform(-1, 1, (50, 3)))
-    single = [Predictor([one], "cpu").at(scan, points, affine).probabilities for one in made]
+    single = [Predictor([one], "cpu").predict_points(scan, points, affine).probabilities for one in made]
     np.testing.assert_allclose(
-        Predictor(made, "cpu").at(scan, points, affine).probabilities, np.mean(single, 0), atol=1e-6
+        Predictor(made, "cpu").predict_points(scan, points, affine).probabilities, np.mean(single, 0), atol=1e-6
     )
 
 
@@ -104,7 +104,7 @@ def test_outside_the_field_of_view_is_background(window: tuple[int, int, int] | 
     edge = np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, 1], [-1, -1, -1]])
     points = np.concatenate([grid.unit_to_mm(0.999 * edge), grid.unit_to_mm(edge), [[1e4, 0, 0]]])
     points = np.concatenate([points, grid.unit_to_mm(1.001 * edge)])
-    answer = Predictor([made], "cpu").at(noise(*SHAPE), points, affine)
+    answer = Predictor([made], "cpu").predict_points(noise(*SHAPE), points, affine)
     assert answer.inside.tolist() == [True] * 8 + [False] * 5
     np.testing.assert_array_equal(answer.probabilities[8:], [[1, 0, 0, 0]] * 5)
     np.testing.assert_array_equal(answer.labels[8:], 0)
@@ -136,7 +136,7 @@ def test_scores_of_other_networks_are_interpolated_between_voxels(
     steps = (IntensityNormalization(kind="dataset", low=-100, high=100),)
     made = replace(made, manifest=made.manifest.model_copy(update={"preprocessing": _with(made, steps)}))
     voxels = np.random.default_rng(0).uniform(0, np.array(SHAPE) - 1, (200, 3))
-    answer = Predictor([made], "cpu").at(scan, grid.voxel_to_mm(voxels), affine)
+    answer = Predictor([made], "cpu").predict_points(scan, grid.voxel_to_mm(voxels), affine)
     np.testing.assert_allclose(answer.probabilities[:, 1], 0.1 + 1e-2 * (voxels @ [1, 2, 3]) / 12, atol=1e-5)
 
 
@@ -145,11 +145,11 @@ def test_scans_are_taken_as_segment_takes_them(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(noise(*SHAPE), affine), tmp_path / "scan.nii.gz")
     predictor = Predictor([bundle(affine)], "cpu")
     points = Grid(SHAPE, affine).voxel_to_mm(np.array([[3.3, 4.4, 5.5], [0, 0, 0]]))
-    from_file = predictor.at(tmp_path / "scan.nii.gz", points.tolist())
+    from_file = predictor.predict_points(tmp_path / "scan.nii.gz", points.tolist())
     np.testing.assert_allclose(
-        predictor.at(noise(*SHAPE), points, affine).probabilities, from_file.probabilities, atol=1e-4
+        predictor.predict_points(noise(*SHAPE), points, affine).probabilities, from_file.probabilities, atol=1e-4
     )
-    none = predictor.at(noise(*SHAPE), [], affine)
+    none = predictor.predict_points(noise(*SHAPE), [], affine)
     assert none.probabilities.shape == (0, 4)
     assert none.labels.shape == none.inside.shape == (0,)
 
@@ -168,15 +168,15 @@ def test_scans_are_taken_as_segment_takes_them(tmp_path: Path) -> None:
 def test_points_that_are_none_are_refused(points: object, word: str) -> None:
     predictor = Predictor([bundle(GRIDS["plain"])], "cpu")
     with pytest.raises(DataError, match=word):
-        predictor.at(noise(*SHAPE), points)
+        predictor.predict_points(noise(*SHAPE), points, np.eye(4))
 
 
 def test_an_open_scan_belongs_to_its_predictor() -> None:
     one, other = (Predictor([bundle(GRIDS["plain"], seed=seed)], "cpu") for seed in (0, 1))
-    opened = one.open(noise(*SHAPE))
+    prepared = one.prepare(noise(*SHAPE), np.eye(4))
     with pytest.raises(UsageError, match="another predictor"):
-        other.at(opened, [[1, 1, 1]])
+        other.predict_points(prepared, [[1, 1, 1]])
     with pytest.raises(UsageError, match="affine"):
-        one.at(opened, [[1, 1, 1]], np.eye(4))
-    with pytest.raises(DataError, match="2 channel"):
-        one.open(noise(2, *SHAPE))
+        one.predict_points(prepared, [[1, 1, 1]], np.eye(4))
+    with pytest.raises(DataError, match="2 channels"):
+        one.prepare(noise(2, *SHAPE), np.eye(4))

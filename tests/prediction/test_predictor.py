@@ -9,15 +9,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
-from farvox.bundle import Inference
-from farvox.errors import BundleError, DataError, ResourceError, UsageError
+from farvox import create_model
+from farvox.bundle import Inference, ModelEntry, save_bundle
+from farvox.errors import BundleError, DataError, ModelError, ResourceError, UsageError
 from farvox.geometry import Grid
 from farvox.io import read_scan, write_mask
 from farvox.prediction import Predictor, parse_memory
-from farvox.prediction.files import find_scans, predict_scans
-from farvox.prediction.memory import plan_memory, resident_bytes
+from farvox.prediction.files import find_scans
+from farvox.prediction.memory import MemoryRequest, plan_memory, resident_bytes
 from tests.geometry.test_steps import ORDERS, oblique
 from tests.prediction.networks import Steps, identity_bundle, point_network
 
@@ -45,7 +47,7 @@ def test_the_same_voxels_are_found_in_each_of_the_48_axis_orders(
     spacing = np.zeros(3)
     spacing[list(order)] = (0.7, 1.9, 3.3)
     predictor = Predictor([identity_bundle(VALUES, tuple(spacing))], "cpu")
-    (found,) = predict_scans(predictor, find_scans([tmp_path / "scan.nii.gz"], ("MR",)), tmp_path / "out")
+    (found,) = predictor.segment_files(find_scans([tmp_path / "scan.nii.gz"], ("MR",)), tmp_path / "out")
     assert found.error is None
     mask = nib.load(tmp_path / "out" / "scan.nii.gz")
     np.testing.assert_array_equal(np.asarray(mask.dataobj), np.array([0, *VALUES])[classes])
@@ -71,8 +73,8 @@ def test_resampling_to_network_space_and_back_keeps_all_but_borders(spacing: tup
 
 def test_whole_scans_and_windows_agree_for_a_network_without_context() -> None:
     classes = blocks((20, 18, 22)).astype(np.float32)
-    whole = Predictor([identity_bundle(VALUES, (1, 1, 1), None)], "cpu").segment(classes)
-    windows = Predictor([identity_bundle(VALUES, (1, 1, 1), (8, 8, 8))], "cpu").segment(classes)
+    whole = Predictor([identity_bundle(VALUES, (1, 1, 1), None)], "cpu").segment(classes, np.eye(4))
+    windows = Predictor([identity_bundle(VALUES, (1, 1, 1), (8, 8, 8))], "cpu").segment(classes, np.eye(4))
     np.testing.assert_array_equal(whole, windows)
 
 
@@ -91,9 +93,9 @@ def test_folds_vote_with_their_mean_score_even_on_different_grids() -> None:
 
     array = np.random.default_rng(0).uniform(0, 3, (13, 9, 11)).astype(np.float32)
     weak, strong = bundle(1, 1.0, 1.0), bundle(3, 4.0, 1.7)
-    assert (Predictor([weak, strong], "cpu").segment(array) == 600).all()
-    assert (Predictor([weak], "cpu").segment(array) == 200).all()
-    assert (Predictor([weak, bundle(1, 1.2, 2.0), bundle(3, 1.0, 1.0)], "cpu").segment(array) == 200).all()
+    assert (Predictor([weak, strong], "cpu").segment(array, np.eye(4)) == 600).all()
+    assert (Predictor([weak], "cpu").segment(array, np.eye(4)) == 200).all()
+    assert (Predictor([weak, bundle(1, 1.2, 2.0), bundle(3, 1.0, 1.0)], "cpu").segment(array, np.eye(4)) == 200).all()
 
 
 def test_formats_and_names_are_the_scans(tmp_path: Path) -> None:
@@ -105,8 +107,7 @@ def test_formats_and_names_are_the_scans(tmp_path: Path) -> None:
     for name in ("a.mha", "b.mhd", "c.nrrd", "d.nii"):
         write_mask(tmp_path / name, classes, scan)
     found = list(
-        predict_scans(
-            predictor,
+        predictor.segment_files(
             find_scans([tmp_path / n for n in ("a.mha", "b.mhd", "c.nrrd", "d.nii")], ("MR",)),
             tmp_path / "out",
         )
@@ -132,7 +133,7 @@ def test_several_files_make_one_scan_and_a_missing_channel_is_named(tmp_path: Pa
     scans = find_scans([tmp_path / "p1_0000.nii.gz", tmp_path / "both.nii.gz"], ("FLAIR", "T1"))
     assert [path.name for path in scans[1].images] == ["p1_0000.nii.gz", "p1_0001.nii.gz"]  # found beside
     (tmp_path / "p1_0001.nii.gz").unlink()
-    results = {p.case: p.error for p in predict_scans(predictor, scans, tmp_path / "out")}
+    results = {p.case: p.error for p in predictor.segment_files(scans, tmp_path / "out")}
     assert "case p1: no image file p1_0001.nii.gz for channel 'T1'" in str(results["p1"])
 
 
@@ -141,7 +142,7 @@ def test_wrong_scans_are_named_and_the_rest_is_done(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(blocks((8, 8, 8)).astype(np.int16), np.eye(4)), good)
     bad.write_text("not a scan")
     predictor = Predictor([identity_bundle(VALUES, (1, 1, 1))], "cpu")
-    results = {p.case: p for p in predict_scans(predictor, find_scans([bad, good], ("MR",)), tmp_path / "out")}
+    results = {p.case: p for p in predictor.segment_files(find_scans([bad, good], ("MR",)), tmp_path / "out")}
     assert results["good"].mask
     assert str(results["bad"].error).startswith("case bad: ")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.nii.gz"]
@@ -152,7 +153,7 @@ def test_a_mask_never_replaces_its_scan(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(blocks((8, 8, 8)).astype(np.int16), np.eye(4)), scan)
     before = scan.read_bytes()
     predictor = Predictor([identity_bundle(VALUES, (1, 1, 1))], "cpu")
-    (result,) = predict_scans(predictor, find_scans([scan], ("MR",)), tmp_path)
+    (result,) = predictor.segment_files(find_scans([scan], ("MR",)), tmp_path)
     assert "would replace its scan" in str(result.error)
     assert scan.read_bytes() == before
 
@@ -172,11 +173,11 @@ def test_two_scans_of_one_name_and_paths_that_are_none(tmp_path: Path) -> None:
 def test_arrays_are_checked_like_files() -> None:
     predictor = Predictor([identity_bundle(VALUES, (1, 1, 1))], "cpu")
     with pytest.raises(DataError, match="2 dimensions"):
-        predictor.segment(np.zeros((4, 4)))
+        predictor.segment(np.zeros((4, 4)), np.eye(4))
     with pytest.raises(DataError, match="NaN"):
-        predictor.segment(np.full((4, 4, 4), np.nan))
-    with pytest.raises(DataError, match="2 channel"):
-        predictor.segment(np.zeros((2, 4, 4, 4)))
+        predictor.segment(np.full((4, 4, 4), np.nan), np.eye(4))
+    with pytest.raises(DataError, match="the image has 2 channels; expected: 1"):
+        predictor.segment(np.zeros((2, 4, 4, 4)), np.eye(4))
     with pytest.raises(BundleError, match="different labels"):
         Predictor([identity_bundle(VALUES, (1, 1, 1)), identity_bundle({1: "x"}, (1, 1, 1))], "cpu")
 
@@ -194,7 +195,7 @@ def test_a_tight_limit_shrinks_windows_and_an_impossible_one_is_refused() -> Non
     network, scan = Steps(9), (512, 512, 400)
 
     def plan(limit: int) -> tuple[tuple[int, int, int], int]:
-        made = plan_memory(resident_bytes() + limit, network, 1, 9, 1, (128, 128, 128), scan, scan)
+        made = plan_memory(MemoryRequest(resident_bytes() + limit, 1, 9, 1, scan, scan), network, (128, 128, 128))
         return made.window, made.slab
 
     roomy, tight = plan(16 * 2**30), plan(2000 * 2**20)
@@ -205,17 +206,144 @@ def test_a_tight_limit_shrinks_windows_and_an_impossible_one_is_refused() -> Non
         plan(400 * 2**20)
 
 
-def test_grid_of_a_bare_array_is_the_networks() -> None:
+def test_an_array_needs_a_valid_affine_and_nothing_else_takes_one(tmp_path: Path) -> None:
     predictor = Predictor([identity_bundle(VALUES, (1.5, 1.5, 2.0))], "cpu")
     array = blocks((9, 9, 9)).astype(np.float32)
-    with_affine = predictor.segment(array, Grid((9, 9, 9), np.diag([1.5, 1.5, 2.0, 1])).affine)
-    np.testing.assert_array_equal(predictor.segment(array), with_affine)
+    for image in (array, torch.from_numpy(array)):
+        with pytest.raises(DataError, match="array without affine; hint: give the 4×4 affine"):
+            predictor.segment(image)
+    for affine, word in ((np.eye(3), r"shape \(3, 3\)"), (np.diag([1.0, 0, 1, 1]), "singular")):
+        with pytest.raises(DataError, match=word):
+            predictor.segment(array, affine)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "scan.nii.gz")
+    for scan in (tmp_path / "scan.nii.gz", [tmp_path / "scan.nii.gz"], read_scan(tmp_path / "scan.nii.gz")):
+        with pytest.raises(UsageError, match="an affine for a scan that has one"):
+            predictor.segment(scan, np.eye(4))
+
+
+@pytest.mark.parametrize("channels", [("MR",), ("FLAIR", "T1")])
+def test_each_kind_of_input_gives_the_same_mask(tmp_path: Path, channels: tuple[str, ...]) -> None:
+    affine = oblique((1, 0, 2), (1, -1, 1))
+    array = np.stack([blocks((9, 12, 10)).astype(np.float32) + n for n in range(len(channels))])
+    predictor = Predictor([identity_bundle(VALUES, (1.9, 0.7, 3.3), channels=channels)], "cpu")
+    image = nib.Nifti1Image(np.moveaxis(array, 0, -1), affine)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    paths = [tmp_path / f"channel{n}.nii.gz" for n in range(len(channels))]
+    for path, channel in zip(paths, array, strict=True):
+        nib.save(nib.Nifti1Image(channel, affine), path)
+    scan = read_scan(tmp_path / "scan.nii.gz")
+    expected = np.array([0, *VALUES])[blocks((9, 12, 10))]
+    inputs = {
+        "path": tmp_path / "scan.nii.gz",
+        "text": str(tmp_path / "scan.nii.gz"),
+        "list": paths,
+        "Scan": scan,
+        "nibabel": image,
+        "prepared": predictor.prepare(scan),
+    }
+    if len(channels) == 1:
+        inputs["SimpleITK"] = sitk.ReadImage(str(paths[0]))
+    for kind, one in inputs.items():
+        np.testing.assert_array_equal(predictor.segment(one), expected, kind)
+    for stored in (array, array.astype(np.float64), torch.from_numpy(array)):
+        np.testing.assert_array_equal(predictor.segment(stored, affine), expected)
+    out = predictor.segment_to_file(inputs["list"], str(tmp_path / "mask.nrrd"))
+    mask = read_scan(out)
+    np.testing.assert_array_equal(mask.image[0], expected)
+    assert scan.grid.difference_to(mask.grid) is None
+    with pytest.raises(DataError, match="would replace its scan"):
+        predictor.segment_to_file(paths, paths[0])
+
+
+def test_probabilities_are_on_the_scans_grid_and_their_maximum_is_the_mask() -> None:
+    affine = oblique((2, 0, 1), (-1, 1, 1))
+    array = np.random.default_rng(0).uniform(0, 3, (9, 12, 10)).astype(np.float32)
+    predictor = Predictor([identity_bundle(VALUES, (1.0, 1.2, 2.1)), identity_bundle(VALUES, (1.5, 1.5, 1.5))], "cpu")
+    probabilities = predictor.predict_probabilities(array, affine)
+    assert probabilities.shape == (4, 9, 12, 10)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+    mask = predictor.segment(array, affine)
+    np.testing.assert_array_equal(np.array([0, *VALUES])[probabilities.argmax(0)], mask)
+    # On coarser network grids both interpolate linearly between the centres of the network's voxels.
+    coarse = Predictor([identity_bundle(VALUES, (3.4, 3.6, 3.5)), identity_bundle(VALUES, (3.8, 3.5, 3.5))], "cpu")
+    at_centres = coarse.predict_points(array, Grid(array.shape, affine).centres(), affine).probabilities
+    np.testing.assert_allclose(coarse.predict_probabilities(array, affine).reshape(4, -1).T, at_centres, atol=1e-5)
+
+
+def test_progress_ends_at_one_and_memory_is_given_as_text() -> None:
+    class Recorder:
+        def __init__(self) -> None:
+            self.updates: list[tuple[str, float]] = []
+
+        def update(self, task: str, fraction: float, **info: object) -> None:
+            self.updates.append((task, fraction))
+
+        def message(self, text: str) -> None: ...
+
+    recorder = Recorder()
+    predictor = Predictor([identity_bundle(VALUES, (1, 1, 1))], "cpu")
+    predictor.segment(blocks((9, 9, 9)).astype(np.float32), np.eye(4), max_memory="8G", progress=recorder)
+    assert recorder.updates[-1] == ("segment array", 1.0)
+    with pytest.raises(UsageError, match="800M or 2G"):
+        predictor.segment(blocks((9, 9, 9)), np.eye(4), max_memory="much")
+    with pytest.raises(UsageError, match="0 to below 1"):
+        Predictor(predictor.bundles, "cpu", overlap=1.0)
+
+
+def test_a_run_and_lists_are_loaded_with_all_their_bundles(tmp_path: Path) -> None:
+    made = identity_bundle({200: "a", 600: "b"}, (1, 1, 2))
+    entry = ModelEntry(name="unet3d", in_channels=1, classes=3, options={"widths": [4, 8]})
+    folders = [tmp_path / "run" / f"fold-{n}" / "bundle" for n in (0, 2, 10)]
+    for number, folder in enumerate(folders):
+        torch.manual_seed(number)
+        manifest = made.manifest.model_copy(update={"model": entry, "fold": folder.parent.name})
+        save_bundle(folder, create_model("unet3d", classes=3, widths=[4, 8]), manifest, made.recipe)
+    run = Predictor.load(tmp_path / "run", device="cpu")
+    assert [bundle.manifest.fold for bundle in run.bundles] == ["fold-0", "fold-2", "fold-10"]
+    assert repr(run) == "Predictor: 3 bundles (unet3d), 1 channel (MR), 2 labels (a, b), cpu"
+    assert [b.path for b in Predictor.load(tmp_path / "run" / "fold-2", device="cpu").bundles] == [folders[1]]
+    image = np.random.default_rng(0).normal(size=(8, 8, 8))
+    expected = run.predict_probabilities(image, np.eye(4))
+    for paths in ((folders,), folders, (str(folders[0]), folders[1:])):
+        loaded = Predictor.load(*paths, device="cpu")
+        np.testing.assert_array_equal(loaded.predict_probabilities(image, np.eye(4)), expected)
+    with pytest.raises(BundleError, match="no bundle given"):
+        Predictor.load([])
+
+
+def test_former_names_work_with_a_warning() -> None:
+    array, bundle = blocks((9, 9, 9)).astype(np.float32), identity_bundle(VALUES, (1, 1, 1))
+    with pytest.warns(DeprecationWarning, match="point_stride"):
+        predictor = Predictor([bundle], "cpu", sampling="network")
+    assert predictor.point_stride == "native"
+    with pytest.warns(DeprecationWarning, match=r"Predictor\.prepare"):
+        prepared = predictor.open(array, np.eye(4))
+    with pytest.warns(DeprecationWarning, match="predict_points"):
+        former = predictor.at(prepared, [[1, 1, 1]])
+    np.testing.assert_array_equal(former.labels, predictor.predict_points(prepared, [[1, 1, 1]]).labels)
+
+
+def test_a_network_with_an_output_of_another_shape_is_named() -> None:
+    class Halves(torch.nn.Conv3d):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return super().forward(image)[..., ::2]
+
+    for network, word in (
+        (Halves(1, 4, 1), r"Halves returns \(1, 4, 16, 16, 8\)"),
+        (torch.nn.Conv3d(1, 3, 1), "Conv3d"),
+    ):
+        predictor = Predictor([identity_bundle(VALUES, (1, 1, 1), network=network)], "cpu")
+        with pytest.raises(ModelError, match=word + r".*expected: logits \(1, 4, 16, 16, 16\)"):
+            predictor.segment(blocks((16, 16, 16)), np.eye(4))
 
 
 def test_a_network_of_whole_scans_is_not_cut(tmp_path: Path) -> None:
     scan = (256, 256, 256)
-    with pytest.raises(ResourceError, match="as a whole, as this network must"):
-        plan_memory(resident_bytes() + 500 * 2**20, Steps(9), 1, 9, 1, scan, scan, scan, fixed=True)
+    with pytest.raises(ResourceError, match="as a whole, as this network requires"):
+        plan_memory(
+            MemoryRequest(resident_bytes() + 500 * 2**20, 1, 9, 1, scan, scan), Steps(9), scan, fixed_window=True
+        )
 
 
 def test_windows_that_a_network_reaches_relative_to_stay_as_in_training() -> None:
@@ -223,19 +351,20 @@ def test_windows_that_a_network_reaches_relative_to_stay_as_in_training() -> Non
     relative = replace(bundle, network=copy.copy(bundle.network))
     relative.network.size_dependent = True
     scan = np.zeros((96, 96, 128), np.float32)
+    scan[0, 0, 0] = 0.1
     spare = 175 * 2**20
-    assert not Predictor([bundle], "cpu").segment(scan, max_memory=resident_bytes() + spare).any()
-    with pytest.raises(ResourceError, match="in windows of 96×96×96, as this network must, does not fit"):
-        Predictor([relative], "cpu").segment(scan, max_memory=resident_bytes() + spare)
+    assert not Predictor([bundle], "cpu").segment(scan, np.eye(4), max_memory=resident_bytes() + spare).any()
+    with pytest.raises(ResourceError, match="in windows of 96×96×96, as this network requires, does not fit"):
+        Predictor([relative], "cpu").segment(scan, np.eye(4), max_memory=resident_bytes() + spare)
 
 
 def test_a_point_network_needs_no_room_for_the_features_of_a_whole_scan() -> None:
     space = (200, 170, 140)
     network = point_network(8, stride=1, offsets=64)
-    limit = resident_bytes() + 1600 * 2**20
-    assert plan_memory(limit, network, 1, 8, 1, space, space, space, fixed=True, piecewise=True).window == space
+    request = MemoryRequest(resident_bytes() + 1600 * 2**20, 1, 8, 1, space, space)
+    assert plan_memory(request, network, space, fixed_window=True, chunked=True).window == space
     with pytest.raises(ResourceError, match="as a whole"):
-        plan_memory(limit, network, 1, 8, 1, space, space, space, fixed=True)
+        plan_memory(request, network, space, fixed_window=True)
 
 
 def test_scans_with_nan_are_refused_however_they_come(tmp_path: Path) -> None:
@@ -243,7 +372,7 @@ def test_scans_with_nan_are_refused_however_they_come(tmp_path: Path) -> None:
     array[2, 2, 2] = np.inf
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "odd.nii.gz")
     predictor = Predictor([identity_bundle(VALUES, (1, 1, 1))], "cpu")
-    with pytest.raises(DataError, match=r"case odd\.nii\.gz: NaN or infinite"):
+    with pytest.raises(DataError, match=r"case odd: the image contains NaN or infinite"):
         predictor.segment(tmp_path / "odd.nii.gz")
 
 
@@ -255,6 +384,6 @@ def test_a_network_learned_on_z_scored_patches_is_given_z_scored_windows() -> No
     scan[..., :4], scan[..., 8:12] = 0.2, 0.02  # ten times fainter in the second half, and in windows of its own
     scan[..., 4:8], scan[..., 12:] = 0.0, 0.0
     plain = Predictor([identity_bundle({1: "bright"}, (1, 1, 1), window=(8, 8, 8))], "cpu", overlap=0.0)
-    assert not plain.segment(scan).any()
-    found = Predictor([bundle], "cpu", overlap=0.0).segment(scan)
+    assert not plain.segment(scan, np.eye(4)).any()
+    found = Predictor([bundle], "cpu", overlap=0.0).segment(scan, np.eye(4))
     np.testing.assert_array_equal(found, scan[0] > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -85,8 +86,10 @@ def test_a_slab_is_handed_on_before_the_rest_is_read() -> None:
 
 
 @pytest.mark.parametrize("window", [(3, 5, 7), (8, 8, 8)])
-def test_weights_peak_in_the_middle_and_never_vanish(window: tuple[int, int, int]) -> None:
+def test_weights_are_a_gaussian_with_a_standard_deviation_of_a_quarter(window: tuple[int, int, int]) -> None:
     weights = window_weights(window)
+    squared = sum(((axis - (n - 1) / 2) / (n / 4)) ** 2 for axis, n in zip(np.indices(window), window, strict=True))
+    np.testing.assert_allclose(weights.numpy(), np.maximum(np.exp(-squared / 2), 0.01), rtol=1e-5)
     assert weights.min() >= 0.01
     middle = weights[tuple(slice((n - 1) // 2, n // 2 + 1) for n in window)]
     assert (middle == weights.max()).all()

@@ -160,7 +160,7 @@ def test_scans_that_cannot_be_registered() -> None:
     flat = scan_on(grid_about_origin((30, 28, 1), (2, 2, 2)), name="flat.nii.gz")
     with pytest.raises(DataError, match=r"flat\.nii\.gz is a single slice and scan\.nii\.gz a volume of 30×28×26"):
         register(scan_on(GRID), flat, predictor())
-    with pytest.raises(DataError, match=r"1 channel\(s\); expected: 2 \(T1, T2\)"):
+    with pytest.raises(DataError, match=r"the image has 1 channel; expected: 2 \(T1, T2\)"):
         register(scan_on(GRID), scan_on(GRID), predictor(channels=("T1", "T2")))
     for value, word in ((np.nan, "NaN"), (3.0, "constant")):
         bad = Scan(np.full((1, *GRID.shape), value, np.float32), GRID, Path("bad.nii.gz"))

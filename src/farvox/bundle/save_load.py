@@ -21,7 +21,9 @@ from farvox._atomic import write_json
 from farvox.bundle.manifest import FORMAT_VERSION, Manifest, upgrade_manifest
 from farvox.errors import BundleError, FarvoxError, ResourceError
 from farvox.models import create_model
+from farvox.models.registry import is_registered
 from farvox.recipes import Recipe, dump_recipe, parse_recipe
+from farvox.types import PathLike
 
 WEIGHTS, MANIFEST, RECIPE = "weights.safetensors", "manifest.json", "recipe.toml"
 
@@ -84,11 +86,16 @@ def add_metrics(folder: Path, metrics: dict[str, object]) -> None:
     write_json(folder / MANIFEST, {**content, "metrics": metrics})
 
 
-def load_bundle(folder: str | Path) -> Bundle:
+def load_bundle(folder: PathLike, *, trust_code: bool = False) -> Bundle:
     """Read a bundle; the network is on the CPU in eval mode.
 
+    Args:
+        folder: The bundle's folder.
+        trust_code: If the manifest names an own network as "package.module:function", import that module, which runs
+            its code. Networks that are registered need no trust.
+
     Raises:
-        BundleError: Something is missing, damaged, made by a newer program, or does not fit together.
+        BundleError: The bundle is incomplete, damaged, inconsistent, made by a newer program, or needs `trust_code`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -113,6 +120,11 @@ def load_bundle(folder: str | Path) -> Bundle:
             f"{folder / WEIGHTS} is not the file that was saved (its SHA-256 differs)", hint="copy the bundle again"
         )
     entry = manifest.model
+    if not (trust_code or ":" not in entry.name or is_registered(entry.name)):
+        raise BundleError(
+            f"{folder} names the own network '{entry.name}', whose module would be imported",
+            hint="if you trust the bundle, use trust_code=True (--trust-code)",
+        )
     try:
         network = create_model(entry.name, in_channels=entry.in_channels, classes=entry.classes, **entry.options)
         network.load_state_dict(load_file(folder / WEIGHTS))

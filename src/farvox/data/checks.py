@@ -202,7 +202,7 @@ def _check_case(
     try:
         scan = load.load_image(dataset, case)
         _describe(result, scan)
-        load.require_intensities(dataset, case, scan.image)
+        load.require_intensities(dataset.channels, scan.image, case.id)
         if case.label is None and case in dataset.unlabelled:
             result.notes += ("no label",)
             return result

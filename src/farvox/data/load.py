@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from farvox.geometry import Grid
 from farvox.io import read_grid, read_label, read_scan, write_mask
 from farvox.io.scan import Scan
 from farvox.labels import IGNORE
-from farvox.types import Array
+from farvox.types import Array, PathLike
 
 
 def load_case(dataset: Dataset, case: CasePaths) -> LoadedCase:
@@ -28,7 +29,7 @@ def load_case(dataset: Dataset, case: CasePaths) -> LoadedCase:
             intensities; a label that is missing, on another grid, holds values beyond the table or nothing at all.
     """
     scan = load_image(dataset, case)
-    require_intensities(dataset, case, scan.image)
+    require_intensities(dataset.channels, scan.image, case.id)
     if case.label is None and case in dataset.unlabelled:
         return LoadedCase(case.id, scan.image, None, scan.grid, scan.header)
     classes = to_classes(dataset, case, load_label(case, scan.grid))
@@ -36,56 +37,76 @@ def load_case(dataset: Dataset, case: CasePaths) -> LoadedCase:
 
 
 def load_image(dataset: Dataset, case: CasePaths) -> Scan:
-    """All channels of a case as one scan on one grid; intensities are not looked at."""
+    """All channels of a case as one scan, without a check of the intensities."""
     if not case.images:
         raise DataError(
             f"label {_name(case.label)} has no image", hint="add the image or remove the label", case=case.id
         )
-    channels = dataset.channels
-    if len(case.images) > 1 and len(case.images) != len(channels):
-        raise _channel_count(dataset, case, len(case.images))
+    return read_scan_for(dataset.channels, case.images, case.id)
+
+
+def read_scan_for(channels: Sequence[str], paths: Sequence[PathLike], case: str | None = None) -> Scan:
+    """Read one file with all channels, or one file a channel, without a check of the intensities.
+
+    Args:
+        channels: Names of the expected channels.
+        paths: The files, in the order of the channels.
+        case: Id for messages.
+
+    Raises:
+        DataError: A file is missing or damaged, the number of channels differs, or the channels are on different grids.
+    """
+    files = [Path(path) for path in paths]
+    if len(files) > 1 and len(files) != len(channels):
+        raise _channel_count(channels, len(files), case)
     scans: list[Scan] = []
-    for index, path in enumerate(case.images):
+    for index, path in enumerate(files):
         if not path.exists():
-            channel = f" for channel '{channels[index]}'" if len(channels) > 1 and len(case.images) > 1 else ""
+            channel = f" for channel '{channels[index]}'" if len(channels) > 1 and len(files) > 1 else ""
             raise DataError(
                 f"no image file {path.name}{channel} in {path.parent}",
                 allowed="one file a case and channel",
                 hint="add the file or leave the case out",
-                case=case.id,
+                case=case,
             )
-        scans.append(read_scan(path, case=case.id))
+        scans.append(read_scan(path, case=case))
         if difference := scans[0].grid.difference_to(scans[index].grid):
             raise DataError(
                 f"channel '{channels[index]}' ({path.name}) is on another grid than '{channels[0]}': {difference}",
                 allowed="all channels on one grid",
                 hint="resample the channels to one of them",
-                case=case.id,
+                case=case,
             )
     image = scans[0].image if len(scans) == 1 else np.concatenate([scan.image for scan in scans])
     if len(image) != len(channels):
-        raise _channel_count(dataset, case, len(image))
+        raise _channel_count(channels, len(image), case)
     notes = tuple(dict.fromkeys(note for scan in scans for note in scan.notes))
     return Scan(image, scans[0].grid, scans[0].path, scans[0].header, notes)
 
 
-def require_intensities(dataset: Dataset, case: CasePaths, image: Array) -> None:
-    """Raise where a channel of (C, I, J, K) holds NaN or infinite values, or the same value everywhere."""
-    for channel, voxels in zip(dataset.channels, image, strict=True):
+def require_intensities(channels: Sequence[str], image: Array, case: str | None = None) -> None:
+    """Check the number of channels of (C, I, J, K), and that each has different, finite intensities.
+
+    Raises:
+        DataError: Another number of channels, or a channel with NaN, infinite values, or one value everywhere.
+    """
+    if len(image) != len(channels):
+        raise _channel_count(channels, len(image), case)
+    for channel, voxels in zip(channels, image, strict=True):
         low, high = voxels.min(), voxels.max()
         where = f"channel '{channel}'" if len(image) > 1 else "the image"
         if not (np.isfinite(low) and np.isfinite(high)):
             raise DataError(
-                f"{where} holds NaN or infinite values",
+                f"{where} contains NaN or infinite values",
                 allowed="finite intensities",
                 hint="replace them (for example with the background's value) or leave the case out",
-                case=case.id,
+                case=case,
             )
         if low == high:
             raise DataError(
                 f"{where} is constant: every voxel is {low:g}",
                 hint="export the image again or leave the case out",
-                case=case.id,
+                case=case,
             )
 
 
@@ -138,12 +159,12 @@ def label_path(case: CasePaths, painted: Path) -> Path:
     return painted
 
 
-def _channel_count(dataset: Dataset, case: CasePaths, found: int) -> DataError:
+def _channel_count(channels: Sequence[str], count: int, case: str | None) -> DataError:
     return DataError(
-        f"the image has {found} channel{'s' * (found != 1)}",
-        allowed=f"{len(dataset.channels)} ({', '.join(dataset.channels)})",
-        hint="correct the file, or the channels in dataset.json",
-        case=case.id,
+        f"the image has {count} channel{'s' * (count != 1)}",
+        allowed=f"{len(channels)} ({', '.join(channels)})",
+        hint="use one file with all channels, or one file a channel in this order",
+        case=case,
     )
 
 

@@ -19,10 +19,11 @@ from farvox.types import Array, FloatArray, PathLike
 
 if TYPE_CHECKING:
     import SimpleITK
+    import torch
     from nibabel.spatialimages import SpatialImage
 
-ImageLike = Union[PathLike, Scan, Array, "SpatialImage", "SimpleITK.Image"]
-"""A path, a `Scan`, an array, a nibabel image or a SimpleITK image."""
+ImageLike = Union[PathLike, Scan, Array, "torch.Tensor", "SpatialImage", "SimpleITK.Image"]
+"""A path, a `Scan`, an array, a tensor, a nibabel image or a SimpleITK image."""
 
 _THICKNESS_MM = 1.0
 """Of the slice, which a 2D file does not define."""
@@ -32,7 +33,7 @@ def as_scan(image: ImageLike, affine: FloatArray | None = None) -> Scan:
     """An image of any kind as a scan.
 
     Args:
-        image: A path, a `Scan`, a nibabel or SimpleITK image, or an array (I, J, K) or (C, I, J, K). 2D files and 2D
+        image: A path, a `Scan`, a nibabel or SimpleITK image, or an array or tensor (I, J, K) or (C, I, J, K). 2D files and 2D
             SimpleITK images become (C, I, J, 1) in the plane z = 0.
         affine: For an array: 4×4, voxel index to mm, RAS+.
 
@@ -49,7 +50,7 @@ def as_scan(image: ImageLike, affine: FloatArray | None = None) -> Scan:
         voxels, affine = np.asanyarray(image.dataobj), image.affine
         voxels = np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels
     else:
-        voxels = np.asarray(image)
+        voxels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
     if voxels.ndim not in (3, 4):
         raise DataError(f"an array of {voxels.ndim} dimensions", allowed="(I, J, K) or (C, I, J, K)")
     if affine is None:

@@ -225,7 +225,7 @@ def locate(
     predictor = predictor if isinstance(predictor, Predictor) else Predictor.load(Path(predictor))
     if not exhaustive:
         require_point_network(predictor)
-    prepared = scan if isinstance(scan, PreparedScan) else predictor.open(as_scan(scan, affine))
+    prepared = scan if isinstance(scan, PreparedScan) else predictor.prepare(scan, affine)
     case = case_id_from_path(prepared.scan.path)
     network_grid = max((space.grid for space in prepared.spaces), key=lambda grid: grid.n_voxels)
     n_evaluated = 0
@@ -234,7 +234,7 @@ def locate(
         nonlocal n_evaluated
         n_evaluated += len(points)
         progress.update(f"locate {case}", min(1.0, n_evaluated / total))
-        return predictor.at(prepared, points).probabilities
+        return predictor.predict_points(prepared, points).probabilities
 
     if exhaustive:
         total = network_grid.n_voxels

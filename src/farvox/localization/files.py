@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from farvox.data import CasePaths
+from farvox.data.load import read_scan_for
 from farvox.errors import FarvoxError, UsageError
 from farvox.io.landmarks import LandmarkRow, Point, write_landmarks
 from farvox.localization.api import Landmarks, LocateOptions, locate, require_point_network
 from farvox.localization.reference import PointError, References, load_references, point_error, reference_points
 from farvox.prediction import Predictor
-from farvox.prediction.files import find_scans, read_scan_for
+from farvox.prediction.files import find_scans
 from farvox.progress import Progress, resolve_progress
 from farvox.types import PathLike
 
@@ -174,7 +175,7 @@ def locate_cases(
     for case in cases:
         start = time.monotonic()
         try:
-            scan = read_scan_for(predictor, case)
+            scan = read_scan_for(predictor.channels, case.images, case.id)
             landmarks = locate(predictor, scan, **asdict(options), progress=progress)
             seconds = time.monotonic() - start
             points = reference_points(references.get(case.id), predictor.labels, case.id)

@@ -146,6 +146,12 @@ def list_models() -> list[str]:
     return _REGISTRY.names()
 
 
+def is_registered(name: str) -> bool:
+    """Whether a network is shipped, registered in this process, or provided as an entry point."""
+    builders = (info.builder for info in _REGISTRY.items.values())
+    return name in _REGISTRY.names() or name in builders
+
+
 def model_info(name: str) -> ModelInfo:
     """Information about a network: a name out of `list_models()`, or "package.module:function".
 

@@ -1,4 +1,4 @@
-"""How large a window and a slab may be for the work to stay under a memory limit."""
+"""Sizes of windows and slabs that keep a prediction below a memory limit."""
 
 from __future__ import annotations
 
@@ -13,118 +13,154 @@ from farvox.types import Shape
 
 _FLOAT = 4
 _RESERVE = 128 * 2**20
-"""Allocator slack and library scratch that the counts below do not see, bytes."""
-_ASKED = 256 * 2**20
-"""What a point network holds of the points it is answering, bytes."""
-_REFINED_PLANES = (32, 16, 8)
-_SCORES_HELD = 6
+"""Memory of the allocator and of libraries that the estimates do not include, bytes."""
+_POINT_CHUNK = 256 * 2**20
+"""Memory of a point network for the points that it evaluates at a time, bytes."""
+_PLANES_PER_CHUNK = (32, 16, 8)
+_PROBABILITY_COPIES = 6
+
+
+@dataclass(frozen=True)
+class MemoryRequest:
+    """What a prediction needs memory for.
+
+    Args:
+        limit: Largest size of the process, bytes; None: its present size and three quarters of the free memory.
+        channels: Channels of the image.
+        classes: Output classes, background included.
+        networks: Number of networks whose probabilities are averaged.
+        space: Voxels of the preprocessed scan.
+        scan: Voxels of the scan.
+        output_bytes: Size of the result for each voxel of the scan.
+    """
+
+    limit: int | None
+    channels: int
+    classes: int
+    networks: int
+    space: Shape
+    scan: Shape
+    output_bytes: int = 2
+
+    @property
+    def budget(self) -> int:
+        """Bytes that the prediction can allocate."""
+        free = int(psutil.virtual_memory().available * 0.75)
+        available = free if self.limit is None else self.limit - resident_bytes()
+        return available - _n_voxels(self.scan) * self.output_bytes - _RESERVE
+
+    @property
+    def slice_bytes(self) -> int:
+        """Memory for each slice of the scan that is resampled at a time."""
+        plane = max(self.scan[0] * self.scan[1], self.space[0] * self.space[1])
+        return plane * _FLOAT * self.classes * (2 + min(self.networks, 2))
+
+    def too_large(self, how: str, missing: float) -> ResourceError:
+        """The error for a scan that needs `missing` more bytes than there are."""
+        size, needed = "×".join(map(str, self.scan)), missing + (self.limit or 0)
+        return ResourceError(
+            f"the prediction of {size} voxels with {self.classes} classes{how} does not fit into memory",
+            allowed=f"about {needed / 2**20:.0f}M or more",
+            hint="raise --max-memory (max_memory=), or use fewer networks at a time",
+        )
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Window in network space (voxels) and slices of the scan reduced at once."""
+    """Voxels of a window on the network grid, and number of slices of the scan that are resampled at a time."""
 
     window: Shape
     slab: int
 
 
-def parse_memory(text: str) -> int:
-    """'2G', '800M', '1.5GB' → bytes.
+def parse_memory(size: str | int) -> int:
+    """Convert "2G", "800M", "1.5GB" or a number of bytes to bytes.
+
+    >>> parse_memory("1.5G")
+    1610612736
 
     Raises:
-        UsageError: Not such a text.
+        UsageError: Another text, or a size that is not above zero.
     """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT])i?B?\s*", text, flags=re.IGNORECASE)
-    size = float(match[1]) * 1024 ** ("KMGT".index(match[2].upper()) + 1) if match else 0
-    if size <= 0:
-        raise UsageError(f"memory '{text}'", allowed="a size such as 800M or 2G")
-    return int(size)
+    if isinstance(size, int):
+        number = size
+    else:
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT])i?B?\s*", size, flags=re.IGNORECASE)
+        number = int(float(match[1]) * 1024 ** ("KMGT".index(match[2].upper()) + 1)) if match else 0
+    if number <= 0:
+        raise UsageError(f"memory '{size}'", allowed="a size such as 800M or 2G")
+    return number
 
 
 def resident_bytes() -> int:
-    """Memory this process holds now."""
+    """Present size of this process."""
     return int(psutil.Process().memory_info().rss)
 
 
 def plan_memory(
-    limit: int | None,
+    request: MemoryRequest,
     network: torch.nn.Module,
-    channels: int,
-    classes: int,
-    networks: int,
     window: Shape,
-    space: Shape,
-    scan: Shape,
-    fixed: bool = False,
-    piecewise: bool = False,
+    *,
+    fixed_window: bool = False,
+    chunked: bool = False,
 ) -> MemoryPlan:
-    """Largest window and slab that keep the process under `limit` bytes.
+    """Find the largest window and slab that fit.
 
     Args:
-        limit: Bytes for the whole process; None for three quarters of what is free now, on top of what is in use.
-        network: One of the networks; its feature maps are counted by a trial on a small input.
-        channels: Input channels.
-        classes: Classes, background included.
-        networks: How many networks vote.
-        window: Wanted window.
-        space: Voxels of the scan in network space.
-        scan: Voxels of the scan.
-        fixed: The window is that of training, scan or patch, and never cut: the network reaches relative to it.
-        piecewise: The network holds feature maps of a limited number of points at a time, as point networks do.
+        request: What needs memory.
+        network: One of the networks; the size of its feature maps is measured on a small image.
+        window: Preferred window, voxels.
+        fixed_window: The window must not become smaller, since the network's output depends on the size of its input.
+        chunked: The network evaluates a limited number of points at a time, as point networks do.
 
     Raises:
-        ResourceError: Even the smallest window, or the one a network needs, does not fit.
+        ResourceError: Even the smallest window, or the fixed one, does not fit.
     """
-    budget = _budget(limit, scan)
-    per_voxel = 0.0 if piecewise else feature_bytes_per_voxel(network, channels)
-    budget -= _ASKED if piecewise else 0
+    space, classes, channels, networks = request.space, request.classes, request.channels, request.networks
+    per_voxel = 0.0 if chunked else feature_bytes_per_voxel(network, channels)
+    budget = request.budget - (_POINT_CHUNK if chunked else 0)
     smallest = tuple(min(w, 16) for w in window)
     while True:
-        width, height = max(space[0], window[0]), max(space[1], window[1])
-        plane = width * height
-        # Sums and weights, the part being handed on and the one held for interpolation, and the input slab twice.
+        plane = max(space[0], window[0]) * max(space[1], window[1])
+        # Sums and weights, the last slab and the one held for interpolation, and twice the input slab.
         stream = plane * window[2] * _FLOAT * (2 * classes + 1 + 2 * channels) + plane * classes * _FLOAT * 8
-        need = networks * stream + _voxels(window) * (per_voxel + 2 * classes * _FLOAT)
-        slice_bytes = max(scan[0] * scan[1], plane) * _FLOAT * classes * (2 + min(networks, 2))
-        slab = int((budget - need) // slice_bytes)
+        need = networks * stream + _n_voxels(window) * (per_voxel + 2 * classes * _FLOAT)
+        slab = int((budget - need) // request.slice_bytes)
         if slab >= 1:
-            return MemoryPlan(window, min(slab, 32, scan[2]))
+            return MemoryPlan(window, min(slab, 32, request.scan[2]))
         axis = 2 if window[2] > max(smallest[2], 32) else max(range(3), key=lambda a: window[a] / smallest[a])
-        if fixed or window[axis] <= smallest[axis]:
+        if fixed_window or window[axis] <= smallest[axis]:
             size = "as a whole" if window == space else f"in windows of {'×'.join(map(str, window))}"
-            how = f" {size}, as this network must," if fixed else ""
-            raise _too_large(scan, classes, how, need + slice_bytes - budget + (limit or 0))
+            how = f" {size}, as this network requires," if fixed_window else ""
+            raise request.too_large(how, need + request.slice_bytes - budget)
         shrunk = list(window)
         shrunk[axis] = max(smallest[axis], window[axis] // 2)
         window = (shrunk[0], shrunk[1], shrunk[2])
 
 
-def plan_refinement(
-    limit: int | None, channels: int, classes: int, networks: int, space: Shape, scan: Shape
-) -> MemoryPlan:
-    """As `plan_memory`, for scores from coarse to fine: `window` is what is refined at once.
+def plan_coarse_to_fine(request: MemoryRequest) -> MemoryPlan:
+    """As `plan_memory`, for coarse-to-fine evaluation: `window` is the part of a level that is refined at a time.
 
     Raises:
         ResourceError: Not even a few slices fit.
     """
-    budget = _budget(limit, scan) - _ASKED
-    image = 3 * channels * _voxels(space) * _FLOAT  # as read, as smoothed, and once more on the way
-    plane = space[0] * space[1]
-    slice_bytes = max(scan[0] * scan[1], plane) * _FLOAT * classes * (2 + min(networks, 2))
-    for planes in _REFINED_PLANES:
-        # Interpolated scores with a margin, their copy, the part before and what is held for the way back.
-        held = _SCORES_HELD * plane * planes + _voxels(space) // 16
-        need = networks * (image + held * classes * _FLOAT)
-        slab = int((budget - need) // slice_bytes)
+    space, classes, budget = request.space, request.classes, request.budget - _POINT_CHUNK
+    image = 3 * request.channels * _n_voxels(space) * _FLOAT  # the scan, the smoothed scan and one copy
+    for planes in _PLANES_PER_CHUNK:
+        # Interpolated probabilities with a margin, their copy, the previous part and what is held for resampling.
+        held = _PROBABILITY_COPIES * space[0] * space[1] * planes + _n_voxels(space) // 16
+        need = request.networks * (image + held * classes * _FLOAT)
+        slab = int((budget - need) // request.slice_bytes)
         if slab >= 1:
-            return MemoryPlan((space[0], space[1], planes), min(slab, 32, scan[2]))
-    raise _too_large(scan, classes, "", need + slice_bytes - budget + (limit or 0))
+            return MemoryPlan((space[0], space[1], planes), min(slab, 32, request.scan[2]))
+    raise request.too_large("", need + request.slice_bytes - budget)
 
 
 def feature_bytes_per_voxel(network: torch.nn.Module, channels: int) -> float:
-    """Bytes of feature maps per input voxel, an upper bound: all leaf modules' outputs of one small pass, halved.
+    """Upper bound of the size of the feature maps per input voxel: half of the outputs of all leaf modules.
 
-    Half, because a pass without gradients frees what it has used; skip connections are what stays.
+    Half, because a pass without gradients frees its intermediate results, apart from skip connections.
     """
     total = 0
 
@@ -144,20 +180,5 @@ def feature_bytes_per_voxel(network: torch.nn.Module, channels: int) -> float:
     return total / side**3 / 2
 
 
-def _budget(limit: int | None, scan: Shape) -> int:
-    """Bytes that may still be taken."""
-    used = resident_bytes() + _voxels(scan) * 2  # the label, as classes and as values
-    budget = limit - used if limit is not None else int(psutil.virtual_memory().available * 0.75)
-    return budget - _RESERVE
-
-
-def _too_large(scan: Shape, classes: int, how: str, wanted: float) -> ResourceError:
-    return ResourceError(
-        f"predicting {'×'.join(map(str, scan))} voxels with {classes} classes{how} does not fit into memory",
-        allowed=f"about {wanted / 2**20:.0f}M or more",
-        hint="raise --max-memory, or predict fewer networks at once",
-    )
-
-
-def _voxels(shape: Shape) -> int:
+def _n_voxels(shape: Shape) -> int:
     return shape[0] * shape[1] * shape[2]

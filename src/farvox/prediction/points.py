@@ -1,4 +1,4 @@
-"""Answers at any points of a scan: a point network is asked there, another network's scores are interpolated there."""
+"""Predictions at points: a point network is evaluated there, the output of another network is interpolated."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from farvox.preprocessing.preprocess import PreprocessedScan, preprocess, zscore
 from farvox.types import Array, FloatArray
 
 _POINTS_AT_ONCE = 1 << 16
-"""Points answered together: 64 MB for the 256 features of each."""
+"""Points evaluated at a time: 64 MB for the 256 features of each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PreparedScan:
-    """A scan read and prepared once, to be asked about many times; made by `Predictor.open`.
+    """A scan that is read and preprocessed once for many predictions; returned by `Predictor.prepare`.
 
     Args:
-        scan: The scan as it stands in its file.
-        spaces: The scan in each bundle's network space.
-        bundles: Those of the predictor that opened it.
-        prepared: For each bundle whose network answers points, its image (1, C, I, J, K) on the device, smoothed and
-            all; None for other networks.
+        scan: The scan as in its file.
+        spaces: The preprocessed scan of each bundle.
+        bundles: The bundles of the predictor that prepared it.
+        prepared: For each bundle with a point network, its smoothed input (1, C, I, J, K) on the device; None for other
+            networks.
     """
 
     scan: Scan
@@ -38,14 +38,18 @@ class PreparedScan:
     bundles: tuple[Bundle, ...]
     prepared: tuple[torch.Tensor | None, ...]
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.scan.grid.shape))
+        return f"PreparedScan({self.scan.path.name}, {shape} voxels, {len(self.bundles)} bundles)"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class PointPredictions:
-    """What is known about each of N points.
+    """Predictions at N points.
 
     Args:
-        probabilities: (N, classes) float32, in the order of the label table; background alone outside the scan.
-        inside: (N,) whether the point lies in the scan's field of view, outer faces included.
+        probabilities: (N, classes) float32, in the order of the label table; outside the scan, background has 1.
+        inside: (N,) whether the point is in the scan's field of view, outer faces included.
         labels: (N,) label value, as in masks, of the most probable class.
     """
 
@@ -53,14 +57,19 @@ class PointPredictions:
     inside: Array
     labels: Array
 
+    def __repr__(self) -> str:
+        values, counts = np.unique(self.labels, return_counts=True)
+        per_label = ", ".join(f"{value}: {count}" for value, count in zip(values, counts, strict=True))
+        return f"PointPredictions({len(self.labels)} points, {int(self.inside.sum())} inside; labels {per_label})"
+
 
 def supports_points(bundle: Bundle) -> bool:
-    """Whether a bundle's network can be asked at points: a point network that learned from whole scans."""
+    """Whether a bundle's network can be evaluated at points: a point network that was trained on whole scans."""
     return bundle.manifest.inference.patch_size is None and isinstance(bundle.network, PointNetwork)
 
 
 def prepare_scan(scan: Scan, bundles: tuple[Bundle, ...], device: torch.device) -> PreparedScan:
-    """Bring a scan to each bundle's network space and prepare it where the network answers points."""
+    """Preprocess a scan for each bundle, and compute the input of its point networks."""
     spaces = tuple(preprocess(scan.image, scan.grid, bundle.manifest.preprocessing) for bundle in bundles)
     prepared = tuple(
         prepare_image(bundle, space, device) if supports_points(bundle) else None
@@ -70,7 +79,7 @@ def prepare_scan(scan: Scan, bundles: tuple[Bundle, ...], device: torch.device) 
 
 
 def prepare_image(bundle: Bundle, space: PreprocessedScan, device: torch.device) -> torch.Tensor:
-    """(1, C, I, J, K): the whole scan as a point network reads it."""
+    """(1, C, I, J, K): the whole scan as the smoothed input of a point network."""
     network: Any = bundle.network
     image = space.slab(0, space.grid.shape[2])[None].to(device)
     with torch.inference_mode():
@@ -79,7 +88,7 @@ def prepare_image(bundle: Bundle, space: PreprocessedScan, device: torch.device)
     return prepared
 
 
-def validate_points(points_mm: Any) -> FloatArray:
+def validate_points(points_mm: object) -> FloatArray:
     """Points as (N, 3) float64.
 
     Raises:
@@ -104,7 +113,7 @@ def validate_points(points_mm: Any) -> FloatArray:
 
 
 def in_field_of_view(grid: Grid, points_mm: FloatArray) -> Array:
-    """(N,) whether each point lies between the outer faces of a grid; a point on a face counts, rounding aside."""
+    """(N,) whether each point is between the outer faces of a grid, or on one of them within rounding errors."""
     return np.asarray((np.abs(grid.mm_to_unit(points_mm)) <= 1 + 1e-9).all(1))
 
 
@@ -122,35 +131,37 @@ def point_probabilities(network: Any, prepared: torch.Tensor, points: torch.Tens
     return torch.cat(parts, 1)
 
 
-def voxel_probabilities(network: Any, prepared: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """As `point_probabilities`, for places (N, 3) in voxels, whole or between them."""
-    return point_probabilities(network, prepared, (2 * places + 1) / torch.tensor(prepared.shape[2:]) - 1)
+def voxel_probabilities(network: Any, prepared: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+    """As `point_probabilities`, for positions (N, 3) in fractional voxels."""
+    return point_probabilities(network, prepared, (2 * voxels + 1) / torch.tensor(prepared.shape[2:]) - 1)
 
 
-def interpolate(parts: Iterator[torch.Tensor], grid: Grid, classes: int, points_mm: FloatArray) -> FloatArray:
-    """(N, classes) probabilities, trilinear between scores that arrive slab by slab; edges are continued outward.
+def interpolate_probabilities(
+    parts: Iterator[torch.Tensor], grid: Grid, classes: int, points_mm: FloatArray
+) -> FloatArray:
+    """(N, classes) probabilities, trilinear between slabs that arrive in order; outside, the nearest edge.
 
     Args:
         parts: (classes, I, J, n) along K of `grid`, as from `sliding_window_inference`.
-        grid: Network space.
-        classes: Classes of the answer.
+        grid: Grid of the network.
+        classes: Output classes, background included.
         points_mm: (N, 3).
     """
     size = np.array(grid.shape)
-    place = np.clip(grid.mm_to_voxel(points_mm), 0, size - 1)
-    low = np.minimum(place.astype(int), np.maximum(size - 2, 0))
-    share = place - low
+    position = np.clip(grid.mm_to_voxel(points_mm), 0, size - 1)
+    low = np.minimum(position.astype(int), np.maximum(size - 2, 0))
+    fraction = position - low
     out = np.zeros((len(points_mm), classes), np.float32)
     start = 0
     for part in parts:
-        scores = part.cpu().numpy()
-        for up in range(2):  # each slice gives its share alone, so nothing of the slab before is needed
+        probabilities = part.cpu().numpy()
+        for up in range(2):  # each slice contributes separately, so that the previous slab is not needed
             k = np.minimum(low[:, 2] + up, size[2] - 1)
-            here = np.flatnonzero((k >= start) & (k < start + scores.shape[-1]))
+            here = np.flatnonzero((k >= start) & (k < start + probabilities.shape[-1]))
             for di, dj in ((0, 0), (0, 1), (1, 0), (1, 1)):
                 corner = np.array((di, dj, up))
-                weight = np.where(corner, share[here], 1 - share[here]).prod(1).astype(np.float32)
+                weight = np.where(corner, fraction[here], 1 - fraction[here]).prod(1).astype(np.float32)
                 i, j = (np.minimum(low[here, axis] + corner[axis], size[axis] - 1) for axis in (0, 1))
-                out[here] += (scores[:, i, j, k[here] - start] * weight).T
-        start += scores.shape[-1]
+                out[here] += (probabilities[:, i, j, k[here] - start] * weight).T
+        start += probabilities.shape[-1]
     return out

@@ -1,22 +1,20 @@
-"""From class scores in network space to a label on the scan's own grid, a slab at a time."""
+"""From class probabilities on the network grid to labels on the scan's own grid, one slab at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
 
 from farvox.geometry import Resample
-from farvox.types import Array
 
 
 class StreamingResampler:
-    """Scores that arrive in order along K in network space, asked for in order along K on the canonical grid.
+    """Resamples probabilities from the network grid to the canonical grid while they are computed, in order along K.
 
     Args:
-        parts: (classes, I, J, n) tensors whose n add up to the network grid's K.
-        back: Step from the network grid to the canonical grid.
+        parts: (classes, I, J, n) tensors whose n add up to the K of the network grid.
+        back: Transform from the network grid to the canonical grid.
     """
 
     def __init__(self, parts: Iterator[torch.Tensor], back: Resample) -> None:
@@ -25,7 +23,7 @@ class StreamingResampler:
         self._first = 0
 
     def slab(self, start: int, stop: int) -> torch.Tensor:
-        """(classes, I, J, stop - start) on the canonical grid; `start` must not lie before an earlier call's."""
+        """(classes, I, J, stop - start) on the canonical grid; `start` must not decrease between calls."""
         low, high = self._back.source_range(start, stop)
         if self._held is not None and low > self._first:
             drop = min(low - self._first, self._held.shape[-1])
@@ -40,24 +38,22 @@ class StreamingResampler:
         return self._back.apply(self._held, start, stop, offset=self._first)
 
 
-def argmax_labels(
+def mean_probabilities(
     streams: Sequence[StreamingResampler],
-    shape: tuple[int, int, int],
+    n_slices: int,
     slab: int,
     progress: Callable[[float], None] | None = None,
-) -> Array:
-    """Mean of several networks' scores, then the class of the highest, `slab` slices at a time.
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Mean probabilities of several networks on the canonical grid, `slab` slices at a time.
 
-    Returns:
-        (I, J, K) uint8 class indices on the canonical grid.
+    Yields:
+        The slices along K, and their (classes, I, J, n) probabilities.
     """
-    out = np.zeros(shape, dtype=np.uint8)
-    for start in range(0, shape[2], slab):
-        stop = min(start + slab, shape[2])
-        scores = streams[0].slab(start, stop)
+    for start in range(0, n_slices, slab):
+        stop = min(start + slab, n_slices)
+        total = streams[0].slab(start, stop)
         for stream in streams[1:]:
-            scores = scores + stream.slab(start, stop)
-        out[..., start:stop] = scores.argmax(0).to(torch.uint8).cpu().numpy()
+            total = total + stream.slab(start, stop)
+        yield slice(start, stop), total / len(streams)
         if progress:
-            progress(stop / shape[2])
-    return out
+            progress(stop / n_slices)

@@ -1,4 +1,4 @@
-"""Overlapping windows over a volume of any size, blended, and handed on slab by slab as soon as a slab is complete."""
+"""Network output of volumes of any size, from overlapping windows; each slab is returned when it is complete."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from farvox.types import Shape
 SlabReader = Callable[[int, int], torch.Tensor]
 """(start, stop) along K → network input (C, I, J, stop - start)."""
 BlendMode = Literal["gaussian", "mean"]
-"""Weights of overlapping windows: highest in the middle, or the same everywhere."""
+"""Weights of overlapping windows: highest in the middle, or equal."""
 PredictFn = Callable[[torch.Tensor], torch.Tensor]
 """Windows (B, C, I, J, K) → class probabilities (B, classes, I, J, K)."""
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
-    """First voxel of each window along an axis: evenly spread, the last one ends with the axis.
+    """First voxel of each window along an axis: evenly spaced, the last window ends at the end of the axis.
 
     Args:
         size: Voxels of the axis, at least `window`.
         window: Voxels of a window.
-        overlap: Least share that neighbours have in common, 0 to below 1.
+        overlap: Smallest fraction that neighbouring windows have in common, 0 to below 1.
     """
     step = max(1, int(window * (1 - overlap)))
     count = 1 + int(np.ceil((size - window) / step))
@@ -35,8 +35,8 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
 def window_weights(window: Shape, blend: BlendMode = "gaussian") -> torch.Tensor:
     """Weight of each voxel of a window: a Gaussian with a standard deviation of a quarter of each side, at least 0.01.
 
-    A window's edge knows less of its surroundings than its middle, so where windows overlap the middle counts more.
-    With `mean` every voxel weighs 1.
+    Near the edge of a window the network has less context than in the middle, hence the lower weight.
+    With `mean`, all weights are 1.
     """
     if blend == "mean":
         return torch.ones(window)
@@ -45,7 +45,7 @@ def window_weights(window: Shape, blend: BlendMode = "gaussian") -> torch.Tensor
 
 
 def sliding_window_inference(
-    score: PredictFn,
+    predict: PredictFn,
     slab: SlabReader,
     shape: Shape,
     window: Shape,
@@ -53,19 +53,19 @@ def sliding_window_inference(
     batch: int = 1,
     blend: BlendMode = "gaussian",
 ) -> Iterator[torch.Tensor]:
-    """Class probabilities of a volume, in order along K, each part as soon as no later window adds to it.
+    """Class probabilities of a volume, in order along K; each part is returned when all of its windows are done.
 
-    Memory holds classes × I × J × the window's K, whatever the volume's length. Where the volume is smaller than
-    the window it is padded with zeros on both sides, as patches are in training.
+    Memory holds classes × I × J × the window's K, regardless of the length of the volume. A volume smaller than the
+    window is padded with zeros on both sides, as patches in training.
 
     Args:
-        score: The network.
-        slab: Reads the network's input.
+        predict: The network.
+        slab: Returns the network's input.
         shape: Voxels of the volume.
-        window: Voxels the network sees at once.
-        overlap: Least share that neighbouring windows have in common.
-        batch: Windows scored together.
-        blend: How overlapping windows are weighted.
+        window: Voxels of a window.
+        overlap: Smallest fraction that neighbouring windows have in common.
+        batch: Windows evaluated at a time.
+        blend: Weights of overlapping windows.
 
     Yields:
         (classes, I, J, n) float32; the n add up to the volume's K.
@@ -84,24 +84,24 @@ def sliding_window_inference(
         for first in range(0, len(columns), batch):
             group = columns[first : first + batch]
             windows = torch.stack([block[:, i : i + window[0], j : j + window[1]] for i, j in group])
-            scores = score(windows)
+            outputs = predict(windows)
             if total is None:
-                total = torch.zeros(scores.shape[1], *padded[:2], depth, device=scores.device)
-                divisor, weights = divisor.to(scores.device), weights.to(scores.device)
-            for (i, j), one in zip(group, scores, strict=True):
-                place = (slice(i, i + window[0]), slice(j, j + window[1]))
-                total[:, *place] += one * weights
-                divisor[place] += weights
+                total = torch.zeros(outputs.shape[1], *padded[:2], depth, device=outputs.device)
+                divisor, weights = divisor.to(outputs.device), weights.to(outputs.device)
+            for (i, j), one in zip(group, outputs, strict=True):
+                part = (slice(i, i + window[0]), slice(j, j + window[1]))
+                total[:, *part] += one * weights
+                divisor[part] += weights
         assert total is not None
         following = starts[position + 1] if position + 1 < len(starts) else start + depth
-        done = following - start
-        low, high = max(before[2] - start, 0), min(before[2] + shape[2] - start, done)
+        n_done = following - start
+        low, high = max(before[2] - start, 0), min(before[2] + shape[2] - start, n_done)
         if high > low:
             yield total[:, inner_i, inner_j, low:high] / divisor[inner_i, inner_j, low:high]
         for buffer in (total, divisor):
-            kept = buffer[..., done:].clone()
-            buffer[..., : depth - done] = kept
-            buffer[..., depth - done :] = 0
+            rest = buffer[..., n_done:].clone()
+            buffer[..., : depth - n_done] = rest
+            buffer[..., depth - n_done :] = 0
 
 
 def _padded(

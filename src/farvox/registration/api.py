@@ -15,13 +15,14 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from farvox._tables import table_html
+from farvox.data.load import read_scan_for
 from farvox.errors import DataError, UsageError
 from farvox.io.images_2d import ImageLike, as_scan
 from farvox.io.itk import LPS_TO_RAS, Placement
 from farvox.io.scan import Scan
 from farvox.ops.warp import warp
 from farvox.prediction import Predictor
-from farvox.prediction.files import find_scans, read_scan_for
+from farvox.prediction.files import find_scans
 from farvox.prediction.points import validate_points
 from farvox.progress import Progress, as_callback, resolve_progress
 from farvox.registration.features import FeatureExtractor, feature_groups, normalise_features
@@ -372,7 +373,9 @@ def read_scan_of(image: ImageLike | Sequence[PathLike], predictor: Predictor) ->
     cases = find_scans(paths, predictor.channels)
     if len(cases) != 1:
         raise DataError(f"{paths[0]} contains {len(cases)} scans", allowed="one scan")
-    return as_scan(cases[0].images[0]) if len(cases[0].images) == 1 else read_scan_for(predictor, cases[0])
+    return (
+        as_scan(cases[0].images[0]) if len(cases[0].images) == 1 else read_scan_for(predictor.channels, cases[0].images)
+    )
 
 
 def require_same_dimension(fixed: Scan, moving: Scan) -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from farvox.bundle import Bundle
+from farvox.data.load import require_intensities
 from farvox.devices import autocast_context, resolve_precision
 from farvox.errors import DataError
 from farvox.geometry import Grid, Resample
@@ -65,19 +66,7 @@ class FeatureExtractor:
     kind: FeatureKind = "both"
 
     def __post_init__(self) -> None:
-        channels, name = self.bundle.manifest.preprocessing.channels, self.scan.path.name
-        if len(self.scan.image) != len(channels):
-            raise DataError(
-                f"{len(self.scan.image)} channel(s)",
-                allowed=f"{len(channels)} ({', '.join(channels)}), as the network of {self.bundle.path} was trained on",
-                case=name,
-            )
-        for channel in self.scan.image:
-            low, high = channel.min(), channel.max()
-            if not (np.isfinite(low) and np.isfinite(high)):
-                raise DataError("NaN or infinite intensities", allowed="finite intensities", case=name)
-            if low == high:
-                raise DataError(f"the scan is constant: all voxels are {low:g}", hint="export it again", case=name)
+        require_intensities(self.bundle.manifest.preprocessing.channels, self.scan.image, self.scan.path.name)
 
     @cached_property
     def space(self) -> PreprocessedScan:

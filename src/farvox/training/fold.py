@@ -277,7 +277,7 @@ def _evaluate(
     for number, case in enumerate((dataset.cases_by_id[id] for id in fold.validation), start=1):
         scan, started = cache.scan(case), time.monotonic()
         mask = out / f"{case.id}{known_suffix(case.images[0])}"
-        write_mask(mask, predictor.segment(scan), scan)
+        write_mask(mask, predictor.segment(scan, progress=False), scan)
         seconds[case.id] = round(time.monotonic() - started, 3)
         pairs.append((case.id, mask, label_path(case, folder / "references" / mask.name)))
         scans[case.id] = case.images[0]
