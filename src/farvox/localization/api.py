@@ -13,7 +13,7 @@ from farvox._tables import data_frame, table_html
 from farvox.errors import UsageError
 from farvox.geometry import Grid
 from farvox.io import case_id_from_path
-from farvox.io.images_2d import ImageLike, as_scan
+from farvox.io.images_2d import ImageLike
 from farvox.io.landmarks import LandmarkRow, Point, write_landmarks
 from farvox.localization.estimate import estimate_centroid
 from farvox.localization.reference import PointError
