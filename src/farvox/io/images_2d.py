@@ -33,8 +33,8 @@ def as_scan(image: ImageLike, affine: FloatArray | None = None) -> Scan:
     """An image of any kind as a scan.
 
     Args:
-        image: A path, a `Scan`, a nibabel or SimpleITK image, or an array or tensor (I, J, K) or (C, I, J, K). 2D files and 2D
-            SimpleITK images become (C, I, J, 1) in the plane z = 0.
+        image: A path, a `Scan`, a nibabel or SimpleITK image, or an array or tensor (I, J, K) or (C, I, J, K). 2D
+            files and 2D SimpleITK images become (C, I, J, 1) in the plane z = 0.
         affine: For an array: 4×4, voxel index to mm, RAS+.
 
     Raises:
