@@ -91,7 +91,8 @@ class LearnedOffsets:
 
     def distances(self, layer: str) -> FloatArray:
         """Distances of a layer's offsets from the centre in `unit`, (T, K)."""
-        return np.sqrt((self.scaled(layer) ** 2).sum(-1))
+        distances: FloatArray = np.sqrt((self.scaled(layer) ** 2).sum(-1))
+        return distances
 
 
 def offsets_section(folds: Sequence[FoldRun]) -> Markup | str:
