@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,3 +52,31 @@ def test_the_renamed_argument_of_sparse_sampling() -> None:
     expected = ops.sparse_conv(image, offsets, weight, points=points, offset_transforms=transforms)
     with pytest.warns(DeprecationWarning, match="sparse_conv"):
         assert torch.equal(ops.sparse_conv(image, offsets, weight, points=points, matrices=transforms), expected)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("farvox.predict", "farvox.prediction"),
+        ("farvox.predict.predictor", "farvox.prediction.predictor"),
+        ("farvox.data.io", "farvox.io"),
+        ("farvox.data.io.nifti", "farvox.io.nifti"),
+        ("farvox.data.phantom", "farvox.synthetic"),
+        ("farvox.data.case", "farvox.data.dataset"),
+        ("farvox.data.prepare", "farvox.preprocessing.preprocess"),
+    ],
+)
+def test_moved_modules(old: str, new: str) -> None:
+    for name in [name for name in sys.modules if name == old or name.startswith(f"{old}.")]:
+        del sys.modules[name]
+    with pytest.warns(DeprecationWarning, match=f"^the module {old} is now {new}$") as caught:
+        moved = import_module(old)
+    assert moved is import_module(new)
+    assert moved.__name__ == new
+    assert {Path(warning.filename).name for warning in caught} <= {"test_deprecated.py", "__init__.py"}
+
+
+def test_functions_that_were_packages_are_no_modules() -> None:
+    for name in ("train", "evaluate", "compare", "locate", "register"):
+        with pytest.raises(ModuleNotFoundError):
+            import_module(f"farvox.{name}")

@@ -21,6 +21,7 @@ ANYWHERE = {
     "_optional",
     "_plugins",
     "_tables",
+    "_versions",
 }
 ALLOWED = {
     "geometry": set(),

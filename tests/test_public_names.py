@@ -30,5 +30,27 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_importing_farvox_imports_neither_torch_nor_numpy() -> None:
-    code = "import sys, farvox; dir(farvox); print(*[m for m in ('torch', 'numpy', 'rich', 'pydantic') if m in sys.modules])"
+    heavy = ("torch", "numpy", "rich", "pydantic")
+    code = f"import sys, farvox; dir(farvox); print(*[m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_versions_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    farvox.show_versions()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["farvox", farvox.__version__]
+    assert {"torch", "numpy", "device", "memory_gb"} <= {line.split()[0] for line in lines}
+    farvox.show_versions(system=False)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["farvox", "python"]
+
+
+def test_importing_farvox_takes_less_than_a_third_of_a_second() -> None:
+    code = "import time; start = time.process_time(); import farvox; print(time.process_time() - start)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 0.3
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    code = "from farvox.cli.app import app; app(['--help'], standalone_mode=False)\nimport time; print(time.process_time())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout.split()[-1]) < 0.5

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+from farvox._deprecated import MovedModules
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from farvox._versions import show_versions
     from farvox.comparison.api import compare
     from farvox.data import Case, Check, Dataset, check, read_dataset, register_reader
     from farvox.errors import FarvoxError
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 # Public names resolve on first use, so that `import farvox` and `farvox --help` import neither torch nor numpy.
 _MODULES = {
+    "farvox._versions": ("show_versions",),
     "farvox.comparison.api": ("compare",),
     "farvox.data": (
         "Case",
@@ -77,6 +82,8 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
+sys.meta_path.insert(0, MovedModules())
+
 __all__ = [
     "Case",
     "Check",
@@ -109,6 +116,7 @@ __all__ = [
     "register_loss",
     "register_model",
     "register_reader",
+    "show_versions",
     "train",
 ]
 

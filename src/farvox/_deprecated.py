@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import ParamSpec, TypeVar
+
+_MOVED = {
+    "farvox.predict": "farvox.prediction",
+    "farvox.data.io": "farvox.io",
+    "farvox.data.phantom": "farvox.synthetic",
+    "farvox.data.case": "farvox.data.dataset",
+    "farvox.data.prepare": "farvox.preprocessing.preprocess",
+}
+"""New name of each moved module. Packages whose name is now a function (train, evaluate, ...) are not among them."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class MovedModules(MetaPathFinder, Loader):
+    """Imports a moved module and its submodules under their old names; `farvox` puts it on `sys.meta_path`."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """The spec of an old name; None for all other names."""
+        old = next((old for old in _MOVED if name == old or name.startswith(f"{old}.")), None)
+        return None if old is None else ModuleSpec(name, self, origin=_MOVED[old] + name.removeprefix(old))
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module of the new name in place of the empty one."""
+        name, spec = module.__name__, module.__spec__
+        if spec is not None and spec.origin is not None:
+            warnings.warn(f"the module {name} is now {spec.origin}", DeprecationWarning, stacklevel=2)
+            sys.modules[name] = import_module(spec.origin)
 
 
 def renamed(module: str, **names: str) -> Callable[[str], object]:
