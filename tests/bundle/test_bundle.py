@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from farvox import Predictor
 from farvox.bundle import Inference, load_bundle, save_bundle
 from farvox.bundle.manifest import ModelEntry
-from farvox.bundle.save_load import _exchange, _hint
+from farvox.bundle.save_load import _exchange, _hint, add_metrics
 from farvox.errors import BundleError, ResourceError
 from farvox.models import create_model
 from tests.prediction.networks import identity_bundle
@@ -44,8 +44,40 @@ def test_a_bundle_returns_whole(saved: Path) -> None:
     assert torch.equal(bundle.network(image), network(image))
     assert bundle.manifest.label_table.values == (0, 200, 600)
     assert bundle.manifest.preprocessing.spacing == (1, 1, 2)
-    assert {path.name for path in saved.iterdir()} == {"weights.safetensors", "manifest.json", "recipe.toml"}
+    assert {path.name for path in saved.iterdir()} == {
+        *("weights.safetensors", "manifest.json", "recipe.toml", "README.md"),
+    }
     assert not [p for p in saved.parent.iterdir() if p.name.startswith(".")]
+
+
+def test_the_model_card_describes_the_bundle(saved: Path) -> None:
+    card = (saved / "README.md").read_text()
+    assert card.startswith("# unet3d: a, b\n")
+    assert "| Labels | 200 a, 600 b |" in card
+    assert "| Resampled to | 1×1×2 mm, axes RAS |" in card
+    assert "Validation" not in card
+    add_metrics(saved, {"labels": {"200": {"dice": {"mean": 0.9123, "sd": 0.05, "cases": 7}}}})
+    assert "| a | 0.912 ± 0.050 | 7 |" in (saved / "README.md").read_text()
+    assert load_bundle(saved).manifest.metrics == {
+        "labels": {"200": {"dice": {"mean": 0.9123, "sd": 0.05, "cases": 7}}}
+    }
+
+
+def test_code_of_own_networks_runs_only_with_trust(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "import farvox\n\ndef build(in_channels, classes, **options):\n"
+    module += "    return farvox.create_model('unet3d', in_channels, classes, **options)\n"
+    (tmp_path / "own_network.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"name": "own_network:build", "in_channels": 1, "classes": 3, "options": {"widths": [4, 8]}}
+    _change_manifest(model=model)(saved)
+    with pytest.raises(BundleError, match=r"own network 'own_network:build'.*hint: if you trust.*--trust-code"):
+        Predictor.load(saved, device="cpu")
+    assert "own_network" not in sys.modules
+    predictor = Predictor.load(saved, device="cpu", trust_code=True)
+    assert predictor.bundles[0].manifest.model.name == "own_network:build"
+    monkeypatch.delitem(sys.modules, "own_network")
 
 
 def test_saving_again_replaces_the_whole(saved: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from farvox.bundle.convert_published import translate
 from farvox.bundle.manifest import Inference, LabelEntry, Manifest, ModelEntry
-from farvox.bundle.save_load import MANIFEST, RECIPE, WEIGHTS, Bundle, load_bundle, save_bundle
+from farvox.bundle.save_load import CARD, MANIFEST, RECIPE, WEIGHTS, Bundle, load_bundle, save_bundle
 from farvox.errors import BundleError, ModelError, UsageError
 from farvox.models import count_parameters, create_model
 from farvox.preprocessing.config import IntensityNormalization, Preprocessing
@@ -200,7 +200,7 @@ def _require_free(out: Path) -> None:
         what = "the folder you are in" if here else "a mount point"
         raise UsageError(f"{out} is {what}, which cannot be replaced as a whole", hint=f"--out {out / 'bundle'}")
     inside = {entry.name for entry in out.iterdir()} if out.is_dir() else {"file"}
-    if inside - {WEIGHTS, MANIFEST, RECIPE}:
+    if inside - {WEIGHTS, MANIFEST, RECIPE, CARD}:
         raise UsageError(f"{out} exists and is not a bundle", allowed="a new folder, or a bundle to replace")
 
 

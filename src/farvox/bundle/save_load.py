@@ -1,4 +1,4 @@
-"""Save and load a bundle: a folder of safetensors weights, a JSON manifest and a TOML recipe; nothing is unpickled."""
+"""Save and load a bundle: a folder of safetensors weights, a JSON manifest, a TOML recipe and a model card."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from pydantic import ValidationError
 import farvox
 from farvox._atomic import write_json
 from farvox.bundle.manifest import FORMAT_VERSION, Manifest, upgrade_manifest
+from farvox.bundle.model_card import model_card
 from farvox.errors import BundleError, FarvoxError, ResourceError
 from farvox.models import create_model
 from farvox.models.registry import is_registered
 from farvox.recipes import Recipe, dump_recipe, parse_recipe
 from farvox.types import PathLike
 
-WEIGHTS, MANIFEST, RECIPE = "weights.safetensors", "manifest.json", "recipe.toml"
+WEIGHTS, MANIFEST, RECIPE, CARD = "weights.safetensors", "manifest.json", "recipe.toml", "README.md"
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,16 @@ def save_bundle(
 
 
 def add_metrics(folder: Path, metrics: dict[str, object]) -> None:
-    """Write the metrics of the validation scans into the manifest of a bundle.
+    """Write the metrics of the validation scans into the manifest and the model card of a bundle.
 
     Raises:
         ResourceError: The disk is full or not writable.
     """
     content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     write_json(folder / MANIFEST, {**content, "metrics": metrics})
+    recipe = parse_recipe((folder / RECIPE).read_text(encoding="utf-8"), RECIPE)
+    card = model_card(Manifest.model_validate({**content, "metrics": metrics}), recipe)
+    (folder / CARD).write_text(card, encoding="utf-8")
 
 
 def load_bundle(folder: PathLike, *, trust_code: bool = False) -> Bundle:
@@ -151,6 +155,7 @@ def _write(folder: Path, network: torch.nn.Module, manifest: Manifest, recipe: R
     )
     (folder / MANIFEST).write_text(complete.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (folder / RECIPE).write_text(dump_recipe(recipe, only_set=not whole_recipe), encoding="utf-8")
+    (folder / CARD).write_text(model_card(complete, recipe), encoding="utf-8")
 
 
 def _exchange(place: Path, fresh: Path, old: Path) -> None:
