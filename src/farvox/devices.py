@@ -1,4 +1,4 @@
-"""Which processor does the work and in which arithmetic; a device that was asked for and is not there is an error."""
+"""Device and precision; a requested device that does not exist is an error."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def resolve_device(name: str = "auto", count: int = 1) -> torch.device:
     raise DeviceError(f"device '{name}' is not there", allowed=", ".join(here), hint="choose one of these")
 
 
-def resolve_precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+def resolve_precision(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
     """The arithmetic to use: `auto` takes bfloat16 only where the processor has matrix units for it."""
-    if wanted != "auto":
-        return wanted
+    if precision != "auto":
+        return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     # AMX tiles make bfloat16 convolutions two to three times as fast; without them bfloat16 is slower than float32.
@@ -76,7 +76,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory_mb` begin anew, so that one piece of work is not blamed for the memory of an earlier one.
+    """Reset the counter of `peak_memory_mb`, so that it does not include the memory of earlier work.
 
     On a CPU this works on Linux alone; elsewhere the peak goes on counting from the start of the process.
     """

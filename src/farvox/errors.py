@@ -13,7 +13,7 @@ class FarvoxError(Exception):
         found: What was found, as a plain statement.
         allowed: What is expected.
         hint: What to do or type next.
-        case: Id of the case at fault; stands first in the message.
+        case: Id of the case with the error; the message starts with it.
     """
 
     exit_code = 1
@@ -42,7 +42,7 @@ class BundleError(FarvoxError):
 
 
 class DeviceError(FarvoxError):
-    """The device asked for is not there or cannot do the work."""
+    """The requested device does not exist or cannot do the work."""
 
 
 class ResourceError(FarvoxError):

@@ -22,7 +22,7 @@ _SIDES = (("left", "right"), ("lt", "rt"), ("l", "r"), ("sinister", "dexter"))
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Label values as they stand in files and their names; class 0 is background.
+    """Label values as in files, and their names; class 0 is background.
 
     Args:
         values: Value of each class in files, background (0) first, then ascending.
@@ -40,9 +40,9 @@ class LabelTable:
         if len(self.values) != len(self.names):
             raise DataError(f"{len(self.values)} label values but {len(self.names)} names", allowed="one name a value")
         if len(self.values) < 2:
-            raise DataError("no label beside background", hint="add the structures to the label table")
+            raise DataError("no label except background", hint="add the structures to the label table")
         if len(self.values) > IGNORE:
-            raise DataError(f"{len(self.values) - 1} labels", allowed=f"at most {IGNORE - 1} beside background")
+            raise DataError(f"{len(self.values) - 1} labels", allowed=f"at most {IGNORE - 1} besides background")
 
     @classmethod
     def from_mapping(cls, names: Mapping[int, str], ignore: int | None = None) -> LabelTable:
@@ -115,11 +115,11 @@ class LabelTable:
         """Whole numbers of small span: one look-up a voxel, slice by slice, so that indices never fill memory."""
         low, span = int(label.min()), int(label.max()) - int(label.min()) + 1
         out = np.empty(label.shape, dtype=np.uint8)
-        seen = np.zeros(span, dtype=bool)
+        occurs = np.zeros(span, dtype=bool)
         slices = [np.s_[..., k : k + 1] for k in range(label.shape[-1])]
         for part in slices:
-            seen[label[part].astype(np.intp) - low] = True
-        present = np.flatnonzero(seen)
+            occurs[label[part].astype(np.intp) - low] = True
+        present = np.flatnonzero(occurs)
         table = np.zeros(span, dtype=np.uint8)
         table[present] = self._codes([int(value) + low for value in present], case)
         for part in slices:

@@ -109,7 +109,7 @@ def test_points_outside_are_identified_as_indices_or_lps(tmp_path: Path) -> None
     assert "as voxel indices (multiply" in problem(3, 4, 5)
     assert "x and y negated (they are LPS" in problem(-inside[0], -inside[1], inside[2])
     far = problem(1000, 1000, 0)
-    assert "landmark 'a' at (1000.0, 1000.0, 0.0) mm lies outside" in far
+    assert "landmark 'a' at (1000.0, 1000.0, 0.0) mm is outside" in far
     assert "x 153.0 to 201.0, y 111.0 to 151.0, z 898.5 to 952.5 mm" in far
     assert "check the case's name" in far
 
@@ -160,7 +160,7 @@ def test_a_dataset_has_landmarks_instead_of_labels(tmp_path: Path) -> None:
     assert [case.id for case in dataset.unlabelled] == ["s1"]
     assert dataset.labels.names == ("background", "tip", "base")
     assert dataset.landmark_radius_mm == 6.8  # 1.5 of 4.5 mm, to two figures
-    assert dataset.notes == (f"labels are balls of 6.8 mm around the landmarks of {tmp_path / 'p.csv'}",)
+    assert dataset.notes == (f"labels are spheres of 6.8 mm around the landmarks of {tmp_path / 'p.csv'}",)
     checks = check(dataset).cases
     assert [case.error for case in checks] == [None] * 3
     assert [case.labels for case in checks] == [(1, 2), (2,), None]
@@ -184,7 +184,7 @@ def test_the_default_radius_depends_on_the_scans_and_a_small_one_is_noted(tmp_pa
     centre = Grid(SHAPE, oblique()).voxel_to_mm(np.array([[10.0, 10.0, 9.0]]))[0]
     write_landmarks(tmp_path / "p.csv", [LandmarkRow("s0", "a", tuple(centre))])
     small = read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=tmp_path / "p.csv", radius=2)
-    assert small.notes[1] == "a radius of 2 mm is below 1.5 voxels (4.5 mm apart): balls of very few voxels"
+    assert small.notes[1] == "a radius of 2 mm is below 1.5 voxels (4.5 mm apart): spheres of very few voxels"
     for radius in (0.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="above 0 mm"):
             read_dataset(tmp_path, images="scans/*.nii.gz", landmarks=tmp_path / "p.csv", radius=radius)

@@ -212,7 +212,7 @@ def test_patterns_that_cannot_work(tmp_path: Path) -> None:
         read_dataset(tmp_path, images="a/*.nii.gz", labels="*/*.nii.gz")
     with pytest.raises(DataError, match=r"no scan matches 'c/\*\.nii\.gz'"):
         read_dataset(tmp_path, images="c/*.nii.gz", labels="b/*.nii.gz")
-    with pytest.raises(DataError, match=r"no label file with a value beside 0.*labels\.json"):
+    with pytest.raises(DataError, match=r"no label file with a value other than 0.*labels\.json"):
         read_dataset(tmp_path, images="a/*.nii.gz", labels="b/*.nii.gz")
     with pytest.raises(UsageError, match="no dataset"):
         read_dataset(None)
@@ -240,8 +240,8 @@ def test_two_cases_of_one_id(tmp_path: Path) -> None:
     [
         ({"labels": {}}, "dataset.json has no labels"),
         ({"labels": {"1": "a", "x": "b"}}, "label 'b' has value 'x'; expected: a whole number"),
-        ({"labels": {"a": 1, "b": 1}}, "'a' and 'b' share the value 1"),
-        ({"labels": {"0": "background"}}, "no label beside background"),
+        ({"labels": {"a": 1, "b": 1}}, "'a' and 'b' have the same value 1"),
+        ({"labels": {"0": "background"}}, "no label except background"),
         ({"modality": {"1": "CT"}}, "channels .*numbered from 0"),
         ({"training": [{"label": "x"}]}, "lists .*expected"),
         ({"training": [], "test": [], "labels": {"1": "a"}}, "lists no case"),

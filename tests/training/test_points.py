@@ -102,7 +102,7 @@ def test_turning_the_offsets_is_turning_the_scan() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["model.name=unet3d", "model.options={}"], "'unet3d', which does not answer points; expected: obelisk-dense"),
+        (["model.name=unet3d", "model.options={}"], "'unet3d', which is not a point network; expected: obelisk-dense"),
         (["augment.gamma=0.1"], "augment.gamma = 0.1 with points"),
         (["patch.normalize=true"], "patch.normalize with points"),
         (["points.count=1"], "batch norm needs several"),
@@ -187,6 +187,6 @@ def test_a_run_at_points_learns_and_is_repeatable(tmp_path: Path) -> None:
 def test_a_dense_network_cannot_learn_at_points(tmp_path: Path) -> None:
     done = farvox("train", tmp_path, "--recipe", "default", "--set", "points.count=100", "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert "'unet3d', which does not answer points" in done.stderr
+    assert "'unet3d', which is not a point network" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()

@@ -104,7 +104,7 @@ def open_dataset(
     landmarks: Path | None = None,
     radius: float | None = None,
 ) -> Dataset:
-    """The dataset given by a folder or by patterns, with its labels or with landmarks instead.
+    """The dataset from a folder or from patterns, with its labels or with landmarks instead.
 
     Raises:
         UsageError: Both or neither were given.

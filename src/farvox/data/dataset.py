@@ -20,11 +20,11 @@ from farvox.types import Array, FloatArray, PathLike
 
 @dataclass(frozen=True)
 class LandmarkSpheres:
-    """Landmarks in place of a label file: when the label is read, each becomes a ball of its label value.
+    """Landmarks instead of a label file. When the label is read, each becomes a sphere of its label value.
 
     Args:
         centres: (label value, landmark, (x, y, z) in mm, RAS+) of each landmark that the case has.
-        landmark_radius_mm: Of every ball, mm.
+        landmark_radius_mm: Radius of every sphere, mm.
         path: The file the landmarks come from.
     """
 
@@ -169,10 +169,10 @@ class Dataset:
         Raises:
             DataError: An id that the dataset lacks.
         """
-        wanted = set(ids)
-        if missing := sorted(wanted - set(self.cases_by_id)):
+        names = set(ids)
+        if missing := sorted(names - set(self.cases_by_id)):
             raise DataError("no such case in the dataset", hint=suggest(missing[0], self.cases_by_id), case=missing[0])
-        return replace(self, cases=tuple(case for case in self.cases if case.id in wanted))
+        return replace(self, cases=tuple(case for case in self.cases if case.id in names))
 
     def __repr__(self) -> str:
         names = [name for _, _, name in self.labels.foreground]

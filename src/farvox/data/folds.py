@@ -101,8 +101,8 @@ def make_folds(cases: Sequence[str], folds: int, seed: int = 0, group: str | Non
     parts = np.array_split(np.array(names, dtype=object), min(folds, len(names)))
     out = []
     for number, part in enumerate(parts):
-        held = {case for name in part for case in groups[name]}
-        out.append(Fold(str(number), tuple(c for c in sorted(cases) if c not in held), tuple(sorted(held))))
+        validation = {case for name in part for case in groups[name]}
+        out.append(Fold(str(number), tuple(c for c in sorted(cases) if c not in validation), tuple(sorted(validation))))
     return out
 
 
@@ -141,8 +141,8 @@ def check_coverage(fold: Fold, values: Mapping[str, set[int]], names: Mapping[in
     Raises:
         DataError: A class occurs in no training case of the fold.
     """
-    seen = set().union(*(values[case] for case in fold.training))
-    missing = [f"{value} ({name})" for value, name in names.items() if value not in seen]
+    present = set().union(*(values[case] for case in fold.training))
+    missing = [f"{value} ({name})" for value, name in names.items() if value not in present]
     if missing:
         raise DataError(
             f"fold {fold.name}: no training case holds label {', '.join(missing)}",

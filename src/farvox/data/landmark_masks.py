@@ -1,4 +1,4 @@
-"""Paint landmarks as balls onto a scan's grid, so that they can be learned as labels are."""
+"""Landmarks as spheres on a scan's grid, so that they can be learned as labels."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from farvox.geometry import Grid
 from farvox.types import Array, FloatArray
 
 _EDGE = 1e-3
-"""Voxels by which a landmark may lie outside: coordinates come rounded."""
+"""Voxels by which a landmark may be outside the scan, because coordinates are rounded."""
 
 
-def rasterise_landmarks(balls: LandmarkSpheres, grid: Grid, case: str | None = None) -> Array:
+def rasterise_landmarks(spheres: LandmarkSpheres, grid: Grid, case: str | None = None) -> Array:
     """Label values (I, J, K) uint8: each landmark's on the voxels whose centre is within the radius, 0 elsewhere.
 
-    Distances are in mm through the grid's affine, so that a ball is round in the patient whatever the voxels' shape.
-    Where balls overlap, a voxel belongs to the nearest landmark. A ball that misses every centre marks the voxel
+    Distances are in mm through the grid's affine, so that a sphere is round in the patient for voxels of any shape.
+    Where spheres overlap, a voxel belongs to the nearest landmark. A sphere that misses every centre marks the voxel
     nearest to its landmark.
 
     Args:
-        balls: The landmarks.
+        spheres: The landmarks.
         grid: Of the scan.
         case: Id for messages.
 
     Raises:
         DataError: A landmark outside the scan.
     """
-    points = np.array([point for *_, point in balls.centres])
+    points = np.array([point for *_, point in spheres.centres])
     centres = grid.mm_to_voxel(points)
-    _require_inside(balls, points, grid, case)
+    _require_inside(spheres, points, grid, case)
     flat, distances, values = [], [], []
-    for (value, _, _), point, centre in zip(balls.centres, points, centres, strict=True):
-        voxels, away = _within(point, centre, balls.landmark_radius_mm, grid)
+    for (value, _, _), point, centre in zip(spheres.centres, points, centres, strict=True):
+        voxels, away = _within(point, centre, spheres.landmark_radius_mm, grid)
         flat.append(np.ravel_multi_index(tuple(voxels.T), grid.shape))
         distances.append(away)
         values.append(np.full(len(away), value))
@@ -48,10 +48,10 @@ def rasterise_landmarks(balls: LandmarkSpheres, grid: Grid, case: str | None = N
 
 def _within(point: FloatArray, centre: FloatArray, landmark_radius_mm: float, grid: Grid) -> tuple[Array, FloatArray]:
     """Voxels (N, 3) whose centre is at most the radius away, at least one, and their distances in mm."""
-    reach = landmark_radius_mm * np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)
+    radius_voxels = landmark_radius_mm * np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)
     last = np.array(grid.shape) - 1
-    low = np.clip(np.ceil(centre - reach), 0, last).astype(int)
-    high = np.clip(np.floor(centre + reach), 0, last).astype(int)
+    low = np.clip(np.ceil(centre - radius_voxels), 0, last).astype(int)
+    high = np.clip(np.floor(centre + radius_voxels), 0, last).astype(int)
     nearest = np.clip(np.rint(centre), 0, last).astype(int)
     low, high = np.minimum(low, nearest), np.maximum(high, nearest)
     axes = [np.arange(a, b + 1) for a, b in zip(low, high, strict=True)]
@@ -63,8 +63,8 @@ def _within(point: FloatArray, centre: FloatArray, landmark_radius_mm: float, gr
     return box[keep], away[keep]
 
 
-def _require_inside(balls: LandmarkSpheres, points: FloatArray, grid: Grid, case: str | None) -> None:
-    """Raise where a landmark lies outside the scan, and say by which reading of the numbers all would lie inside."""
+def _require_inside(spheres: LandmarkSpheres, points: FloatArray, grid: Grid, case: str | None) -> None:
+    """Raise if a landmark is outside the scan, and say under which convention all would be inside."""
     outside = ~_inside(points, grid)
     if not outside.any():
         return
@@ -79,13 +79,13 @@ def _require_inside(balls: LandmarkSpheres, points: FloatArray, grid: Grid, case
         f"{axis} {low:.1f} to {high:.1f}" for axis, low, high in zip("xyz", corners.min(0), corners.max(0), strict=True)
     )
     others = f" and {outside.sum() - 1} more" if outside.sum() > 1 else ""
-    place = ", ".join(f"{value:.1f}" for value in points[first])
+    position = ", ".join(f"{value:.1f}" for value in points[first])
     raise DataError(
-        f"landmark '{balls.centres[first][1]}' at ({place}) mm{others} lies outside the scan",
+        f"landmark '{spheres.centres[first][1]}' at ({position}) mm{others} is outside the scan",
         allowed=f"{spans} mm, RAS+",
-        hint=f"the case's landmarks would lie inside {' or '.join(readings)}"
+        hint=f"the case's landmarks would be inside {' or '.join(readings)}"
         if readings
-        else "check the case's name and the unit; RAS+ mm are due, as the NIfTI affine gives them",
+        else "check the case's name and the unit; coordinates must be RAS+ in mm, as given by the NIfTI affine",
         case=case,
     )
 

@@ -1,4 +1,4 @@
-"""Landmarks as a table of points in mm: read, written, and put in place of a dataset's labels."""
+"""Landmarks as the labels of a dataset."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _SHARE_OF_EXTENT = 0.02
 
 
 def with_landmarks(dataset: Dataset, landmarks: LandmarkTable, landmark_radius_mm: float | None = None) -> Dataset:
-    """The same scans with landmarks in place of labels: label n is a ball around the n-th landmark.
+    """The same scans with landmarks as labels: label n is a sphere around the n-th landmark.
 
     A case without any of the landmarks becomes one without label. A case that lacks some is taken as one where they
-    are not to be seen.
+    are absent.
 
     Args:
         dataset: Whose scans are meant; its labels play no part.
         landmarks: As from `read_landmarks`.
-        landmark_radius_mm: Of the balls; None takes a fiftieth of the scans' size (geometric mean of the three extents) and at
+        landmark_radius_mm: Of the spheres; None takes a fiftieth of the scans' size (geometric mean of the three extents) and at
             least 1.5 of their coarsest voxel spacing, each the median over the scans.
 
     Raises:
-        DataError: A case that no scan goes by.
+        DataError: A case that no scan has as its id.
         UsageError: A radius that is not above 0.
     """
     if landmark_radius_mm is not None and not (math.isfinite(landmark_radius_mm) and landmark_radius_mm > 0):
@@ -43,8 +43,8 @@ def with_landmarks(dataset: Dataset, landmarks: LandmarkTable, landmark_radius_m
     if unknown:
         others = f" and of {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise DataError(
-            f"{landmarks.path.name} holds landmarks of '{unknown[0]}'{others}, which no scan goes by",
-            allowed="ids of the dataset's cases (for a pattern, what its * stand for) or names of their files",
+            f"{landmarks.path.name} holds landmarks of '{unknown[0]}'{others}, but no scan has this id",
+            allowed="ids of the dataset's cases (for a pattern, the text that its * match) or names of their files",
             hint=_nearest_case(unknown[0], list(scans)),
         )
     values = {name: value for value, name in enumerate(landmarks.names, start=1)}
@@ -60,13 +60,13 @@ def with_landmarks(dataset: Dataset, landmarks: LandmarkTable, landmark_radius_m
         cases=tuple(cases),
         unlabelled=bare,
         labels=LabelTable.from_mapping({value: name for name, value in values.items()}),
-        notes=(f"labels are balls of {radius:g} mm around the landmarks of {landmarks.path}", *notes),
+        notes=(f"labels are spheres of {radius:g} mm around the landmarks of {landmarks.path}", *notes),
         landmark_radius_mm=radius,
     )
 
 
 def default_radius_mm(grids: Iterable[Grid]) -> float:
-    """Radius of balls that suits scans on these grids, mm, to two figures; see `with_landmarks`."""
+    """Radius of spheres that suits scans on these grids, mm, to two digits; see `with_landmarks`."""
     found = list(grids)
     extents = [np.prod(np.array(grid.shape) * grid.spacing) ** (1 / 3) for grid in found]
     coarsest = [grid.spacing.max() for grid in found]
@@ -74,7 +74,7 @@ def default_radius_mm(grids: Iterable[Grid]) -> float:
     return float(f"{radius:.2g}")
 
 
-def _radius(cases: Sequence[CasePaths], wanted: float | None) -> tuple[float, list[str]]:
+def _radius(cases: Sequence[CasePaths], requested: float | None) -> tuple[float, list[str]]:
     """The radius, and a note where it is small for the scans' voxels; scans that cannot be read are judged later."""
     grids = []
     for case in cases:
@@ -82,12 +82,14 @@ def _radius(cases: Sequence[CasePaths], wanted: float | None) -> tuple[float, li
             grids.append(read_grid(case.images[0], case=case.id))
     if not grids:
         raise DataError("none of the scans with landmarks can be read", hint="check the scans")
-    if wanted is None:
+    if requested is None:
         return default_radius_mm(grids), []
     coarsest = float(np.median([grid.spacing.max() for grid in grids]))
-    if wanted >= _LEAST_VOXELS * coarsest:
-        return wanted, []
-    return wanted, [f"a radius of {wanted:g} mm is below 1.5 voxels ({coarsest:g} mm apart): balls of very few voxels"]
+    if requested >= _LEAST_VOXELS * coarsest:
+        return requested, []
+    return requested, [
+        f"a radius of {requested:g} mm is below 1.5 voxels ({coarsest:g} mm apart): spheres of very few voxels"
+    ]
 
 
 def _nearest_case(name: str, known: Sequence[str]) -> str:

@@ -111,7 +111,7 @@ def require_intensities(channels: Sequence[str], image: Array, case: str | None 
 
 
 def load_label(case: CasePaths, grid: Grid) -> Array:
-    """Raw label values (I, J, K), read from a file that must lie on the image's grid, or painted around landmarks."""
+    """Raw label values (I, J, K), read from a file on the image's grid, or spheres around landmarks."""
     if isinstance(case.label, LandmarkSpheres):
         return rasterise_landmarks(case.label, grid, case.id)
     if case.label is None or not case.label.exists():
@@ -146,7 +146,7 @@ def to_classes(dataset: Dataset, case: CasePaths, values: Array) -> Array:
 
 
 def label_grid(case: CasePaths) -> Grid:
-    """Where the voxels of a labelled case's label lie, from a header alone."""
+    """Grid of the label of a labelled case, from a header alone."""
     return read_grid(case.label if isinstance(case.label, Path) else case.images[0], case=case.id)
 
 

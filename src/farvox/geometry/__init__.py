@@ -1,4 +1,4 @@
-"""Where voxels lie: grids, orientation, spacing; every step knows its way back."""
+"""Grids, orientation and spacing; every transform has an inverse."""
 
 from farvox.geometry.grid import Grid
 from farvox.geometry.orient import Orient

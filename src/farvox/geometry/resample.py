@@ -25,7 +25,7 @@ def interpolation_matrix(source: int, target: int) -> FloatArray:
 def pooling_matrix(source: int, target: int) -> FloatArray:
     """(target, source) weights of resampling to half the target's spacing and averaging 3 of those voxels at stride 2.
 
-    Each mean lies on its target voxel's centre, and edges are continued outward, where padded pooling takes zeros.
+    Each mean is centred on its target voxel. Edges are continued outward, where padded pooling takes zeros.
     """
     step = source / target / 2
     centre = (2 * np.arange(target) + 1) * step - 0.5
@@ -35,8 +35,8 @@ def pooling_matrix(source: int, target: int) -> FloatArray:
 
 def _rows(centre: FloatArray, scale: float, source: int) -> FloatArray:
     """A row of weights for each centre (in source voxels): the interpolated line, averaged over `scale` if above 1."""
-    reach = int(np.ceil(1 + max(scale, 1) / 2))
-    index = np.floor(centre)[:, None].astype(int) + np.arange(-reach, reach + 2)
+    radius = int(np.ceil(1 + max(scale, 1) / 2))
+    index = np.floor(centre)[:, None].astype(int) + np.arange(-radius, radius + 2)
     away = centre[:, None] - index
     if scale > 1:
         weight = (_triangle_integral(away + scale / 2) - _triangle_integral(away - scale / 2)) / scale
@@ -56,12 +56,12 @@ def _triangle_integral(x: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class Resample:
-    """Step between two grids that share axes and field of view and differ in spacing.
+    """Transform between two grids that weight axes and field of view and differ in spacing.
 
     Args:
-        source: Grid the values lie on.
-        target: Grid they are wanted on.
-        antialias_pooling: Whether values are averaged as by `pooling_matrix`; the way back interpolates.
+        source: Grid of the values.
+        target: Grid of the result.
+        antialias_pooling: Whether values are averaged as by `pooling_matrix`; the inverse interpolates.
     """
 
     source: Grid
@@ -71,8 +71,8 @@ class Resample:
     @classmethod
     def to_spacing(cls, grid: Grid, spacing: Sequence[float]) -> Resample:
         """The step to the grid of nearest whole size with about `spacing` (mm) over the same field of view."""
-        wanted = np.maximum(1, np.round(np.array(grid.shape) * grid.spacing / np.asarray(spacing, dtype=float)))
-        return cls.to_shape(grid, tuple(int(n) for n in wanted))  # type: ignore[arg-type]
+        size = np.maximum(1, np.round(np.array(grid.shape) * grid.spacing / np.asarray(spacing, dtype=float)))
+        return cls.to_shape(grid, tuple(int(n) for n in size))  # type: ignore[arg-type]
 
     @classmethod
     def to_shape(cls, grid: Grid, shape: Shape) -> Resample:
@@ -106,7 +106,7 @@ class Resample:
         """Linear interpolation of (..., I, J, K) to target slices [start, stop) along K, float32.
 
         Args:
-            array: On the source grid, or only its slices from `offset` on, as far as `needs` asks.
+            array: On the source grid, or only its slices from `offset` on, as far as `source_range` says.
             start: First target slice along K.
             stop: One past the last; None for all.
             offset: Source index of the array's first slice along K.
@@ -136,10 +136,10 @@ class Resample:
         best = torch.full(self.target.shape, -1.0)
         out = torch.zeros(self.target.shape, dtype=torch.uint8)
         for value in np.unique(classes):
-            share = self.apply((classes == value).astype(np.float32))
-            wins = share > best
-            best = torch.where(wins, share, best)
-            out[wins] = int(value)
+            weight = self.apply((classes == value).astype(np.float32))
+            larger = weight > best
+            best = torch.where(larger, weight, best)
+            out[larger] = int(value)
         return out.numpy()
 
     def _matrix(self, axis: int) -> FloatArray:

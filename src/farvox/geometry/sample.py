@@ -11,9 +11,9 @@ from farvox.types import Array, FloatArray, Shape
 
 def patch_bounds(matrix: FloatArray, centre: FloatArray, shape: Shape, volume: Shape) -> list[slice]:
     """Smallest block of `volume` that `sample_patch` reads for this matrix, centre (voxels) and patch shape."""
-    reach = np.abs(matrix) @ ((np.array(shape) - 1) / 2)
-    first = np.clip(np.floor(centre - reach).astype(int), 0, np.array(volume) - 1)
-    last = np.clip(np.ceil(centre + reach).astype(int), first, np.array(volume) - 1)
+    half_size = np.abs(matrix) @ ((np.array(shape) - 1) / 2)
+    first = np.clip(np.floor(centre - half_size).astype(int), 0, np.array(volume) - 1)
+    last = np.clip(np.ceil(centre + half_size).astype(int), first, np.array(volume) - 1)
     return [slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True)]
 
 
@@ -27,7 +27,7 @@ def sample_patch(
         matrix: 3×3, patch voxels to block voxels.
         centre: Block voxel the patch's middle comes from.
         shape: Patch voxels.
-        nearest: Nearest voxel in place of trilinear interpolation.
+        nearest: Nearest voxel instead of trilinear interpolation.
 
     Returns:
         (C, *shape); zero outside the block.

@@ -1,7 +1,7 @@
 """A folder of DICOM files as one scan: single slices or enhanced multi-frame files, all slices compared.
 
 pydicom reads the headers and all pixels it can decode itself. Pixels that are compressed as JPEG, JPEG-LS or JPEG 2000
-are decoded by GDCM, which SimpleITK brings along, so that no further library is needed. GDCM never sees the headers
+are decoded by GDCM, which is part of SimpleITK, so that no further library is needed. GDCM never receives the headers
 that change values: it would invert MONOCHROME1 images and apply one slice's rescaling to all.
 """
 

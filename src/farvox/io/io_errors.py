@@ -37,7 +37,7 @@ def reading(path: Path, case: str | None) -> Iterator[None]:
         ) from error
     except Exception as error:
         found = next(
-            (plain for told, plain in _PLAIN.items() if told in str(error)), f"cannot be read ({reason(error)})"
+            (plain for words, plain in _PLAIN.items() if words in str(error)), f"cannot be read ({reason(error)})"
         )
         raise DataError(f"{path.name}: {found}", hint="fetch or export the file again", case=case) from error
 

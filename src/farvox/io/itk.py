@@ -15,7 +15,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class Placement(NamedTuple):
-    """Where an ITK image lies, in ITK's own terms: mm, LPS, direction row by row."""
+    """Position and orientation of an ITK image in ITK's own terms: mm, LPS, direction row by row."""
 
     spacing: tuple[float, ...]
     origin: tuple[float, ...]
@@ -87,9 +87,9 @@ def write(path: Path, values: Array, grid: Grid, header: Any) -> None:
     """Write (I, J, K), or vectors (I, J, K, C), compressed, at the placement given in `header`, else at the grid's."""
     import SimpleITK as sitk
 
-    place = header if isinstance(header, Placement) else Placement.from_grid(grid)
+    placement = header if isinstance(header, Placement) else Placement.from_grid(grid)
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.swapaxes(0, 2)), isVector=values.ndim == 4)
-    image.SetSpacing(place.spacing)
-    image.SetOrigin(place.origin)
-    image.SetDirection(place.direction)
+    image.SetSpacing(placement.spacing)
+    image.SetOrigin(placement.origin)
+    image.SetDirection(placement.direction)
     sitk.WriteImage(image, str(path), useCompression=True)

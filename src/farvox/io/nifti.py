@@ -21,7 +21,7 @@ _SCALED, _CONTRADICTION = 1.01, 1.25
 def read(path: Path) -> tuple[Array, Grid, Any, tuple[str, ...]]:
     """Image (C, I, J, K), grid, nibabel header and notes.
 
-    The dtype is the file's own unless the header asks for scaling, then float32.
+    The dtype is the file's own unless the header has a scaling, then float32.
     """
     file = _load(path)
     grid, channels, notes = _layout(file)

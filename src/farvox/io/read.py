@@ -1,4 +1,4 @@
-"""Read a scan, a label or only a grid, whatever the format."""
+"""Read a scan, a label or only a grid, in any format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_scan(path: Path, *, case: str | None = None) -> Scan:
         case: Id for messages.
 
     Returns:
-        The scan: (C, I, J, K) in the file's voxel order and, where the header asks for no scaling, its own dtype;
+        The scan: (C, I, J, K) in the file's voxel order and, if the header has no scaling, its own dtype;
         affine in RAS mm. A fourth NIfTI axis (x, y, z, c), a fifth (x, y, z, 1, c) and ITK vectors are channels.
 
     Raises:
@@ -53,7 +53,7 @@ def read_label(path: Path, *, case: str | None = None) -> tuple[Array, Grid]:
 
 
 def read_grid(path: Path, *, case: str | None = None) -> Grid:
-    """Read where the voxels lie, from the header alone."""
+    """Read the grid from the header alone."""
     return _info(Path(path), case)[0]
 
 

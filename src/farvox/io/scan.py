@@ -12,11 +12,11 @@ from farvox.types import Array
 
 @dataclass(frozen=True)
 class Scan:
-    """An image as it stands in its file.
+    """An image as in its file.
 
     Args:
         image: (C, I, J, K) in the file's own intensities and, where nothing needs scaling, its own dtype.
-        grid: Where the voxels lie.
+        grid: Position of the voxels.
         path: The file, or the folder of a DICOM series.
         notes: What was assumed or is unusual about the file, one line each.
         header: What the format needs to write a mask that matches: a nibabel header, SimpleITK meta data, or None.

@@ -42,7 +42,7 @@ def write_image(path: Path, image: Array, like: Scan) -> None:
     Args:
         path: Where to; the suffix decides the format, as for masks.
         image: On the scan's grid, float32 or integers; several channels become a fourth axis (NIfTI) or vectors.
-        like: The scan whose place it takes.
+        like: The scan whose grid and header are used.
 
     Raises:
         DataError: Unknown suffix.
@@ -60,7 +60,7 @@ def write_image(path: Path, image: Array, like: Scan) -> None:
 def _storable(values: Array) -> Array:
     """The values in a type all formats hold: 8 to 32 bits."""
     if values.dtype.kind not in "iub":
-        raise ValueError(f"mask of type {values.dtype}, integers are due")
+        raise ValueError(f"mask of type {values.dtype}, integers are required")
     if values.dtype.kind == "b":
         return values.astype(np.uint8)
     if values.dtype.itemsize <= 4:

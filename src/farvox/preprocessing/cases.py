@@ -17,7 +17,7 @@ from farvox.preprocessing.config import Preprocessing
 from farvox.preprocessing.preprocess import preprocess
 from farvox.types import Array, IntArray, Shape
 
-_PLACES_PER_CLASS = 4096
+_VOXELS_PER_CLASS = 4096
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PreprocessedCase:
     """A case in network space, memory-mapped.
 
     Args:
-        id: LoadedCase id.
+        id: Case id.
         image: (C, I, J, K) float32, normalised.
         classes: (I, J, K) uint8 with `IGNORE`.
         voxels_by_class: For each class, up to 4096 of its voxels (N, 3), evenly drawn; empty where the class is absent.
@@ -70,26 +70,26 @@ def preprocess_case(case: LoadedCase, preprocessing: Preprocessing, classes: int
     label = space.resample.apply_labels(space.orient.apply(case.classes))
     np.save(f"{stem}.classes.npy", label)
     rng = np.random.default_rng(len(case.id))
-    places = []
+    voxels_by_class = []
     for index in range(classes):
-        found = np.flatnonzero(label == index)
-        chosen = rng.permutation(found)[:_PLACES_PER_CLASS] if found.size > _PLACES_PER_CLASS else found
-        places.append(np.stack(np.unravel_index(chosen, label.shape), -1))
+        voxels = np.flatnonzero(label == index)
+        kept = rng.permutation(voxels)[:_VOXELS_PER_CLASS] if voxels.size > _VOXELS_PER_CLASS else voxels
+        voxels_by_class.append(np.stack(np.unravel_index(kept, label.shape), -1))
     counts = np.bincount(label[label != IGNORE].ravel(), minlength=classes)
-    places_by_class: dict[str, Any] = {str(index): found for index, found in enumerate(places)}
-    np.savez(f"{stem}.voxels_by_class.npz", counts=counts, **places_by_class)
+    arrays: dict[str, Any] = {str(index): voxels for index, voxels in enumerate(voxels_by_class)}
+    np.savez(f"{stem}.voxels_by_class.npz", counts=counts, **arrays)
     return open_preprocessed(folder, case.id)
 
 
 def open_preprocessed(folder: Path, case: str) -> PreprocessedCase:
     """Open what `preprocess_case` stored."""
-    places = np.load(folder / f"{case}.voxels_by_class.npz")
-    counts = places["counts"]
+    stored = np.load(folder / f"{case}.voxels_by_class.npz")
+    counts = stored["counts"]
     return PreprocessedCase(
         case,
         np.load(folder / f"{case}.image.npy", mmap_mode="r"),
         np.load(folder / f"{case}.classes.npy", mmap_mode="r"),
-        tuple(places[str(index)] for index in range(len(counts))),
+        tuple(stored[str(index)] for index in range(len(counts))),
         counts,
     )
 

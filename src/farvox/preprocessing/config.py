@@ -19,10 +19,10 @@ _Size = Annotated[int, Field(ge=1)]
 class IntensityNormalization(BaseModel):
     """How one channel's intensities become network input: clip to [low, high], subtract `mean`, divide by `sd`.
 
-    `percentile` takes the four figures from each scan: its 0.5th and 99.5th percentile, then mean and standard
+    `percentile` takes the four values from each scan: its 0.5th and 99.5th percentile, then mean and standard
     deviation of what was clipped. Voxels at the scan's minimum are left out when they make up more than a quarter
     (air around a skull-stripped brain, zero filling). `zscore` takes mean and standard deviation of each scan as it is
-    and clips nothing. `dataset` holds the figures (HU for CT).
+    and clips nothing. `dataset` stores the values (HU for CT).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,7 +37,7 @@ class IntensityNormalization(BaseModel):
     sd: float = Field(1.0, gt=0)
 
     def for_channel(self, channel: Array) -> IntensityNormalization:
-        """The step with its four figures known for this (I, J, K) channel."""
+        """The normalisation with its four values for this (I, J, K) channel."""
         if self.kind == "zscore":
             sample = subsample_voxels(channel)
             low, high = float(channel.min()), float(channel.max())
@@ -59,11 +59,11 @@ class Preprocessing(BaseModel):
     spacing: tuple[float, float, float] | None = None
     """mm along the three axes; None where `shape` is given."""
     shape: tuple[_Size, _Size, _Size] | None = None
-    """Voxels that every scan becomes, however long its axes are in mm; in place of a spacing."""
+    """Voxels that every scan becomes, however long its axes are in mm; instead of a spacing."""
     axes: str = Field("RAS", pattern="^[RL][AP][SI]$")
     """Where the axes of network space point."""
     antialias_pooling: bool = False
-    """Whether voxels are averaged as if the scan were resampled to half the spacing, then antialias_pooling: 3×3×3, stride 2."""
+    """Whether voxels are averaged as if the scan were resampled to half the spacing, then pooled: 3×3×3, stride 2."""
     channels: tuple[str, ...]
     intensity: tuple[IntensityNormalization, ...]
     """One step a channel."""
@@ -75,7 +75,7 @@ class Preprocessing(BaseModel):
         return self
 
     def resample(self, grid: Grid) -> Resample:
-        """The step from a scan's grid, its axes turned, to network space."""
+        """The transform from a scan's reoriented grid to the network's grid."""
         if self.spacing is not None:
             step = Resample.to_spacing(grid, self.spacing)
         else:
@@ -84,13 +84,13 @@ class Preprocessing(BaseModel):
 
 
 def subsample_voxels(channel: Array, limit: int = _STATISTICS_VOXELS) -> Array:
-    """At most about `limit` voxels of (I, J, K), evenly spread, float64, as input of intensity statistics."""
+    """At most about `limit` voxels of (I, J, K), evenly spaced, float64, as input of intensity statistics."""
     step = max(1, int(np.ceil((channel.size / limit) ** (1 / 3))))
     return channel[::step, ::step, ::step].astype(np.float64).ravel()
 
 
 def fit_fixed_normalization(values: Array) -> IntensityNormalization:
-    """Clip limits, mean and spread from a sample of intensities, background at the minimum left out when large."""
+    """Clip limits, mean and standard deviation from a sample of intensities, background at the minimum left out when large."""
     darkest = values.min()
     if (values == darkest).mean() > 0.25 and (values > darkest).any():
         values = values[values > darkest]

@@ -1,4 +1,4 @@
-"""From the training scans to settings: spacing, intensity steps, patch size, strides; every `auto` becomes a figure."""
+"""Planning: spacing, normalisation, patch size and strides from the training scans, in place of every `auto`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Fingerprint:
         extent: Size along right, anterior, superior, mm.
         spacing: Voxel spacing, same axes, mm.
         low_percentile: 0.5th percentile of each channel.
-        foreground_values: Sample of each channel's intensities foreground_values the labelled structures, (C, N).
+        foreground_values: Sample of each channel's intensities inside the labelled structures, (C, N).
     """
 
     extent: FloatArray
@@ -39,7 +39,7 @@ class Fingerprint:
 
 
 def fingerprint(case: LoadedCase) -> Fingerprint:
-    """Look at one labelled case."""
+    """The fingerprint of one labelled case."""
     grid = Orient.to_canonical(case.grid).target
     assert case.classes is not None
     labelled = np.flatnonzero((case.classes > 0) & (case.classes != IGNORE))
@@ -57,7 +57,7 @@ def validate_recipe(recipe: Recipe) -> None:
     """Refuse settings that contradict each other.
 
     Raises:
-        RecipeError: Points for a network that answers whole volumes alone, or changes that patches alone know.
+        RecipeError: Points for a network that takes whole volumes only, or augmentation that needs patches.
     """
     if not recipe.points.count:
         return
@@ -65,7 +65,7 @@ def validate_recipe(recipe: Recipe) -> None:
     if not isinstance(create_on_meta(name, recipe.model.options), PointNetwork):
         able = ", ".join(model for model in list_models() if model_info(model).points)
         raise RecipeError(
-            f"points.count = {recipe.points.count} for '{name}', which does not answer points",
+            f"points.count = {recipe.points.count} for '{name}', which is not a point network",
             allowed=able,
             hint="take points.count=0 or another network",
         )
@@ -75,7 +75,7 @@ def validate_recipe(recipe: Recipe) -> None:
         if getattr(change, key):
             raise RecipeError(
                 f"augment.{key} = {getattr(change, key):g} with points",
-                allowed="0: the surroundings of points are turned and mirrored, their intensities stay",
+                allowed="0: offsets of points are transformed and mirrored, intensities stay",
             )
     if recipe.patch.normalize:
         raise RecipeError("patch.normalize with points", allowed="false, or points.count=0")
@@ -85,7 +85,7 @@ def resolve(recipe: Recipe, prints: Sequence[Fingerprint], channels: Sequence[st
     """Replace every `auto` by what suits these training cases.
 
     Returns:
-        The recipe with figures in place of `auto`, and the preprocessing that goes with it.
+        The recipe with values in place of `auto`, and the preprocessing that goes with it.
 
     Raises:
         RecipeError: As `validate_recipe`.

@@ -14,13 +14,13 @@ from farvox.types import Array
 
 @dataclass(frozen=True)
 class PreprocessedScan:
-    """A scan seen in network space; slabs are computed when asked for, the whole never has to be in memory.
+    """A scan on the network's grid. Slabs are computed on demand, so the whole need not be in memory.
 
     Args:
         image: (C, I, J, K) along network axes, the file's intensities (a view of the scan).
         orient: Scan grid → canonical grid.
         resample: Canonical grid → network grid.
-        steps: One intensity step a channel, figures known.
+        steps: One normalisation with known values for each channel.
     """
 
     image: Array
@@ -58,6 +58,6 @@ def _copy_float32(array: Array) -> torch.Tensor:
 
 
 def zscore_normalise(patch: torch.Tensor) -> torch.Tensor:
-    """Each channel of (..., C, I, J, K) at zero mean and unit spread over its voxels; a constant one becomes zero."""
+    """Each channel of (..., C, I, J, K) at zero mean and unit variance over its voxels; a constant one becomes zero."""
     centred = patch - patch.mean((-3, -2, -1), keepdim=True)
     return centred / centred.square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-6)

@@ -18,18 +18,18 @@ def choose_centre(
 ) -> FloatArray:
     """Voxel (fractional) that becomes the middle of a patch of `shape`.
 
-    `class-balanced` puts a voxel of a class drawn uniformly among those present, background included, at a random place
-    of the patch's middle half; `uniform` draws among patches that lie inside the scan. Either way a patch reaches
+    `class-balanced` puts a voxel of a class drawn uniformly among those present, background included, at a random position
+    of the patch's middle half; `uniform` draws among patches inside the scan. Either way a patch extends
     outside the scan only where the scan is smaller.
     """
     size, half = np.array(case.shape), np.array(shape) / 2
     low, high = np.minimum(half, size / 2), np.maximum(size - half, size / 2)
     if rule == "uniform":
         return rng.uniform(low, high) - 0.5
-    present = [places for places in case.voxels_by_class if len(places)]
-    places = present[rng.integers(len(present))]
+    present = [voxels for voxels in case.voxels_by_class if len(voxels)]
+    voxels = present[rng.integers(len(present))]
     jitter = rng.uniform(-0.25, 0.25, 3) * shape
-    return np.clip(places[rng.integers(len(places))] + 0.5 + jitter, low, high) - 0.5
+    return np.clip(voxels[rng.integers(len(voxels))] + 0.5 + jitter, low, high) - 0.5
 
 
 def sample_patch_from(
@@ -43,7 +43,7 @@ def sample_patch_from(
     i, j, k = bounds
     local = centre - np.array([bound.start for bound in bounds])
     image = torch.from_numpy(np.array(case.image[:, i, j, k])).to(device)
-    # One is added so that the zero outside the block is told from background.
+    # One is added so that the zero outside the block differs from background.
     classes = torch.from_numpy(case.classes[i, j, k].astype(np.float32) + 1).to(device)
     patch = sample_patch(image, matrix, local, shape)
     label = sample_patch(classes[None], matrix, local, shape, nearest=True)[0]

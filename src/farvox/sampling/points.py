@@ -1,4 +1,4 @@
-"""Continuous locations drawn from training scans, their classes, and where their surroundings are turned to."""
+"""Continuous points drawn from training scans, their classes, and random transforms of their offsets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from farvox.types import Array, FloatArray, IntArray, Shape
 def sample_points(
     case: PreprocessedCase, count: int, rule: Literal["uniform", "class-balanced", "mixed"], rng: np.random.Generator
 ) -> FloatArray:
-    """Draw `count` continuous places (count, 3) of a scan, voxels.
+    """Draw `count` continuous points (count, 3) of a scan, voxels.
 
     `uniform` draws anywhere between the scan's outer faces. `class-balanced` draws a class of those present, background
-    included, then one of its voxels, then a place within that voxel. `mixed` draws half by either rule: rare classes
-    are seen often, and so is the background that a class could be taken for.
+    included, then one of its voxels, then a point within that voxel. `mixed` draws half by either rule: rare classes
+    occur often, and so does background that resembles them.
     """
     if rule == "mixed":
         half = count // 2 + int(rng.integers(count % 2 + 1))
@@ -29,39 +29,39 @@ def sample_points(
         )
     if rule == "uniform":
         return rng.uniform(0, case.shape, (count, 3)) - 0.5
-    present = [places for places in case.voxels_by_class if len(places)]
+    present = [points for points in case.voxels_by_class if len(points)]
     picked = rng.integers(len(present), size=count)
     voxels = np.array([present[n][rng.integers(len(present[n]))] for n in picked]).reshape(-1, 3)
     return voxels + rng.uniform(-0.5, 0.5, (count, 3))
 
 
-def label_at_points(classes: Array, places: FloatArray, rule: Literal["linear", "nearest"]) -> Array:
-    """Class of each place (S, 3), voxels, uint8.
+def label_at_points(classes: Array, points: FloatArray, rule: Literal["linear", "nearest"]) -> Array:
+    """Class of each point (S, 3), voxels, uint8.
 
-    `linear` gives each of the eight voxels around a place its trilinear weight and takes the class, or `IGNORE`, with
-    most of it; places up to half a voxel outside the middle of the outermost voxels take those.
+    `linear` gives each of the eight voxels around a point its trilinear weight and takes the class, or `IGNORE`, with
+    most of it; points up to half a voxel outside the middle of the outermost voxels take those.
     """
     last = np.array(classes.shape) - 1
     if rule == "nearest":
-        i, j, k = np.clip(np.rint(places).astype(int), 0, last).T
+        i, j, k = np.clip(np.rint(points).astype(int), 0, last).T
         return np.asarray(classes[i, j, k])
-    inside = np.clip(places, 0, last)
+    inside = np.clip(points, 0, last)
     low = np.minimum(inside.astype(int), np.maximum(last - 1, 0))
-    share = inside - low
+    fraction = inside - low
     found, weights = [], []
     for corner in np.ndindex(2, 2, 2):
         i, j, k = np.minimum(low + corner, last).T
         found.append(classes[i, j, k])
-        weights.append(np.where(corner, share, 1 - share).prod(1))
+        weights.append(np.where(corner, fraction, 1 - fraction).prod(1))
     around, weight = np.stack(found, 1), np.stack(weights, 1)  # (S, 8)
     # The weight that each corner's class has in all; at most eight classes meet.
     total = ((around[:, :, None] == around[:, None, :]) * weight[:, None, :]).sum(2)
     return around[np.arange(len(around)), total.argmax(1)]
 
 
-def to_normalised(places: FloatArray, shape: Shape) -> FloatArray:
+def to_normalised(points: FloatArray, shape: Shape) -> FloatArray:
     """Voxels → −1 to +1 between the outer faces along each axis."""
-    return (2 * places + 1) / np.array(shape) - 1
+    return (2 * points + 1) / np.array(shape) - 1
 
 
 def random_offset_transforms(
@@ -69,7 +69,7 @@ def random_offset_transforms(
 ) -> tuple[FloatArray, IntArray]:
     """A matrix for the offsets of each point: what `random_matrices` and `flip` do to a patch, without resampling.
 
-    OBELISK, MIDL 2018, section 2.1: identity plus `strength` times normal draws, drawn anew for every point. As for
+    OBELISK, MIDL 2018, section 2.1: identity plus `strength` times normal draws, drawn for every point. As for
     patches the matrix acts on mm, so that it turns shapes and not proportions of the field of view.
 
     Args:

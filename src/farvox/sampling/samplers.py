@@ -1,4 +1,4 @@
-"""What a training step learns from: where its batch is drawn and how the network is asked; patches or points."""
+"""Batches of a training step: patches, or points of several cases."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class PointBatch:
 
 
 class PointSampler:
-    """Points drawn from several cases at once, the surroundings of each turned on their own.
+    """Points drawn from several cases at once, the offsets of each transformed at random.
 
     Heinrich, Oktay and Bouteldja, "OBELISK", MIDL 2018, section 2.1.
 
@@ -179,15 +179,15 @@ class PointSampler:
         for part, index in enumerate(chosen):
             count = (settings.count * (part + 1)) // len(chosen) - (settings.count * part) // len(chosen)
             case = self._cases[index]
-            places = sample_points(case, count, settings.sampling, rng)
+            positions = sample_points(case, count, settings.sampling, rng)
             extent = np.array(case.shape) * self._spacing
-            turned, mirrored = random_offset_transforms(count, change.affine, change.flip, extent, rng)
+            transforms, mirrored = random_offset_transforms(count, change.affine, change.flip, extent, rng)
             images.append(self._images[index])
-            points.append(self._tensor(to_normalised(places, case.shape)))
-            matrices.append(self._tensor(turned))
+            points.append(self._tensor(to_normalised(positions, case.shape)))
+            matrices.append(self._tensor(transforms))
             targets.append(
                 swap_left_right(
-                    label_at_points(case.classes, places, settings.label_interpolation), mirrored, self._labels
+                    label_at_points(case.classes, positions, settings.label_interpolation), mirrored, self._labels
                 )
             )
         target = torch.from_numpy(np.concatenate(targets))[None].to(self._rank.device)
@@ -199,7 +199,7 @@ class PointSampler:
 
 
 def patch_size(recipe: Recipe, case: PreprocessedCase) -> Shape:
-    """Voxels the network sees of a case at once."""
+    """Size of the network's input for a case, voxels."""
     size = recipe.patch.size
     return case.shape if isinstance(size, str) else size
 

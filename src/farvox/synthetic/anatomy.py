@@ -1,4 +1,4 @@
-"""The phantom's abdomen: which shapes lie where, how bright they are, and how both vary from patient to patient."""
+"""The phantom's abdomen: shapes, positions and intensities, and how both vary from patient to patient."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Layer:
 def abdomen(points: FloatArray, rng: np.random.Generator) -> Iterator[Layer]:
     """Draw a patient and yield its tissues back to front.
 
-    The patient stands upright around the origin: x right, y anterior, z superior, about ±135 × ±98 mm wide, the
+    The patient is upright around the origin: x right, y anterior, z superior, about ±135 × ±98 mm wide, the
     diaphragm near z = 90. Soft tissues share one narrow range of HU, so that position, shape and surroundings tell
     them apart rather than brightness.
 
@@ -174,7 +174,7 @@ def _blob(
     degrees: Sequence[float],
     wander: float = 4.0,
 ) -> FloatArray:
-    """Ellipsoid whose place (± `wander` mm), size (± 10 %) and tilt (± 8°) differ between patients."""
+    """Ellipsoid whose position (± `wander` mm), size (± 10 %) and tilt (± 8°) differ between patients."""
     return ellipsoid(
         points,
         np.asarray(centre) + rng.uniform(-wander, wander, 3),

@@ -18,13 +18,13 @@ from farvox.types import Array
 def write_phantoms(folder: Path, *, training: int, testing: int, seed: int = 0) -> Path:
     """Write phantoms as `imagesTr`, `labelsTr`, `imagesTs`, `labelsTs` and `dataset.json`.
 
-    The same arguments give the same files, byte for byte; the first cases stay the same when more are asked for.
+    The same arguments give the same files, byte for byte; the first cases stay the same when more are requested.
     Files of the same name are overwritten.
 
     Args:
         folder: Where to write; made when missing.
         training: Number of labelled cases to learn from, at least 1.
-        testing: Number of unseen cases; their labels lie in `labelsTs`, which `dataset.json` does not list.
+        testing: Number of test cases; their labels are in `labelsTs`, which `dataset.json` does not list.
         seed: Which set, 0 or larger; sets of different seeds share no case.
 
     Returns:

@@ -1,4 +1,4 @@
-"""One phantom scan: a patient drawn from a seed, seen on a grid of its own, with a scanner's blur and noise."""
+"""One phantom scan: a patient drawn from a seed, on a grid of its own, with a scanner's blur and noise."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def phantom_case(seed: int) -> tuple[Array, Array, Grid]:
     label = np.zeros(grid.n_voxels, dtype=np.uint8)
     blur = np.float32(grid.spacing.mean())
     for layer in abdomen(points, rng):
-        share = np.clip(0.5 - layer.distance / blur, 0, 1)
-        image += share * (layer.hu + np.float32(layer.texture) * texture - image)
-        label[share > 0.5] = layer.label
+        coverage = np.clip(0.5 - layer.distance / blur, 0, 1)
+        image += coverage * (layer.hu + np.float32(layer.texture) * texture - image)
+        label[coverage > 0.5] = layer.label
 
     noise = gaussian_filter(_white(rng, grid), 0.5)
     scan = image.reshape(grid.shape) + noise * (rng.uniform(8, 15) / noise.std())

@@ -152,7 +152,7 @@ def resolve_recipe_settings(
     model: str | Callable[..., nn.Module] | None = None,
     loss: str | Callable[..., object] | None = None,
 ) -> Recipe:
-    """The recipe with everything that was given beside it.
+    """The recipe with the settings given in addition.
 
     Raises:
         UsageError: Both a budget and epochs, or a builder that another process cannot import.

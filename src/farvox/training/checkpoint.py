@@ -16,7 +16,7 @@ from farvox.errors import BundleError
 class Checkpoint:
     """What a resumed training needs to go on as if it had never stopped.
 
-    Random draws are keyed by seed and step, so the step number stands for all random states.
+    Random draws are keyed by seed and step, so the step number represents all random states.
     """
 
     step: int
@@ -55,4 +55,4 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         return Checkpoint(**{**content, "training": tuple(content["training"])})
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BundleError(f"checkpoint {path} is damaged: {first}", hint="train anew without --resume") from None
+        raise BundleError(f"checkpoint {path} is damaged: {first}", hint="train again without --resume") from None

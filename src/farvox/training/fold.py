@@ -48,7 +48,7 @@ def setup_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabr
     Args:
         recipe: Says the precision.
         device: As in `resolve_device`.
-        devices: How many share the work of a fold.
+        devices: Number of devices for each fold.
 
     Raises:
         DeviceError: The device is not there.
@@ -62,7 +62,7 @@ def setup_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabr
     fabric = Fabric(
         accelerator=picked.type,
         devices=[picked.index] if picked.index is not None else devices,
-        # Weights that rest for a stage get no gradient, which processes have to be told to expect.
+        # Weights that are not trained in a stage get no gradient; DDP must expect this.
         strategy="ddp_find_unused_parameters_true" if devices > 1 and staged else "auto",
         precision="bf16-mixed" if precision == "bfloat16" else "32-true",
     )
@@ -125,8 +125,8 @@ def _run_fold(
     extras: Extras,
     cache: CaseCache | None,
 ) -> TrainingResult:
-    begun = any((folder / name).exists() for name in ("checkpoint.pt", "bundle")) or read_result(folder)
-    if begun and not resume:
+    exists = any((folder / name).exists() for name in ("checkpoint.pt", "bundle")) or read_result(folder)
+    if exists and not resume:
         raise UsageError(
             f"{folder} exists already",
             hint="add --resume to continue it, --overwrite to start again, or choose another --out",

@@ -1,4 +1,4 @@
-"""Ctrl-C that lets the step in hand be finished."""
+"""Ctrl-C that lets the current step finish."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 @contextmanager
 def graceful_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C (or a polite kill) asks the loop to end after its step; a second one ends at once."""
-    asked = threading.Event()
+    """Ctrl-C (or SIGTERM) ends the loop after its step; a second one ends at once."""
+    requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield requested
         return
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
+        if requested.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        requested.set()
 
     before: dict[int, Callable[..., Any] | int | None] = {
         number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        yield asked
+        yield requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The training loop: step, note, validate, keep a checkpoint; ends by budget, epochs or Ctrl-C."""
+"""The training loop: steps, log, validation and checkpoints; it ends by budget, epochs or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TrainingDivergedError(FarvoxError):
 
 @dataclass(frozen=True)
 class Extras:
-    """What a user gives beside the recipe; see `farvox.train`."""
+    """Loss, augmentation and callbacks of the user; see `farvox.train`."""
 
     loss: Callable[..., object] | None = None
     augment: Callable[..., object] | None = None
@@ -109,7 +109,7 @@ class Training:
     extras: Extras = Extras()
 
     def fit(self, network: torch.nn.Module, start: StartEvent) -> TrainingResult:
-        """Train `network` in place, from the folder's checkpoint where there is one.
+        """Train `network` in place, from the folder's checkpoint if there is one.
 
         Args:
             network: Freshly built; its weights are replaced when resuming.
@@ -118,16 +118,16 @@ class Training:
         settings = self.recipe.train
         network.to(self.fabric.device)  # before the optimiser's state is loaded, which follows its parameters
         optimiser = make_optimiser(network, settings)
-        held = load_checkpoint(self.folder / "checkpoint.pt")
-        if held and (held.preprocessing, held.training) != self._origin():
+        stored = load_checkpoint(self.folder / "checkpoint.pt")
+        if stored and (stored.preprocessing, stored.training) != self._origin():
             raise DataError(
-                "the scans have changed since the training was begun",
-                allowed="the scans and labels it was begun with",
-                hint="restore them, or begin anew with --overwrite",
+                "the scans have changed since the training started",
+                allowed="the scans and labels it was started with",
+                hint="restore them, or start again with --overwrite",
             )
-        if held:
-            network.load_state_dict(held.network)
-            optimiser.load_state_dict(held.optimiser)
+        if stored:
+            network.load_state_dict(stored.network)
+            optimiser.load_state_dict(stored.optimiser)
         sampler = self._sampler(network)
         wrapped, optimiser = self.fabric.setup(network, optimiser)
         if self.recipe.points.count:
@@ -138,26 +138,26 @@ class Training:
         loss_function = own_loss or Loss(self.recipe.loss.terms, weights, self.recipe.loss.keep_fraction).to(
             self.fabric.device
         )
-        log = JsonLinesLog(self.folder / "log.jsonl", held.log_bytes if held else 0, self.fabric.is_global_zero)
-        if not held:
+        log = JsonLinesLog(self.folder / "log.jsonl", stored.log_bytes if stored else 0, self.fabric.is_global_zero)
+        if not stored:
             self._emit(log, "on_start", start)
-        pace = TrainingClock.of(self.recipe, sampler.steps_per_epoch, held.seconds if held else 0.0)
-        step = held.step if held else 0
-        loss_sum, loss_steps = (held.loss_sum, held.loss_steps) if held else (0.0, 0)
+        clock = TrainingClock.of(self.recipe, sampler.steps_per_epoch, stored.seconds if stored else 0.0)
+        step = stored.step if stored else 0
+        loss_sum, loss_steps = (stored.loss_sum, stored.loss_steps) if stored else (0.0, 0)
         dice: float | None = None
         saved_at = time.monotonic()
         validating = 0.0
-        # Offsets are shares of what the network sees at once: a patch, where it learns from patches.
-        seen = (patch_size(self.recipe, case) for case in self.cases)
-        extent = mean_field_of_view_mm(seen, self.preprocessing.spacing)
+        # Offsets are fractions of the network's input: a patch, or a whole scan.
+        sizes = (patch_size(self.recipe, case) for case in self.cases)
+        extent = mean_field_of_view_mm(sizes, self.preprocessing.spacing)
         track = OffsetLog(self.folder, network, extent, step) if self.fabric.is_global_zero else None
         if track:
-            track.note(step, pace.seconds)
+            track.note(step, clock.seconds)
         network.train()
         enter_stage: Callable[[float], None] | None = getattr(network, "set_training_progress", None)
         while True:
             # The first process decides for all, whose clocks and signals may differ.
-            done, stop = self.fabric.broadcast((pace.progress(step), self.stop()))
+            done, stop = self.fabric.broadcast((clock.progress(step), self.stop()))
             if done >= 1:
                 reason: Reason = "epochs" if settings.epochs else "budget"
                 break
@@ -173,39 +173,39 @@ class Training:
             value = self._step(step, sampler, wrapped, optimiser, loss_function)
             step += 1
             loss_sum, loss_steps = loss_sum + value, loss_steps + 1
-            now = pace.progress(step)
+            now = clock.progress(step)
             epoch = step // sampler.steps_per_epoch
             if step % sampler.steps_per_epoch == 0 or now >= 1:
                 ended = EpochEvent(
                     epoch=epoch,
                     step=step,
                     fraction_done=round(now, 6),
-                    seconds=round(pace.seconds, 2),
+                    seconds=round(clock.seconds, 2),
                     loss=loss_sum / loss_steps,
                     learning_rate=rate,
                 )
                 self._emit(log, "on_epoch", ended)
                 loss_sum, loss_steps = 0.0, 0
             if track and (int(now * _SNAPSHOTS) > int(done * _SNAPSHOTS) or now >= 1):
-                track.note(step, pace.seconds)
+                track.note(step, clock.seconds)
             due = int(now * _VALIDATIONS) > int(done * _VALIDATIONS)
-            if self.validation and due and validating <= _VALIDATION_SHARE * pace.total_seconds * now:
-                began = pace.seconds
+            if self.validation and due and validating <= _VALIDATION_SHARE * clock.total_seconds * now:
+                began = clock.seconds
                 by_label = self._validate(network)
-                validating += pace.seconds - began if pace.total_seconds else 0.0
+                validating += clock.seconds - began if clock.total_seconds else 0.0
                 dice = float(np.mean(list(by_label.values()))) if by_label else None
-                seconds = round(pace.seconds, 2)
+                seconds = round(clock.seconds, 2)
                 validated = ValidationEvent(epoch=epoch, step=step, seconds=seconds, dice=by_label, mean=dice)
                 self._emit(log, "on_validation", validated)
-            state = TrainingState(now, epoch, step, value, pace.seconds, pace.seconds_left(step), dice)
+            state = TrainingState(now, epoch, step, value, clock.seconds, clock.seconds_left(step), dice)
             self.on_progress(state)
             self._notify("on_step", state)
             if time.monotonic() - saved_at > settings.checkpoint_seconds:
-                self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
+                self._save(network, optimiser, step, clock, log, loss_sum, loss_steps)
                 saved_at = time.monotonic()
-        self._save(network, optimiser, step, pace, log, loss_sum, loss_steps)
+        self._save(network, optimiser, step, clock, log, loss_sum, loss_steps)
         outcome = TrainingResult(
-            reason, step // sampler.steps_per_epoch, step, pace.seconds, peak_memory_mb(self.fabric.device)
+            reason, step // sampler.steps_per_epoch, step, clock.seconds, peak_memory_mb(self.fabric.device)
         )
         # After the checkpoint, so that a run that goes on cuts this line off again.
         self._emit(log, "on_end", EndEvent(**asdict(outcome)))
@@ -244,7 +244,7 @@ class Training:
         if not math.isfinite(value):
             raise TrainingDivergedError(
                 f"the loss became {value} at step {step}",
-                hint="begin anew with --overwrite and a lower train.learning_rate, or train.precision=float32",
+                hint="start again with --overwrite and a lower train.learning_rate, or train.precision=float32",
             )
         optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
@@ -294,7 +294,7 @@ class Training:
         network: torch.nn.Module,
         optimiser: Any,
         step: int,
-        pace: TrainingClock,
+        clock: TrainingClock,
         log: JsonLinesLog,
         loss_sum: float,
         loss_steps: int,
@@ -305,7 +305,7 @@ class Training:
             self.folder / "checkpoint.pt",
             Checkpoint(
                 step=step,
-                seconds=pace.seconds,
+                seconds=clock.seconds,
                 network=network.state_dict(),
                 optimiser=optimiser.state_dict(),
                 log_bytes=log.size,

@@ -1,4 +1,4 @@
-"""How learned offsets move while a network trains: snapshots beside the log, for the report's figures."""
+"""Snapshots of learned offsets during training, for the figures of the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class OffsetLog:
     """`offsets.npz`: `step`, `minutes`, `field_of_view_mm` and, for each sparse layer, `offsets/<layer>` over time.
 
     Args:
-        folder: Where the file lies; what is in it up to `step` is kept.
+        folder: Folder of the file; its snapshots up to `step` are kept.
         network: Layers whose `offsets` are learned are followed.
         field_of_view_mm: Mean field of view in training, of scans or patches, mm; an offset of 1 is half of it.
         step: Steps trained before.

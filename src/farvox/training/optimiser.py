@@ -1,4 +1,4 @@
-"""The optimiser a recipe asks for, and which values it lets decay."""
+"""The optimiser of a recipe, and the parameters that it decays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def make_optimiser(network: nn.Module, settings: TrainSettings) -> torch.optim.O
     Args:
         network: Its parameters are optimised; with `weight_decay_on="convolutions"` only kernels of convolutions, transposed
             ones included, decay: no bias, no norm, no offset.
-        settings: `adam` adds weight_decay · weight to the gradient (L2), `adamw` shrinks weights beside the step.
+        settings: `adam` adds weight_decay · weight to the gradient (L2), `adamw` shrinks weights separately from the step.
     """
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []

@@ -1,4 +1,4 @@
-"""How far the training is and what learning rate that means; the budget, in time or epochs, sets the pace."""
+"""Fraction of the training that is done, by time or by epochs, and the learning rate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrainingClock:
 
     @classmethod
     def of(cls, recipe: Recipe, steps_per_epoch: int, before: float = 0.0) -> TrainingClock:
-        """The pace a recipe asks for."""
+        """The clock of a recipe."""
         clock = time.process_time if recipe.train.clock == "cpu" else time.monotonic
         if recipe.train.epochs:
             return cls(recipe.train.epochs * steps_per_epoch, 0.0, before, clock)
@@ -44,11 +44,11 @@ class TrainingClock:
 
     def progress(self, step: int) -> float:
         """Share of the training that is done after `step` steps."""
-        share = step / self.total_steps if self.total_steps else self.seconds / self.total_seconds
-        return min(share, 1.0)
+        fraction = step / self.total_steps if self.total_steps else self.seconds / self.total_seconds
+        return min(fraction, 1.0)
 
     def seconds_left(self, step: int) -> float | None:
-        """Estimate of the seconds to come; None before there is anything to go by."""
+        """Estimate of the seconds to come; None before the first step."""
         done = self.progress(step)
         return self.seconds * (1 - done) / done if done > 0 else None
 

@@ -102,8 +102,8 @@ def read_dataset(
     Args:
         path: Folder in MSD, nnU-Net raw, BraTS or PROMISE12 layout; with patterns, what they are relative to.
         images: Pattern such as 'scans/*_img.nii.gz'.
-        labels: Pattern with as many '*'; image and label belong together when their '*' stand for the same.
-        landmarks: CSV file of points that stand in place of labels; see `farvox.data.landmarks`.
+        labels: Pattern with as many '*'; image and label belong together when their '*' match the same text.
+        landmarks: CSV file of points that are used instead of labels; see `farvox.data.landmarks`.
         radius: Radius of the spheres that landmarks become, mm; None chooses one that suits the scans.
 
     Returns:
@@ -154,8 +154,8 @@ def _read_folder(root: Path | None) -> Dataset:
             if not isinstance(dataset, Dataset):
                 raise UsageError(f"reader '{name}' returned a {type(dataset).__name__}", allowed="a farvox.Dataset")
             return dataset
-    held = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
-    shown = ", ".join(held[:6]) + (", …" if len(held) > 6 else "") if held else "nothing"
+    entries = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    shown = ", ".join(entries[:6]) + (", …" if len(entries) > 6 else "") if entries else "nothing"
     below = next((folder.parent for folder in sorted(root.glob("*/dataset.json"))), None)
     raise DataError(
         f"{root} is in no known dataset layout; it holds {shown}",

@@ -41,7 +41,7 @@ def parse_labels(content: Any, path: Path) -> tuple[dict[int, str], int | None]:
         except (TypeError, ValueError) as error:
             raise DataError(f"{path.name}: label '{name}' has value {value!r}", allowed="a whole number") from error
         if number in names:
-            raise DataError(f"{path.name}: '{names[number]}' and '{name}' share the value {number}")
+            raise DataError(f"{path.name}: '{names[number]}' and '{name}' have the same value {number}")
         names[number] = name
     ignore = next((value for value, name in names.items() if name.lower() == "ignore"), None)
     return names, ignore

@@ -25,8 +25,8 @@ def read(root: Path) -> Dataset:
     if content.get("training"):
         cases = tuple(_entry(root, entry) for entry in content["training"])
     else:
-        beside = list_scans(root / "labelsTr")
-        cases = tuple(CasePaths(id, (path,), beside.get(id)) for id, path in list_scans(root / "imagesTr").items())
+        masks = list_scans(root / "labelsTr")
+        cases = tuple(CasePaths(id, (path,), masks.get(id)) for id, path in list_scans(root / "imagesTr").items())
     if content.get("test"):
         unlabelled = tuple(CasePaths(case.id, case.images) for case in (_entry(root, one) for one in content["test"]))
     else:

@@ -61,7 +61,7 @@ def _listed(root: Path, id: str, entry: object) -> CasePaths:
 
 
 def _grouped(folder: Path, channels: int, ending: str) -> dict[str, tuple[Path, ...]]:
-    """Case → channel files in order; a channel without file keeps its place, so that loading can name it."""
+    """Case → channel files in order; a missing channel keeps its index, so that loading can name it."""
     found: dict[str, dict[int, Path]] = {}
     for name, path in list_scans(folder).items():
         if match := _NUMBERED.fullmatch(name):

@@ -1,4 +1,4 @@
-"""Any folder structure, by two patterns: image and label belong together when their '*' stand for the same text."""
+"""Any folder structure, by two patterns: image and label belong together if their '*' match the same text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CAPTURE = {"**/": "(?:(.*)/)?", "*": "([^/]*)", "?": "([^/])"}
 def read(root: Path | None, images: str | None, labels: str | None) -> Dataset:
     """Pair the files of two patterns, relative to `root` or to the working directory.
 
-    Names of the labels come from labels.json files beside the labels or in `root` ({"1": "liver"}); without any, from
+    Names of the labels come from labels.json files next to the labels or in `root` ({"1": "liver"}); without any, from
     the values in all label files. Images without label and labels without image become cases that fail to load.
     """
     if images is None or labels is None:
@@ -52,7 +52,7 @@ def read(root: Path | None, images: str | None, labels: str | None) -> Dataset:
 
 
 def read_unlabelled(root: Path | None, images: str) -> Dataset:
-    """Scans of one pattern, to which landmarks are about to be added; the label table is a stand-in until then."""
+    """Scans of one pattern, to which landmarks are about to be added; the label table is provisional."""
     base = root if root is not None else Path()
     paths = _scans(base, images)
     return Dataset(
@@ -75,7 +75,7 @@ def _scans(base: Path, images: str, labels: Container[Path] = ()) -> list[tuple[
 
 
 def _matches(base: Path, pattern: str) -> list[tuple[tuple[str, ...], Path]]:
-    """(what the wildcards stand for, path) of every scan that fits; '[' means itself."""
+    """(what the wildcards match, path) of every scan that fits; '[' means itself."""
     pattern = pattern.removeprefix("./")
     full = str(base / pattern)
     parts = _WILD.split(full)
@@ -120,7 +120,7 @@ def _table(base: Path, labels: list[Path]) -> tuple[LabelTable, tuple[str, ...]]
         values |= {int(value) for value in present if np.isfinite(value) and value == round(value) and value > 0}
     if not values:
         raise DataError(
-            "no label file with a value beside 0", hint="check the --labels pattern, or write a labels.json"
+            "no label file with a value other than 0", hint="check the --labels pattern, or write a labels.json"
         )
     return LabelTable.from_mapping({value: f"label {value}" for value in values}), (
         "label table from the values found",

@@ -1,4 +1,4 @@
-"""PROMISE12 layout: CaseNN.mhd beside CaseNN_segmentation.mhd; test cases have no segmentation."""
+"""PROMISE12 layout: CaseNN.mhd with CaseNN_segmentation.mhd; test cases have no segmentation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def matches(root: Path) -> bool:
 
 
 def read(root: Path) -> Dataset:
-    """Cases with a segmentation beside them, and those without as unlabelled."""
+    """Cases with a segmentation, and those without as unlabelled."""
     pairs = [(image, image.with_name(f"{image.stem}_segmentation.mhd")) for image in _images(root)]
     return Dataset(
         name=root.resolve().name,
