@@ -91,16 +91,16 @@ def test_gradients_of_matrices_come_from_the_reference() -> None:
 
 def test_matrices_that_do_not_fit() -> None:
     image, offsets, weight = conv_case((7, 9, 5), 1, False)
-    with pytest.raises(UsageError, match="offset_transforms beside a grid"):
+    with pytest.raises(UsageError, match="offset_transforms with a grid"):
         sparse_sample(image, offsets, grid=(2, 2, 2), offset_transforms=torch.eye(3).expand(2, 8, 3, 3))
-    with pytest.raises(UsageError, match="one a point"):
+    with pytest.raises(UsageError, match="one per point"):
         sparse_conv(image, offsets, weight, points=POINTS, offset_transforms=torch.eye(3), groups=2)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 @pytest.mark.parametrize("places", [{"grid": (3, 4, 4)}, {"points": random_tensor(2, 40, 3)}], ids=["grid", "points"])
 def test_groups_that_cut_through_channels(groups: int, places: SamplePoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cpu_grid, "_LEAST_ROWS", 6)  # one channel at a time
+    monkeypatch.setattr(_cpu_grid, "_MIN_ROWS", 6)  # one channel at a time
     _compare(conv_case((12, 8, 8), 3, False, outputs=6, groups=groups), places, groups)
 
 
@@ -108,8 +108,8 @@ def test_groups_that_cut_through_channels(groups: int, places: SamplePoints, mon
 @pytest.mark.parametrize("batch", [1, 3])
 def test_many_tiles_and_threads(grid: tuple[int, ...], batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cpu_grid, "_TILE_VALUES", 1)
-    monkeypatch.setattr(_cpu_grid, "_LEAST_POSITIONS", 1)
-    monkeypatch.setattr(_cpu_grid, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(_cpu_grid, "_MIN_POSITIONS", 1)
+    monkeypatch.setattr(_cpu_grid, "_MIN_ROWS", 1)
     monkeypatch.setattr(_cpu_plan, "_CHUNK", 4)
     before = torch.get_num_threads()
     try:

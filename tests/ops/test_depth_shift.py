@@ -59,7 +59,7 @@ def test_nothing_is_read_from_another_volume() -> None:
         ((4, 4, 2), 2, 1, 1, "whole volumes"),
         ((4, 4, 2, 2), 0, 1, 1, "with 0 slices"),
         ((4, 4, 2, 2), 2, 3, 2, r"3 \+ 2 channels; expected: 0 to 4"),
-        ((4, 4, 2, 2), 2, -1, 2, "channels, as many as there are"),
+        ((4, 4, 2, 2), 2, -1, 2, "channels in total"),
     ],
 )
 def test_impossible_shifts(shape: tuple[int, ...], slices: int, forward: int, backward: int, message: str) -> None:

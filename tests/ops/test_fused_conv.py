@@ -105,11 +105,11 @@ def test_a_unit_that_was_changed_answers_as_changed(change: str) -> None:
         ({"backend": "fast"}, "no backend 'fast'"),
         ({"bias": torch.zeros(1)}, r"bias of shape \(1,\); expected: \(3,\)"),
         ({"head_weight": torch.zeros(2, 4)}, r"head_weight of shape .*; expected: \(H, 3\)"),
-        ({"head_bias": torch.zeros(2)}, "head_bias of shape .* beside a head_weight"),
+        ({"head_bias": torch.zeros(2)}, "head_bias of shape .* with a head_weight"),
         ({"coarse": torch.zeros(2, 1, 2, 2, 2)}, r"coarse of shape .*; expected: \(1, D, i, j, k\)"),
         ({"image": torch.zeros(1, 4, 4, 4)}, "image of shape"),
-        ({"image": torch.zeros(1, 1, 4, 4, 4).double()}, "backend 'cpu' cannot run: it takes float32 on the CPU"),
-        ({"bias": torch.zeros(3, requires_grad=True)}, "gradients are for the reference"),
+        ({"image": torch.zeros(1, 1, 4, 4, 4).double()}, "backend 'cpu' cannot run: it needs float32 on the CPU"),
+        ({"bias": torch.zeros(3, requires_grad=True)}, "only the reference has gradients"),
     ],
 )
 def test_wrong_arguments(change: dict, message: str) -> None:

@@ -33,7 +33,7 @@ def _steps(layout: str) -> list[PointwiseLayer]:
 @pytest.mark.parametrize("layout", ["r", "b", "f", "fr", "bb", "frbbbr", "rbrbb", "rr"])
 @pytest.mark.parametrize("piece", [3, 2048])
 def test_pieces_against_plain_torch(layout: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_PIECE", piece)
+    monkeypatch.setattr(cpu, "_CHUNK", piece)
     x, steps = _random(2, 6, 10), _steps(layout)
     before = x.clone()
     exact = tuple(

@@ -192,17 +192,17 @@ IMAGE, OFFSETS = torch.zeros(2, 3, 4, 4, 4), torch.zeros(5, 3)
         ({"grid": "abc"}, "3 positive whole numbers"),
         ({"grid": SampleGrid((2.0, 2.0, 2.0))}, "3 positive whole numbers"),
         ({"image": np.zeros((1, 1, 4, 4, 4))}, "image of type ndarray; expected: a torch tensor"),
-        ({"offsets": OFFSETS.double()}, "offsets of type torch.float64 beside an image of type torch.float32"),
-        ({"grid": None, "points": torch.zeros(2, 6, 3).half()}, "points of type torch.float16 beside"),
+        ({"offsets": OFFSETS.double()}, "offsets of type torch.float64 with an image of type torch.float32"),
+        ({"grid": None, "points": torch.zeros(2, 6, 3).half()}, "points of type torch.float16 with"),
         ({"backend": "fast"}, "no sampling backend 'fast'; expected: auto, reference"),
-        ({"backend": "cpu", "image": IMAGE.double()}, "backend 'cpu' cannot run: float64 is for the reference"),
+        ({"backend": "cpu", "image": IMAGE.double()}, "backend 'cpu' cannot run: float64 needs the reference"),
         (
             {"backend": "cpu", "image": IMAGE.to("meta"), "offsets": OFFSETS.to("meta")},
             "backend 'cpu' cannot run: the image is on meta",
         ),
         (
             {"backend": "cpu", "grid": None, "points": torch.zeros(2, 6, 3, requires_grad=True)},
-            "backend 'cpu' cannot run: gradients of points and offset_transforms are for the reference",
+            "backend 'cpu' cannot run: only the reference has gradients of points and offset_transforms",
         ),
     ],
 )
@@ -219,7 +219,7 @@ def test_wrong_weight(shape: tuple[int, ...], groups: int) -> None:
 
 
 def test_weight_of_another_type() -> None:
-    with pytest.raises(UsageError, match="beside an image of type torch"):
+    with pytest.raises(UsageError, match="with an image of type torch"):
         sparse_conv(IMAGE, OFFSETS, torch.zeros(4, 15).bfloat16(), grid=(2, 2, 2))
 
 
@@ -229,6 +229,6 @@ def test_slab_is_part_of_the_grid(dims: int, corners: bool) -> None:
     image, offsets, shape = _random(1, 2, *SHAPES[dims]), _offsets(dims, False), (5, 3, 2)[:dims]
     whole = sparse_sample(image, offsets, grid=SampleGrid(shape, corners)).unflatten(3, shape)
     slab = SampleGrid(shape, corners, start=1, stop=3)
-    assert slab.wanted == (2, *shape[1:])
-    found = sparse_sample(image, offsets, grid=slab).unflatten(3, slab.wanted)
+    assert slab.output_shape == (2, *shape[1:])
+    found = sparse_sample(image, offsets, grid=slab).unflatten(3, slab.output_shape)
     torch.testing.assert_close(found, whole[:, :, :, 1:3], rtol=0, atol=0)

@@ -287,7 +287,7 @@ def test_only_what_is_needed(needs: tuple[bool, bool, bool]) -> None:
 def test_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.zeros(1, 1, 2, 2)
     assert kernels.unavailable_reason(image) == "the image is on cpu"
-    assert kernels.unavailable_reason(image.double()) == "float64 is for the reference"
+    assert kernels.unavailable_reason(image.double()) == "float64 needs the reference"
     monkeypatch.setitem(sys.modules, "triton", None)
     assert kernels.unavailable_reason(image) == "triton is not installed"
 

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farvox.errors import UsageError
 from farvox.ops.warp import FeatureDistance, warp
 
 sizes = st.tuples(*[st.integers(1, 7)] * 3)
@@ -101,7 +102,7 @@ def test_a_point_that_is_no_number_reads_inside() -> None:
 
 def test_backends_that_cannot_be_had() -> None:
     maps = torch.zeros(1, 2, 2, 2, dtype=torch.float64)
-    with pytest.raises(ValueError, match="float32"):
+    with pytest.raises(UsageError, match="float32"):
         FeatureDistance(torch.zeros(1, 1), maps, "cpu")
-    with pytest.raises(ValueError, match="known: auto"):
+    with pytest.raises(UsageError, match="expected: auto"):
         FeatureDistance(torch.zeros(1, 1), maps, "numba")  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ class Obelisk(nn.Module):
 
     def forward(self, image: torch.Tensor, grid: Sequence[int] | SampleGrid) -> torch.Tensor:
         """(B, in_channels, I, J, K) → (B, out_channels, *grid), or the slab of the grid."""
-        shape = grid.wanted if isinstance(grid, SampleGrid) else tuple(grid)
+        shape = grid.output_shape if isinstance(grid, SampleGrid) else tuple(grid)
         weight = self.weight.to(image.dtype)  # differs under autocast
         return sparse_conv(image, self.offsets, weight, grid=grid, groups=self.groups).unflatten(2, shape)
 

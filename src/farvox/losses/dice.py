@@ -1,4 +1,4 @@
-"""Soft Dice: overlap of class probabilities with the label, one value a class, the whole batch at once."""
+"""Soft Dice loss, one value per class over the whole batch."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from farvox.labels import IGNORE
 
 
 def soft_dice(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """1 − mean soft Dice over the foreground classes present in the batch's target.
+    """1 − mean soft Dice over the foreground classes that are present in the target of the batch.
 
-    Sums run over the whole batch before the ratio is taken. A class absent from the target is left out of the mean:
-    its Dice is 0 whatever is predicted, and its gradient would only reward shrinking it below what noise allows.
-    False positives of such a class are left to the cross-entropy, with which this term is meant to be summed.
+    Sums are over the whole batch, before the ratio. Classes that are absent from the target are excluded: their Dice is
+    0 for any prediction. False positives of such classes only count in the cross-entropy, with which this term is
+    usually summed.
 
     Args:
-        logits: (B, classes, I, J, K), before softmax; half precision is computed in float32.
-        target: (B, I, J, K) class indices, any integer type; `IGNORE` voxels take no part.
+        logits: (B, classes, I, J, K), before softmax; half precision is converted to float32.
+        target: (B, I, J, K) class indices, any integer type; voxels labelled `IGNORE` are excluded.
 
     Returns:
-        Scalar in [0, 1]; 0 where no foreground is present.
+        Scalar in [0, 1]; 0 without foreground.
     """
     classes = logits.shape[1]
-    # Sums over a batch need float32; autocast would turn the products below to half precision.
+    # Sums over a batch need float32, and autocast would compute the products below in half precision.
     with torch.autocast(logits.device.type, enabled=False):
         probability = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1).flatten(2)  # (B, c, N)
         index = target.flatten(1).long()

@@ -1,4 +1,4 @@
-"""How well two masks agree: by their voxels and by their surfaces."""
+"""Agreement of two masks: overlap of voxels and distances of surfaces."""
 
 from farvox.metrics.overlap import Overlap
 from farvox.metrics.surface import hd95, surface_dice, surface_distances

@@ -1,4 +1,4 @@
-"""Agreement of two masks voxel by voxel: Dice, sensitivity and specificity from four counts."""
+"""Overlap of two masks: Dice, sensitivity and specificity from four counts of voxels."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from farvox.types import Array
 
 @dataclass(frozen=True)
 class Overlap:
-    """Voxel counts of one structure in one scan; every figure is None where it would divide by nothing.
+    """Voxel counts of one structure in one scan; a metric is None if its denominator is 0.
 
     Args:
-        both: Voxels in prediction and reference (true positives).
-        false_positives: Voxels in the prediction alone (false positives).
-        false_negatives: Voxels in the reference alone (false negatives).
-        neither: Voxels in neither (true negatives).
+        true_positives: Voxels in prediction and reference.
+        false_positives: Voxels only in the prediction.
+        false_negatives: Voxels only in the reference.
+        true_negatives: Voxels in neither.
     """
 
     true_positives: int
@@ -27,18 +27,27 @@ class Overlap:
 
     @classmethod
     def of(cls, prediction: Array, reference: Array, voxels: int | None = None) -> Overlap:
-        """Count two boolean masks of one shape.
+        """Count the voxels of two boolean masks.
+
+        >>> mask, reference = np.array([True, True, False, False]), np.array([True, False, True, False])
+        >>> Overlap.of(mask, reference).dice
+        0.5
 
         Args:
             prediction: Boolean mask.
             reference: Boolean mask, same shape.
-            voxels: Voxels that take part in the whole scan, where the masks are a crop of it; None for the masks' own.
+            voxels: Number of voxels of the whole scan, if the masks are a crop of it; None: that of the masks.
         """
-        both = int(np.count_nonzero(prediction & reference))
-        false_positives = int(np.count_nonzero(prediction)) - both
-        false_negatives = int(np.count_nonzero(reference)) - both
+        true_positives = int(np.count_nonzero(prediction & reference))
+        false_positives = int(np.count_nonzero(prediction)) - true_positives
+        false_negatives = int(np.count_nonzero(reference)) - true_positives
         voxels = prediction.size if voxels is None else voxels
-        return cls(both, false_positives, false_negatives, voxels - both - false_positives - false_negatives)
+        return cls(
+            true_positives,
+            false_positives,
+            false_negatives,
+            voxels - true_positives - false_positives - false_negatives,
+        )
 
     @property
     def prediction(self) -> int:
@@ -52,17 +61,17 @@ class Overlap:
 
     @property
     def dice(self) -> float | None:
-        """Twice the common voxels over the sum of both sizes, 0 to 1; None where both are empty."""
+        """Twice the common voxels over the sum of both sizes, 0 to 1; None if both are empty."""
         return _ratio(2 * self.true_positives, self.prediction + self.reference)
 
     @property
     def sensitivity(self) -> float | None:
-        """Share of the reference that was found, 0 to 1; None where the reference is empty."""
+        """Fraction of the reference that is in the prediction, 0 to 1; None if the reference is empty."""
         return _ratio(self.true_positives, self.reference)
 
     @property
     def specificity(self) -> float | None:
-        """Share of the voxels outside the reference left out of the prediction, 0 to 1; None where there are none."""
+        """Fraction of the voxels outside of the reference that the prediction excludes, 0 to 1; None without any."""
         return _ratio(self.true_negatives, self.true_negatives + self.false_positives)
 
 

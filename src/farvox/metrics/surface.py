@@ -1,10 +1,11 @@
 """Distances between the surfaces of two masks, in mm: 95th percentile Hausdorff distance and surface Dice.
 
-The surface of a mask runs between voxels: through every cell of 2×2×2 neighbouring voxels that holds voxels of both
-kinds, as triangles of the marching cubes algorithm. Each cell counts with the area of its triangles in mm², so that
-the values do not depend on the shape of the voxels. This is the definition of Nikolov et al., "Clinically applicable
-segmentation of head and neck anatomy", JMIR 23(7), 2021, and of their package `surface-distance`; the tests compare the
-two. That package cannot leave out voxels and has no sheared axes (gantry tilt).
+The surface of a mask is between voxels: in every cell of 2×2×2 neighbouring voxels that has voxels inside and outside
+of the mask, it consists of triangles of the marching cubes algorithm. Each cell counts with the area of its triangles
+in mm², so that the values do not depend on the shape of the voxels. This is the definition of Nikolov et al.,
+"Clinically applicable segmentation of head and neck anatomy", JMIR 23(7), 2021, and of their package
+`surface-distance`; the tests compare the two. That package cannot leave out voxels and has no sheared axes (gantry
+tilt).
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def surface_dice(distances: SurfaceDistances, tolerance_mm: float) -> float | No
     """
     if not len(distances.prediction):
         return None
-    # A tolerance of one voxel has to hold for neighbours even where the header stores the spacing in float32.
+    # A tolerance of one voxel must include neighbours even if the header stores the spacing in float32.
     limit = tolerance_mm * (1 + 1e-5)
     near = distances.prediction_areas[distances.prediction <= limit].sum()
     near += distances.reference_areas[distances.reference <= limit].sum()
@@ -122,7 +123,7 @@ def _surface(mask: Array, axes: FloatArray, ignored: Array | None) -> tuple[Floa
 
 
 def _corners(mask: Array) -> list[Array]:
-    """The eight voxels of every cell, one array (I + 1, J + 1, K + 1) a voxel."""
+    """The eight voxels of every cell, one array (I + 1, J + 1, K + 1) per voxel."""
     padded = np.pad(mask, 1)
     return [padded[tuple(slice(c, c - 1 or None) for c in corner)] for corner in _CORNERS]
 
@@ -131,7 +132,7 @@ def _completed(inside: Array, unknown: Array) -> Array:
     """Codes of cells (N, 8) whose unknown voxels take the label of most of their known neighbours in the cell."""
     labelled = ~unknown
     neighbours = np.array([[n ^ 4, n ^ 2, n ^ 1] for n in range(8)])
-    for _ in range(3):  # as many steps as there are between opposite corners
+    for _ in range(3):  # the number of steps between opposite corners
         votes = (np.where(inside, 1, -1) * labelled)[:, neighbours].sum(-1)
         reached = ~labelled & labelled[:, neighbours].any(-1)
         inside = np.where(reached, votes >= 0, inside)

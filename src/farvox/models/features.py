@@ -105,5 +105,5 @@ def _at_points(network: PointNetwork, image: torch.Tensor, stride: int) -> torch
     for start in range(0, i, thick):
         slab = SampleGrid((i, j, k), start=start, stop=min(start + thick, i))
         points = slab.positions(image).expand(len(image), -1, -1)
-        slabs.append(network.point_features(prepared, points).unflatten(2, slab.wanted))
+        slabs.append(network.point_features(prepared, points).unflatten(2, slab.output_shape))
     return torch.cat(slabs, 2)

@@ -167,6 +167,7 @@ def model_info(name: str) -> ModelInfo:
 def create_model(name: str, in_channels: int = 1, classes: int = 2, **options: object) -> nn.Module:
     """Build a network with random weights.
 
+    >>> import torch
     >>> network = create_model("unet3d", in_channels=1, classes=3, widths=[4, 8])
     >>> network(torch.zeros(1, 1, 8, 8, 8)).shape
     torch.Size([1, 3, 8, 8, 8])
@@ -268,5 +269,6 @@ def validate_dropout(dropout: object, network: str) -> float:
 def _builder(name: str) -> Callable[..., Any]:
     path = model_info(name).builder
     if path not in _builders:
-        import_module(path.partition(":")[0])
+        module, _, function = path.partition(":")
+        _builders[path] = getattr(import_module(module), function)
     return _builders[path]

@@ -1,4 +1,4 @@
-"""Operations networks are built on, a folder each: a plain reference, and faster backends beside it."""
+"""Operations of networks, one folder each: a plain PyTorch reference and faster backends."""
 
 from farvox._deprecated import renamed
 from farvox.ops.depth_shift import depth_shift

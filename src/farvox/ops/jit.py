@@ -1,4 +1,4 @@
-"""How Numba kernels are compiled: without the interpreter's lock, kept on disk where the disk can be written to."""
+"""Compilation of Numba kernels: without the interpreter's lock, cached on disk if it is writable."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import numba as nb
 
-# NaN and infinity keep their meaning; all else that lets sums be vectorised is allowed.
+# NaN and infinity keep their meaning; other optimisations for vectorised sums are allowed.
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Decorator of a kernel; it is compiled when it is first called."""
+    """Decorator of a kernel, which is compiled when it is first called."""
     try:
         return nb.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written to
+    except RuntimeError:  # neither the package's folder nor the user's cache is writable
         return nb.njit(**_OPTIONS)(function)

@@ -1,4 +1,4 @@
-"""Shares work out over as many threads as torch would use, without a second pool of busy threads beside torch's own."""
+"""Parallel loops on as many threads as PyTorch uses, without oversubscribing the processor."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _pool_lock = threading.Lock()
 
 
 def parallel_for(work: Callable[[T], None], items: Iterable[T]) -> None:
-    """Call `work` on every item, on `torch.get_num_threads()` threads at most; the first error is raised.
+    """Call `work` on every item, on at most `torch.get_num_threads()` threads; the first error is raised.
 
-    Inside `work` torch uses one thread and records no gradients. A single item is worked on in the caller.
+    Inside `work` PyTorch uses one thread and records no gradients. A single item is processed in the calling thread.
     """
     items = list(items)
     threads = torch.get_num_threads()
@@ -43,7 +43,7 @@ def parallel_for(work: Callable[[T], None], items: Iterable[T]) -> None:
 
 
 def split_evenly(count: int, parts: int) -> list[range]:
-    """The numbers below `count` in runs whose lengths differ by one at most; as many as are not empty."""
+    """The numbers below `count` in consecutive ranges whose lengths differ by at most one; without empty ranges."""
     cuts = [count * part // parts for part in range(parts + 1)]
     return [range(a, b) for a, b in pairwise(cuts) if a < b]
 
@@ -56,14 +56,14 @@ def _threads(count: int) -> ThreadPoolExecutor:
             for _ in range(count):
                 pool.submit(ready.wait)
             ready.wait()
-            # Setting a thread's number of threads also changes what new threads begin with.
+            # Setting the number of threads of a thread also changes the default of new threads.
             torch.set_num_threads(count)
             _pools[count] = pool
         return _pools[count]
 
 
 def _use_one_thread() -> None:
-    torch.get_num_threads()  # first, because a thread that has not asked yet would later take the default again
+    torch.get_num_threads()  # first, because the default would be set again at the first use in this thread
     torch.set_num_threads(1)
 
 

@@ -1,4 +1,4 @@
-"""Hand some channels of each slice on to the next slice, and some back to the one before."""
+"""Shift some channels of each slice to the next slice, and some to the previous one."""
 
 from farvox.ops.depth_shift.reference import depth_shift
 

@@ -1,4 +1,4 @@
-"""3×3×3 convolution of few channels at full size, with what stands before and after it, in one pass."""
+"""3×3×3 convolution of few channels at full size, fused with upsampling before and a 1×1×1 convolution after it."""
 
 from farvox.ops.fused_conv.api import fused_conv
 

@@ -1,4 +1,4 @@
-"""Numba kernel of the convolution of few channels; README says how it walks."""
+"""Numba kernel of the fused convolution; see README.md for its order of computation."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def conv_planes(
 ):
     """Planes first..last of out (H or O, I, J, K), `rows` rows at a time.
 
-    image (C, I, J, K), coarse (D, i, j, k), taps (O, D + C, 27), head (H, O) or empty; low, frac: where fine voxels lie
-    between coarse ones.
+    image (C, I, J, K), coarse (D, i, j, k), taps (O, D + C, 27), head (H, O) or empty; low, frac: positions of fine
+    voxels between coarse ones.
     """
     size_j, size_k = image.shape[2:]
     outputs, channels = taps.shape[0], taps.shape[1]
@@ -75,7 +75,7 @@ def _load(image, coarse, low_i, frac_i, low_j, frac_j, low_k, frac_k, i, start, 
     """Rows start - 1 to start + count of plane i, all channels, one zero before and after each row."""
     _, size_i, size_j, size_k = image.shape
     pitch = size_k + 2
-    enlarged = coarse.shape[0]
+    upsampled = coarse.shape[0]
     for row in range(count + 2):
         j = start + row - 1
         begin = row * pitch + 1
@@ -83,12 +83,12 @@ def _load(image, coarse, low_i, frac_i, low_j, frac_j, low_k, frac_k, i, start, 
             plane[:, begin : begin + size_k] = 0
             continue
         for c in range(image.shape[0]):
-            plane[enlarged + c, begin : begin + size_k] = image[c, i, j]
-        if enlarged:
+            plane[upsampled + c, begin : begin + size_k] = image[c, i, j]
+        if upsampled:
             ia, ja, fi, fj = low_i[i], low_j[j], frac_i[i], frac_j[j]
             ib, jb = min(ia + 1, coarse.shape[1] - 1), min(ja + 1, coarse.shape[2] - 1)
             top = coarse.shape[3] - 1
-            for c in range(enlarged):
+            for c in range(upsampled):
                 _mix(coarse[c, ia, ja], coarse[c, ia, jb], coarse[c, ib, ja], coarse[c, ib, jb], fi, fj, line)
                 target = plane[c, begin : begin + size_k]
                 for k in range(size_k):

@@ -1,4 +1,4 @@
-"""What blocks call: arguments checked, the fast way taken where nothing is to be learned."""
+"""The fused convolution: checks arguments and uses the fast implementation in inference."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def fused_conv(
     head_bias: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """Enlarge and join, 3×3×3 convolution, leaky ReLU and a 1×1×1 convolution in one pass.
+    """Upsample and concatenate, 3×3×3 convolution, leaky ReLU and 1×1×1 convolution in one pass.
 
     Args:
         image: (B, C, I, J, K).
         weight: (O, D + C, 3, 3, 3); zero padding of one voxel.
         bias: (O,).
-        slope: Of the leaky ReLU below zero; 1 for none.
-        coarse: (B, D, i, j, k), enlarged trilinearly to the image's size (half-pixel centres), put before its channels.
-        head_weight: (H, O) of the 1×1×1 convolution that ends it.
+        slope: Slope of the leaky ReLU below zero; 1: no activation.
+        coarse: (B, D, i, j, k), upsampled trilinearly to the image's size (half-pixel centres), concatenated before it.
+        head_weight: (H, O) of the final 1×1×1 convolution.
         head_bias: (H,).
-        backend: "reference", "cpu" (inference in float32), or "auto" for the fastest that can run.
+        backend: "reference", "cpu" (inference in float32), or "auto" for the fastest available one.
 
     Returns:
         (B, O or H, I, J, K).
@@ -54,13 +54,13 @@ def fused_conv(
     if head_weight is not None and (head_weight.ndim != 2 or head_weight.shape[1] != outputs):
         raise UsageError(f"head_weight of shape {tuple(head_weight.shape)}", allowed=f"(H, {outputs})")
     if head_bias is not None and (head_weight is None or head_bias.shape != head_weight.shape[:1]):
-        raise UsageError(f"head_bias of shape {tuple(head_bias.shape)}", allowed="(H,), beside a head_weight")
+        raise UsageError(f"head_bias of shape {tuple(head_bias.shape)}", allowed="(H,), with a head_weight")
     tensors = [t for t in (image, weight, bias, coarse, head_weight, head_bias) if t is not None]
     reason = fast_path_unavailable_reason(tensors) or _without_numba()
     if backend not in ("auto", "reference", "cpu"):
         raise UsageError(f"no backend '{backend}'", allowed="auto, reference, cpu")
     if backend == "cpu" and reason is not None:
-        raise UsageError(f"backend 'cpu' cannot run: {reason}", hint="take 'reference' or 'auto'")
+        raise UsageError(f"backend 'cpu' cannot run: {reason}", hint="use 'reference' or 'auto'")
     if backend == "reference" or reason is not None:
         return reference.conv(image, weight, bias, slope, coarse, head_weight, head_bias)
     from farvox.ops.fused_conv import cpu

@@ -1,4 +1,4 @@
-"""The fast backend for processors at inference: one Numba kernel, planes shared out over threads."""
+"""The fast backend for inference on CPUs: one Numba kernel, planes distributed over threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from farvox.ops.threads import parallel_for, split_evenly
 from farvox.types import Array
 
 _CACHE_VALUES = 1 << 17
-"""Values of three padded planes kept at a time by each thread: 512 KB."""
+"""Values of three padded planes per thread: 512 KB."""
 
 
 def conv(
@@ -36,7 +36,7 @@ def conv(
     assert head_bias is not None
     taps = weight.detach().reshape(outputs, weight.shape[1], 27).contiguous().numpy()
     rest = [t.detach().contiguous().numpy() for t in (bias, head_weight, head_bias)]
-    tables = [_between(coarse.shape[2 + a], image.shape[2 + a]) for a in range(3)]
+    tables = [_interpolation_table(coarse.shape[2 + a], image.shape[2 + a]) for a in range(3)]
     fine_array, coarse_array = (t.detach().contiguous().numpy() for t in (image, coarse))
     out = np.empty((batch, len(head_weight) or outputs, size_i, size_j, size_k), np.float32)
     rows = max(4, _CACHE_VALUES // (3 * weight.shape[1] * (size_k + 2)) - 2)
@@ -55,8 +55,8 @@ def conv(
     return torch.from_numpy(out)
 
 
-def _between(coarse: int, fine: int) -> tuple[Array, Array]:
-    """For each fine voxel the coarse one before it, and the weight of the one after; half-pixel centres, edges held."""
-    at = np.clip((np.arange(fine) + 0.5) * (coarse / fine) - 0.5, 0, coarse - 1)
-    low = np.minimum(at.astype(np.int64), max(coarse - 2, 0))
-    return low, (at - low).astype(np.float32)
+def _interpolation_table(coarse: int, fine: int) -> tuple[Array, Array]:
+    """For each fine voxel, the coarse voxel before it and the weight of the next; half-pixel centres, clamped."""
+    position = np.clip((np.arange(fine) + 0.5) * (coarse / fine) - 0.5, 0, coarse - 1)
+    low = np.minimum(position.astype(np.int64), max(coarse - 2, 0))
+    return low, (position - low).astype(np.float32)

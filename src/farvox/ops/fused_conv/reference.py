@@ -1,4 +1,4 @@
-"""The plain truth of the convolution of few channels, step after step in torch."""
+"""The fused convolution in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def conv(
 ) -> torch.Tensor:
     """As `fused_conv`."""
     if coarse is not None:
-        enlarged = F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=False)
-        image = torch.cat((enlarged, image), 1)
+        upsampled = F.interpolate(coarse, size=image.shape[2:], mode="trilinear", align_corners=False)
+        image = torch.cat((upsampled, image), 1)
     y = F.leaky_relu(F.conv3d(image, weight, bias, padding=1), slope)
     return y if head_weight is None else F.conv3d(y, head_weight[:, :, None, None, None], head_bias)

@@ -1,4 +1,4 @@
-"""Networks of 1×1×1 layers, answered piece by piece in the cache."""
+"""Chains of 1×1×1 layers, computed chunk by chunk in the processor's cache."""
 
 from farvox.ops.pointwise.api import PointwiseLayer, pointwise_chain
 

@@ -1,4 +1,4 @@
-"""What blocks call, and the layers they call it with."""
+"""Chains of 1×1×1 layers: the layers and their evaluation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from farvox._deprecated import renamed_argument
 from farvox.ops.fast_path import fast_path_unavailable_reason
 from farvox.ops.pointwise import cpu, reference
 
@@ -16,10 +17,10 @@ class PointwiseLayer:
     """One layer: y = leaky(weight · x + bias).
 
     Args:
-        weight: (O, C), or (C,) for a factor a channel.
+        weight: (O, C), or (C,) for one factor per channel.
         bias: (O,) or (C,).
-        slope: Of the leaky ReLU below zero; 1 for none, 0 for a plain ReLU.
-        behind: Whether y is put behind the channels of x; otherwise it takes their place.
+        slope: Slope of the leaky ReLU below zero; 1: no activation, 0: plain ReLU.
+        concatenate: Whether y is concatenated after the channels of x; otherwise it replaces them.
     """
 
     weight: torch.Tensor
@@ -28,23 +29,24 @@ class PointwiseLayer:
     concatenate: bool = False
 
     def detached(self) -> PointwiseLayer:
-        """Without gradients."""
+        """The same layer without gradients."""
         return PointwiseLayer(self.weight.detach(), self.bias.detach(), self.slope, self.concatenate)
 
 
-def pointwise_chain(x: torch.Tensor, steps: Sequence[PointwiseLayer]) -> torch.Tensor:
-    """Take every position through a chain of layers.
+@renamed_argument("steps", "layers")
+def pointwise_chain(x: torch.Tensor, layers: Sequence[PointwiseLayer]) -> torch.Tensor:
+    """Apply a chain of layers to each position.
 
-    Without gradients on a CPU in float32 a few thousand positions go through all layers at a time; otherwise a layer
-    is applied to all positions after the other.
+    Without gradients, on a CPU and in float32, chunks of a few thousand positions pass through all layers; otherwise
+    each layer is applied to all positions.
 
     Args:
         x: (B, C, S).
-        steps: The layers, batch norm folded in.
+        layers: The layers, with batch norm fused into them.
 
     Returns:
         (B, C', S).
     """
-    steps = tuple(steps)
-    fast = fast_path_unavailable_reason([x, *(t for step in steps for t in (step.weight, step.bias))]) is None
-    return cpu.chain(x, steps) if fast else reference.chain(x, steps)
+    layers = tuple(layers)
+    fast = fast_path_unavailable_reason([x, *(t for layer in layers for t in (layer.weight, layer.bias))]) is None
+    return cpu.chain(x, layers) if fast else reference.chain(x, layers)

@@ -1,4 +1,4 @@
-"""The plain truth of a chain of 1×1×1 layers."""
+"""A chain of 1×1×1 layers in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from farvox.ops.pointwise.api import PointwiseLayer
 
 
-def chain(x: torch.Tensor, steps: tuple[PointwiseLayer, ...]) -> torch.Tensor:
+def chain(x: torch.Tensor, layers: tuple[PointwiseLayer, ...]) -> torch.Tensor:
     """As `pointwise_chain`."""
-    for step in steps:
-        product = x * step.weight[:, None] if step.weight.ndim == 1 else step.weight @ x
-        y = F.leaky_relu(product + step.bias[:, None], step.slope)
-        x = torch.cat((x, y), 1) if step.concatenate else y
+    for layer in layers:
+        product = x * layer.weight[:, None] if layer.weight.ndim == 1 else layer.weight @ x
+        y = F.leaky_relu(product + layer.bias[:, None], layer.slope)
+        x = torch.cat((x, y), 1) if layer.concatenate else y
     return x

@@ -1,4 +1,4 @@
-"""Read an image at learned offsets around each output position, and weigh what was read."""
+"""Sample an image at learned offsets around each output position, and sum the samples with weights."""
 
 from farvox.ops.sparse_sample.api import BACKENDS, sparse_conv, sparse_sample
 from farvox.ops.sparse_sample.sample_points import SampleGrid

@@ -1,4 +1,4 @@
-"""Numba kernels that read an image around the positions of a regular grid, and their adjoints.
+"""Numba kernels that sample an image around the positions of a regular grid, and their adjoints.
 
 The README has the derivation. A *read* is one offset (a pair is two reads, the second one subtracted). Its lower corner
 is voxel `low`, its upper corner `low + 1`, `frac` the distance from the lower one. A *slab* is the part of one channel
@@ -15,7 +15,7 @@ from farvox.ops.jit import kernel
 
 @kernel
 def _columns(low_k, size_k, phases_k, pitch):
-    """For each phase, first and one past the last column that lie in the image."""
+    """For each phase, first and one past the last column in the image."""
     spans = np.empty((phases_k, 2), np.int64)
     for phase in range(phases_k):
         start = low_k + phase
@@ -125,7 +125,7 @@ def _subtract(a, target):
 
 @kernel
 def _clear_columns(run, pitch, width, first):
-    """Zero what a run read past its rows' ends; the run begins at column `first` of a row, `width` columns count."""
+    """Zero the samples of a run beyond the ends of its rows; it starts at column `first`, `width` columns are used."""
     start = width
     while start < len(run):
         for t in range(start, min(start + pitch - width, len(run))):
@@ -135,7 +135,7 @@ def _clear_columns(run, pitch, width, first):
 
 @kernel
 def _corners(shape, i, low_j, low_k, frac_i, frac_j, frac_k, at, w):
-    """Where the eight corners of output (j = 0, k = 0) lie in a slab, and their weights: lower plane first."""
+    """Indices in the slab of the eight corners of output (j = 0, k = 0), and their weights: lower plane first."""
     _, phases_j, phases_k, rows, pitch = shape
     n = 0
     for a in range(2):
@@ -260,7 +260,7 @@ def adjoint_runs(
 
 @kernel
 def sample_rows(slab, first_k, order, low_i, frac_i, low_j, frac_j, low_k, frac_k, valid_k, i0, i1, j0, j1, out):
-    """Features of one channel for any steps: four rows become one, which is read at two places for each output.
+    """Features of one channel for any steps: four rows are combined to one, which is sampled at two voxels per output.
 
     As `sample_runs`, with low_j, frac_j (R, J) and low_k, frac_k (R, K outputs); the slab has one phase an axis.
     """

@@ -1,8 +1,8 @@
-"""Free points that are whole voxels apart, such as every voxel of part of a scan or every fourth, read in runs.
+"""Free points at distances of whole voxels, such as every voxel of a region or every fourth, sampled in runs.
 
-As on a regular grid (README), an offset has one set of eight weights for all of them. A run goes along the last axis by
-whole steps; in as many phases of the image as a step has voxels, what neighbours read lies side by side in memory. The
-image is copied with zeros as far around as points and offsets reach, so that no read asks whether it leaves it.
+As on a regular grid (see README.md), an offset has one set of eight weights for all points. A run is along the last
+axis in whole steps; the image is split into as many phases as a step has voxels, so that samples of neighbouring points
+are contiguous in memory. The image is padded with zeros, so that no sample needs a bounds check.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from farvox.ops.jit import kernel
 from farvox.types import Array, FloatArray, IntArray
 
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)
-"""How far a normalised coordinate may be off its place, as single precision rounds it."""
-_LEAST_LENGTH = 1.5
-"""Points of a run, in the mean, from which runs are faster than points one by one."""
+"""Tolerance of normalised coordinates: rounding errors of single precision."""
+_MIN_LENGTH = 1.5
+"""Mean number of points per run from which runs are faster than single points."""
 _LARGEST_STEP = 4
-"""Voxels, at most, from one point of a run to the next."""
+"""Largest distance between consecutive points of a run, voxels."""
 _LARGEST_COPY = 4
-"""How many times as large as the image its copy may be."""
+"""Largest size of the padded copy, relative to the image."""
 _FARTHEST = 1e6
-"""Voxels; what is farther away reaches no image."""
+"""Voxels; points farther away are outside of every image."""
 _LANES = 16
-"""Points that runs are filled up to, so that they are read by whole registers."""
+"""Runs are padded to a multiple of this number of points, for vector registers."""
 
 
 class Lattice:
-    """Points of one image as runs, and the image laid out for them; made by `find_lattice`.
+    """Points of one image as runs, and the padded image; made by `find_lattice`.
 
     Args:
         image: (C, i, j, k).
         places: (S, 3), voxels.
-        cells: (S, 3) the same as whole voxels from the first point.
+        cells: (S, 3) whole voxels from the first point.
         step: Voxels from one point of a run to the next.
-        reads: (3, R) offsets, voxels, all first reads before the second ones of pairs.
+        reads: (3, R) offsets, voxels; all first offsets of pairs before all second ones.
         pairs: 1, or 2 for pairs.
 
     Attributes:
-        small: Whether the copy of the image is small enough; nothing else is there where it is not.
+        small: Whether the copy of the image is small enough; if not, there are no other attributes.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Lattice:
     ) -> None:
         at = places[0][:, None] + reads  # (3, R)
         with np.errstate(invalid="ignore"):
-            at = np.where(np.abs(at) < _FARTHEST, at, np.float32(-_FARTHEST))  # NaN, too, reaches nothing
+            at = np.where(np.abs(at) < _FARTHEST, at, np.float32(-_FARTHEST))  # NaN is outside as well
         low = np.floor(at)
         frac = at - low
         low = low.astype(np.int64)
         sizes = np.array(image.shape[1:])[:, None]
         first, last = cells.min(0)[:, None], cells.max(0)[:, None]
         used = ((low + last >= -1) & (low + first < sizes)).all(0)
-        low = np.where(used, low, -first)  # what reaches nothing reads some voxel, and weighs nothing
+        low = np.where(used, low, -first)  # samples outside of the image get zero weights
         self._low = (low + first).min(1)
         shape = (low + last).max(1) + 2 - self._low
         shape[2] += -shape[2] % step
@@ -77,19 +77,19 @@ class Lattice:
         i, j, k = (np.stack((1 - f, f)) for f in frac)
         weights = k[:, None, None] * i[None, :, None] * j[None, None]  # (k, i, j, R)
         self._weights = np.ascontiguousarray((weights * used).reshape(8, -1).T, np.float32)
-        # Reads that meet neighbouring planes one after the other.
+        # Offsets that sample neighbouring planes are consecutive.
         self._order = np.argsort(low[0].reshape(pairs, -1), axis=1, kind="stable")
         self._bases = cells[:, 0] * plane + cells[:, 1] * line + cells[:, 2] // step
         self._starts = np.concatenate(([True], (np.diff(cells, axis=0) != (0, 0, step)).any(1)))
         self._channels, self._half = image.shape[0], reads.shape[1] // pairs
 
     def sample(self, span: slice) -> Array | None:
-        """(C, K, T) features of a tile of points; None where its runs are too short."""
+        """(C, K, T) features of a tile of points; None if its runs are too short."""
         starts = np.flatnonzero(self._starts[span])
         count = span.stop - span.start
         if not len(starts) or starts[0]:
             starts = np.concatenate(([0], starts))
-        if count < _LEAST_LENGTH * len(starts):
+        if count < _MIN_LENGTH * len(starts):
             return None
         out = np.empty((self._channels, self._half, count), np.float32)
         lengths = np.diff(starts, append=count)
@@ -99,15 +99,15 @@ class Lattice:
 
 
 def find_lattice(image: torch.Tensor, places: FloatArray, reads: FloatArray, pairs: int) -> Lattice | None:
-    """Points (S, 3), voxels, of an image (C, i, j, k) as runs; None where they make none that are worth it."""
+    """Points (S, 3), voxels, of an image (C, i, j, k) as runs; None if runs would not be faster."""
     sizes = np.array(image.shape[1:])
-    if len(places) < 2 or reads.shape[1] * len(places) < image[0].numel():  # too few to repay a copy of the image
+    if len(places) < 2 or reads.shape[1] * len(places) < image[0].numel():  # too few points for a copy of the image
         return None
     with np.errstate(invalid="ignore"):
         away = places - places[0]
     cells = np.rint(away)
     whole = (np.abs(away - cells) <= _ROUNDING * sizes) & (np.abs(cells) < _FARTHEST)
-    if not whole.all():  # NaN is none, either
+    if not whole.all():  # NaN included
         return None
     apart = np.diff(cells, axis=0)
     along = (apart[:, :2] == 0).all(1) & (apart[:, 2] > 0) & (apart[:, 2] <= _LARGEST_STEP)
@@ -115,7 +115,7 @@ def find_lattice(image: torch.Tensor, places: FloatArray, reads: FloatArray, pai
         return None
     step = int(apart[along, 2].min())
     runs = len(places) - int((along & (apart[:, 2] == step)).sum())
-    if len(places) < _LEAST_LENGTH * runs or (cells[:, 2] % step).any():
+    if len(places) < _MIN_LENGTH * runs or (cells[:, 2] % step).any():
         return None
     lattice = Lattice(image, places, cells.astype(np.int64), step, reads, pairs)
     return lattice if lattice.small else None
@@ -123,10 +123,10 @@ def find_lattice(image: torch.Tensor, places: FloatArray, reads: FloatArray, pai
 
 @kernel
 def _sample(flat, bases, lengths, shifts, weights, corners, volume, order, out):
-    """Runs at `bases`, each so many points: out (C, K, T).
+    """Runs that start at `bases`: out (C, K, T).
 
-    shifts: (R, 2) of the lower corner of each read, and of the next along k. corners: (4,) from there, along i and j.
-    weights: (R, 8). Indices are unsigned, which spares the test for those that count from the end.
+    shifts: (R, 2) of the lower corner of each sample, and of the next along k. corners: (4,) from there, along i and j.
+    weights: (R, 8). Unsigned indices avoid the check for negative ones.
     """
     channels, half, count = out.shape
     row = np.empty(count + _LANES, np.float32)
@@ -143,7 +143,7 @@ def _sample(flat, bases, lengths, shifts, weights, corners, volume, order, out):
                     a, e = np.uint64(bases[n] + near), np.uint64(bases[n] + far)
                     b, c, d = a + c1, a + c2, a + c3
                     f, g, h = e + c1, e + c2, e + c3
-                    # Whole registers: what is too much is overwritten by the next run.
+                    # Whole registers: surplus values are overwritten by the next run.
                     for t in range(-(-lengths[n] // _LANES) * _LANES):
                         y = np.uint64(t)
                         low = w0 * flat[a + y] + w1 * flat[b + y] + w2 * flat[c + y] + w3 * flat[d + y]

@@ -1,4 +1,4 @@
-"""What the CPU kernels need to know of a regular grid: which voxels each read meets, and how the work is cut up."""
+"""Plan of sampling on a regular grid for the CPU kernels: voxels of each sample, chunks, blocks and tiles."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from farvox.ops.threads import split_evenly
 from farvox.types import Array, FloatArray, IntArray
 
 _CHUNK = 256
-"""Offsets in a chunk, at most."""
+"""Largest number of offsets in a chunk."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Reads along one axis of an image of `size` voxels; R reads, N outputs.
+    """Samples along one axis of an image of `size` voxels; R samples, N outputs.
 
     Args:
         size: Voxels of the image.
         low: (R, N) lower of the two voxels, from -1 (outside) to size - 1 where `valid`.
         frac: (R, N) distance from it, voxels.
         valid: (R, 2) first and one past the last output that touches the image.
-        step: Voxels from one output to the next, 0 when that is not a whole number.
+        step: Voxels from one output to the next, 0 if that is not a whole number.
     """
 
     size: int
@@ -34,8 +34,8 @@ class Axis:
     valid: IntArray
     step: int
 
-    def reach(self, first: int, last: int) -> tuple[IntArray, IntArray, Array]:
-        """For each read, over outputs first..last: lowest lower voxel, highest upper voxel, whether any is valid."""
+    def sampled_range(self, first: int, last: int) -> tuple[IntArray, IntArray, Array]:
+        """For each sample, over outputs first..last: lowest lower voxel, highest upper voxel, whether any is valid."""
         begin, end = np.maximum(first, self.valid[:, 0]), np.minimum(last, self.valid[:, 1])
         used = begin < end
         read = np.arange(len(begin))
@@ -44,12 +44,12 @@ class Axis:
 
 
 def voxels_per_unit(size: int, align_corners: bool) -> float:
-    """Voxels that an offset of 1, normalised, spans."""
+    """Voxels per normalised unit."""
     return (size - 1) / 2 if align_corners else size / 2
 
 
 def axis_samples(size: int, outputs: int, align_corners: bool, offsets: FloatArray, start: int, stop: int) -> Axis:
-    """Reads of outputs start..stop; `offsets` (R,), normalised, may hold anything: NaN and infinity touch nothing."""
+    """Samples of outputs start..stop; `offsets` (R,), normalised; NaN and infinity are outside of the image."""
     with np.errstate(invalid="ignore", over="ignore"):
         shift = offsets.astype(np.float64) * voxels_per_unit(size, align_corners)
     shift = np.where(np.abs(shift) < 4 * size + 4, shift, 4 * size + 4.0)
@@ -78,12 +78,12 @@ def axis_samples(size: int, outputs: int, align_corners: bool, offsets: FloatArr
 
 @dataclass(frozen=True)
 class Chunk:
-    """Offsets whose features are worked out together, few enough for a core's own cache.
+    """Offsets whose features are computed together, few enough for the cache of a core.
 
     Args:
         first: First of them.
-        order: (1, or 2 for pairs, count) the order they are read in, counted from `first`: those that meet neighbouring
-            planes of the image one after the other.
+        order: (1, or 2 for pairs, count) the order of computation, relative to `first`: offsets that sample
+            neighbouring planes of the image are consecutive.
     """
 
     first: int
@@ -97,13 +97,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class GridPlan:
-    """Reads along three axes; a 2D image has a first axis of one voxel.
+    """Samples along three axes; a 2D image has a first axis of one voxel.
 
     Args:
-        axes: Reads along i, j and k.
-        phases: Steps along j and k when both are whole, so that reads are runs; (1, 1) and `runs` False otherwise.
+        axes: Samples along i, j and k.
+        phases: Steps along j and k if both are whole numbers, so that samples are contiguous runs; else (1, 1).
         runs: Whether the kernels for whole steps apply.
-        chunks: The offsets in runs that are worked through together.
+        chunks: The offsets, in chunks.
     """
 
     axes: tuple[Axis, Axis, Axis]
@@ -119,9 +119,9 @@ class GridPlan:
 
 
 def plan_grid(image_shape: tuple[int, ...], grid: SampleGrid, offsets: FloatArray, reads: int) -> GridPlan:
-    """Reads of a grid; `offsets` (R, d), normalised, `reads` of them in a row an entry of the kernel."""
+    """Plan for a grid; `offsets` (R, d), normalised; `reads` consecutive ones belong to one entry of the kernel."""
     shape, start = grid.shape, grid.start
-    stop = start + grid.wanted[0]
+    stop = start + grid.output_shape[0]
     if len(image_shape) == 2:
         image_shape, shape = (1, *image_shape), (1, *shape)
         offsets = np.concatenate((np.zeros_like(offsets[:, :1]), offsets), 1)
@@ -151,7 +151,7 @@ class Block:
 
 
 def blocks(batch: int, plan: GridPlan, threads: int) -> list[Block]:
-    """Equal shares of the work for a number of threads."""
+    """Blocks of equal size, one per thread or more."""
     size_i, size_j, size_k = plan.shape
     if min(batch, size_i, size_j, size_k) == 0:
         return []
@@ -165,7 +165,7 @@ def blocks(batch: int, plan: GridPlan, threads: int) -> list[Block]:
 
 
 def tiles(block: Block, pitch: int, positions: int) -> Iterator[Block]:
-    """A block cut into pieces of about that many positions, `pitch` of them a row."""
+    """Tiles of a block, with about that many positions, `pitch` per row."""
     rows = max(1, positions // pitch)
     height = block.j1 - block.j0
     planes = max(1, rows // height)
@@ -177,12 +177,12 @@ def tiles(block: Block, pitch: int, positions: int) -> Iterator[Block]:
 
 @dataclass(frozen=True)
 class Slab:
-    """The voxels a block reads, and its reads counted from the slab's first voxel: arguments of the kernels.
+    """The voxels that a block samples, and its samples relative to the first voxel: arguments of the kernels.
 
     Args:
-        low: First voxel along each axis; may lie outside the image.
+        low: First voxel along each axis; may be outside the image.
         shape: (planes, phases j, phases k, rows, pitch).
-        tables: What the kernels take between a chunk and the block's ranges.
+        tables: Arguments of the kernels between a chunk and the block's ranges.
         width: Positions of a row of features.
     """
 
@@ -192,11 +192,11 @@ class Slab:
     width: int
 
 
-def reach(plan: GridPlan, block: Block) -> Slab | None:
-    """The slab of a block; None when no read touches the image."""
+def slab_of_block(plan: GridPlan, block: Block) -> Slab | None:
+    """The slab of a block; None if all its samples are outside of the image."""
     i, j, k = plan.axes
     outputs = ((block.i0, block.i1), (block.j0, block.j1), (0, plan.shape[2]))
-    ends = [axis.reach(*span) for axis, span in zip(plan.axes, outputs, strict=True)]
+    ends = [axis.sampled_range(*span) for axis, span in zip(plan.axes, outputs, strict=True)]
     used = ends[0][2] & ends[1][2] & ends[2][2]
     if not used.any():
         return None
@@ -207,7 +207,7 @@ def reach(plan: GridPlan, block: Block) -> Slab | None:
     phases_j, phases_k = plan.phases
     pitch = math.ceil(size_k / phases_k)
     valid_k = np.where(used[:, None], k.valid, 0)
-    table_i = _counted_from(i, low_i, used)
+    table_i = _relative_to(i, low_i, used)
     tables: tuple[Array, ...]
     if plan.runs:
         pitch = max(pitch, plan.shape[2])
@@ -218,13 +218,13 @@ def reach(plan: GridPlan, block: Block) -> Slab | None:
         )
         width = pitch
     else:
-        tables = (table_i, i.frac, _counted_from(j, low_j, used), j.frac, k.low - low_k, k.frac, valid_k)
+        tables = (table_i, i.frac, _relative_to(j, low_j, used), j.frac, k.low - low_k, k.frac, valid_k)
         width = plan.shape[2]
     shape = (size_i, phases_j, phases_k, math.ceil(size_j / phases_j), pitch)
     return Slab((low_i, low_j, low_k), shape, tables, width)
 
 
-def _counted_from(axis: Axis, low: int, used: Array) -> IntArray:
-    """(R, N) lower voxels from `low` on, -1 where nothing is read."""
+def _relative_to(axis: Axis, low: int, used: Array) -> IntArray:
+    """(R, N) lower voxels relative to `low`, -1 outside of the image."""
     touches = (axis.low >= -1) & (axis.low < axis.size) & used[:, None]
     return np.where(touches, axis.low - low, -1)

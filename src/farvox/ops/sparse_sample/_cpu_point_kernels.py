@@ -1,4 +1,4 @@
-"""Numba kernels that read an image around free points, and their adjoint, one point after the other.
+"""Numba kernels that sample an image around free points, and their adjoint, point by point.
 
 The image is one flat array with a step for each axis and for the channels, so that channels may lie outermost (as
 stored: nothing to copy for few points) or innermost (neighbours in memory, for many). Where a point's reads lie is
@@ -15,7 +15,7 @@ from farvox.ops.jit import kernel
 
 @kernel
 def _locate(position, offsets, size, step, index, up, weights, slopes):
-    """Reads along one axis: adds the lower corner to `index`; step to the upper one; weights of both, their slopes."""
+    """Along one axis: adds the lower corner to `index`; step to the upper one; weights of both, their slopes."""
     zero, one = np.float32(0), np.float32(1)
     last = np.int32(size - 1)
     for r in range(len(offsets)):
@@ -36,12 +36,12 @@ def _locate(position, offsets, size, step, index, up, weights, slopes):
 
 
 @kernel
-def _turn(matrix, offsets, turned):
-    """turned (3, R) = matrix (3, 3) · offsets (3, R)."""
+def _apply_transform(matrix, offsets, transformed):
+    """transformed (3, R) = matrix (3, 3) · offsets (3, R)."""
     for a in range(3):
         x, y, z = matrix[a, 0], matrix[a, 1], matrix[a, 2]
         for r in range(offsets.shape[1]):
-            turned[a, r] = x * offsets[0, r] + y * offsets[1, r] + z * offsets[2, r]
+            transformed[a, r] = x * offsets[0, r] + y * offsets[1, r] + z * offsets[2, r]
 
 
 @kernel
@@ -55,9 +55,9 @@ def _apply_transform_transposed(matrix, moves, total):
 
 @kernel
 def sample_points(flat, sizes, steps, positions, offset_transforms, offsets, reads, out):
-    """Read at positions (T, 3) + offsets (3, reads · K), voxels: out (T, C, K).
+    """Sample at positions (T, 3) + offsets (3, reads · K), voxels: out (T, C, K).
 
-    offset_transforms: (T, 3, 3), each turning the offsets of its position, or empty.
+    offset_transforms: (T, 3, 3), each multiplies the offsets of its position, or empty.
     steps: of channels, i, j and k in `flat`. The second reads of pairs, the second half of the offsets, are subtracted.
     """
     count = offsets.shape[1]
@@ -65,16 +65,16 @@ def sample_points(flat, sizes, steps, positions, offset_transforms, offsets, rea
     weights, slopes = np.empty((3, 2, count), np.float32), np.empty((3, 2, count), np.float32)
     row = np.empty(count, np.float32)
     half = count // reads
-    turned = offsets.copy()
+    transformed = offsets.copy()
     for t in range(len(positions)):
         index[:] = 0
         if len(offset_transforms):
-            _turn(offset_transforms[t], offsets, turned)
+            _apply_transform(offset_transforms[t], offsets, transformed)
         for a in range(3):
-            _locate(positions[t, a], turned[a], sizes[a], steps[a + 1], index, up[a], weights[a], slopes[a])
+            _locate(positions[t, a], transformed[a], sizes[a], steps[a + 1], index, up[a], weights[a], slopes[a])
         for c in range(out.shape[1]):
             for r in range(count):
-                # Unsigned, which spares the test for indices that count from the end.
+                # Unsigned indices avoid the check for negative ones.
                 b, j, k = np.uint64(index[r] + c * steps[0]), np.uint64(up[1, r]), np.uint64(up[2, r])
                 j0, j1, k0, k1 = weights[1, 0, r], weights[1, 1, r], weights[2, 0, r], weights[2, 1, r]
                 near = j0 * (k0 * flat[b] + k1 * flat[b + k]) + j1 * (k0 * flat[b + j] + k1 * flat[b + j + k])
@@ -96,17 +96,17 @@ def adjoint_points(flat, sizes, steps, positions, offset_transforms, offsets, re
     index, up = np.empty(count, np.int64), np.empty((3, count), np.int64)
     weights, slopes = np.empty((3, 2, count), np.float32), np.empty((3, 2, count), np.float32)
     half = count // reads
-    turned = offsets.copy()
+    transformed = offsets.copy()
     total = moves
     if len(offset_transforms):
         moves = np.empty(total.shape)
     for t in range(len(positions)):
         index[:] = 0
         if len(offset_transforms):
-            _turn(offset_transforms[t], offsets, turned)
+            _apply_transform(offset_transforms[t], offsets, transformed)
             moves[:] = 0
         for a in range(3):
-            _locate(positions[t, a], turned[a], sizes[a], steps[a + 1], index, up[a], weights[a], slopes[a])
+            _locate(positions[t, a], transformed[a], sizes[a], steps[a + 1], index, up[a], weights[a], slopes[a])
         for c in range(grad.shape[1]):
             for r in range(count):
                 g = grad[t, c, r] if r < half else -grad[t, c, r - half]

@@ -1,4 +1,4 @@
-"""Walks over free points, tile by tile, each thread its own run of them."""
+"""Sampling at free points, tile by tile, a range of points per thread."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from farvox.ops.threads import parallel_for, split_evenly
 from farvox.types import Array
 
 _TILE_VALUES = 1 << 18
-"""Features computed at a time by each thread: 1 MB."""
+"""Features per tile: 1 MB."""
 _NONE = np.empty((0, 3, 3), np.float32)
 
 
 class PointSampler:
-    """Every batch member's points.
+    """Samples images at free points.
 
     Args:
         image: (B, C, *spatial).
         offsets: (K, d) or (K, 2, d), normalised.
-        places: Points, and how the offsets of each are turned.
+        points: Positions and transforms of offsets.
     """
 
-    def __init__(self, image: torch.Tensor, offsets: torch.Tensor, places: FreePoints) -> None:
+    def __init__(self, image: torch.Tensor, offsets: torch.Tensor, points: FreePoints) -> None:
         sizes = torch.tensor(image.shape[2:])
         self._image = volumes(image)
         self._count, self._reads = offsets.shape[0], offsets.ndim - 1
-        lift = (3 - len(sizes), 0)  # a 2D image is one plane: place 0 along its first axis
+        lift = (3 - len(sizes), 0)  # a 2D image is one plane, at 0 along its first axis
         reads = offsets.float() * sizes / 2
-        reads = reads if self._reads == 1 else torch.cat((reads[:, 0], reads[:, 1]))  # second reads of pairs last
+        reads = reads if self._reads == 1 else torch.cat((reads[:, 0], reads[:, 1]))  # second offsets of pairs last
         self._offsets = F.pad(reads, lift).t().contiguous().numpy()
-        points = places.positions.detach()
-        self._places = F.pad(((points.float() + 1) * sizes - 1) / 2, lift).contiguous().numpy()
-        self._matrices = _in_voxels(places.offset_transforms, sizes)
+        positions = points.positions.detach()
+        self._positions = F.pad(((positions.float() + 1) * sizes - 1) / 2, lift).contiguous().numpy()
+        self._transforms = _in_voxels(points.offset_transforms, sizes)
         self._scales = sizes.numpy()[:, None] / 2
         channels, (i, j, k) = image.shape[1], self._image.shape[2:]
-        # Many points repay the copy that brings a voxel's channels together.
-        many = self._offsets.shape[1] * points.shape[1] > i * j * k
+        # For many points, a copy with contiguous channels is worthwhile.
+        many = self._offsets.shape[1] * positions.shape[1] > i * j * k
         self._inner = channels > 1 and many
         steps = (1, j * k * channels, k * channels, channels) if self._inner else (i * j * k, j * k, k, 1)
         self._sizes, self._steps = np.array((i, j, k)), np.array(steps)
@@ -54,7 +54,7 @@ class PointSampler:
     def forward(self, product: Product | None, out: torch.Tensor) -> None:
         """Fill out (B, O, S), or (B, C·K, S) without a product."""
         for member in range(len(self._image)):
-            work = partial(self._answer, member, self._flat(member), product, out[member])
+            work = partial(self._forward_tiles, member, self._flat(member), product, out[member])
             parallel_for(work, split_evenly(out.shape[2], torch.get_num_threads()))
 
     def backward(
@@ -65,22 +65,24 @@ class PointSampler:
         grad_offsets: torch.Tensor | None,
         grad_weight: torch.Tensor | None,
     ) -> None:
-        """Add to the gradients that are wanted; grad (B, O, S) or (B, C·K, S)."""
+        """Add to the gradients that are not None; grad (B, O, S) or (B, C·K, S)."""
         for member in range(len(self._image)):
             flat = self._flat(member)
-            wanted = grad_image is not None, grad_offsets is not None, grad_weight
-            sums = [_Sums(run, self, *wanted) for run in split_evenly(grad.shape[2], torch.get_num_threads())]
+            needs = grad_image is not None, grad_offsets is not None, grad_weight
+            sums = [_GradientSums(run, self, *needs) for run in split_evenly(grad.shape[2], torch.get_num_threads())]
             parallel_for(partial(self._differentiate, member, flat, product, grad[member]), sums)
-            for part in sums:
+            for partial_sum in sums:
                 if grad_image is not None:
-                    volumes(grad_image)[member] += self._unflat(part.image)
+                    volumes(grad_image)[member] += self._unflat(partial_sum.image)
                 if grad_offsets is not None:
-                    moves = (part.moves[-len(self._scales) :] * self._scales).reshape(-1, self._reads, self._count)
+                    moves = (partial_sum.offset_grads[-len(self._scales) :] * self._scales).reshape(
+                        -1, self._reads, self._count
+                    )
                     grad_offsets += torch.from_numpy(moves).permute(2, 1, 0).reshape(grad_offsets.shape)
-                if grad_weight is not None and part.weight is not None:
-                    grad_weight += part.weight
+                if grad_weight is not None and partial_sum.weight is not None:
+                    grad_weight += partial_sum.weight
 
-    def _answer(self, member: int, flat: Array, product: Product | None, out: torch.Tensor, run: range) -> None:
+    def _forward_tiles(self, member: int, flat: Array, product: Product | None, out: torch.Tensor, run: range) -> None:
         for span in self._tiles(run):
             features = self._features(flat, member, span)
             if product is not None:
@@ -90,37 +92,37 @@ class PointSampler:
             out[:, span] = features
 
     def _differentiate(
-        self, member: int, flat: Array, product: Product | None, grad: torch.Tensor, sums: _Sums
+        self, member: int, flat: Array, product: Product | None, grad: torch.Tensor, sums: _GradientSums
     ) -> None:
         for span in self._tiles(sums.run):
-            given = grad[:, span].float()
-            if sums.image.size or sums.moves.size:
-                back = given if product is None else product.transposed(given, 0)
+            grad_tile = grad[:, span].float()
+            if sums.image.size or sums.offset_grads.size:
+                back = grad_tile if product is None else product.transposed(grad_tile, 0)
                 rows = back.t().unflatten(1, (-1, self._count)).contiguous().numpy()
-                kernels.adjoint_points(flat, *self._where(member, span), rows, sums.image, sums.moves)
+                kernels.adjoint_points(flat, *self._kernel_arguments(member, span), rows, sums.image, sums.offset_grads)
             if product is not None and sums.weight is not None:
-                product.outer(given, self._features(flat, member, span), 0, sums.weight)
+                product.outer(grad_tile, self._features(flat, member, span), 0, sums.weight)
 
     def _features(self, flat: Array, member: int, span: slice) -> torch.Tensor:
         """(C·K, T) features."""
         count, channels = span.stop - span.start, self._image.shape[1]
         if self._lattice is not None and (rows := self._lattice.sample(span)) is not None:
             return torch.from_numpy(rows).flatten(0, 1)
-        found = np.empty((count, channels, self._count), np.float32)
-        kernels.sample_points(flat, *self._where(member, span), found)
-        return torch.from_numpy(found).flatten(1).t()
+        features = np.empty((count, channels, self._count), np.float32)
+        kernels.sample_points(flat, *self._kernel_arguments(member, span), features)
+        return torch.from_numpy(features).flatten(1).t()
 
-    def _where(self, member: int, span: slice) -> tuple[Any, ...]:
-        """Arguments that both kernels take."""
-        offset_transforms = _NONE if self._matrices is None else self._matrices[member, span]
-        return self._sizes, self._steps, self._places[member, span], offset_transforms, self._offsets, self._reads
+    def _kernel_arguments(self, member: int, span: slice) -> tuple[Any, ...]:
+        """Arguments of both kernels."""
+        offset_transforms = _NONE if self._transforms is None else self._transforms[member, span]
+        return self._sizes, self._steps, self._positions[member, span], offset_transforms, self._offsets, self._reads
 
     def _flat(self, member: int) -> Array:
         image = self._image[member]
         flat: Array = (image.movedim(0, -1) if self._inner else image).contiguous().view(-1).numpy()
         self._lattice = None
-        if self._matrices is None:
-            self._lattice = find_lattice(image, self._places[member], self._offsets, self._reads)
+        if self._transforms is None:
+            self._lattice = find_lattice(image, self._positions[member], self._offsets, self._reads)
         return flat
 
     def _unflat(self, flat: Array) -> torch.Tensor:
@@ -134,21 +136,21 @@ class PointSampler:
 
 
 def _in_voxels(offset_transforms: torch.Tensor | None, sizes: torch.Tensor) -> Array | None:
-    """(B, S, 3, 3) acting on voxels instead of normalised units; a 2D one leaves the axis it has not got alone."""
+    """(B, S, 3, 3) for voxels instead of normalised units; for 2D images, the identity along the first axis."""
     if offset_transforms is None:
         return None
-    inside = offset_transforms.detach().float() * sizes[:, None] / sizes
+    scaled = offset_transforms.detach().float() * sizes[:, None] / sizes
     whole = torch.eye(3).repeat(*offset_transforms.shape[:2], 1, 1)
-    whole[..., -len(sizes) :, -len(sizes) :] = inside
+    whole[..., -len(sizes) :, -len(sizes) :] = scaled
     array: Array = whole.numpy()
     return array
 
 
-class _Sums:
-    """One thread's gradients; empty where not wanted."""
+class _GradientSums:
+    """Gradients of one thread; empty if not needed."""
 
     def __init__(self, run: range, walk: PointSampler, image: bool, offsets: bool, weight: torch.Tensor | None) -> None:
         self.run = run
         self.image = np.zeros(walk._image[0].numel() if image else 0, np.float32)
-        self.moves = np.zeros((3, walk._offsets.shape[1] if offsets else 0))
+        self.offset_grads = np.zeros((3, walk._offsets.shape[1] if offsets else 0))
         self.weight = None if weight is None else torch.zeros_like(weight)

@@ -1,4 +1,4 @@
-"""The matrix products of the CPU backend, on whichever rows of features are at hand."""
+"""Matrix products of the CPU backend on ranges of rows of features, and reusable buffers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from farvox.types import Array
 
 
 class Product:
-    """Weights applied to a run of the C·K rows of features, groups as in a grouped 1×1 convolution.
+    """Weights that are applied to a range of the C·K rows of features, with groups as in a grouped 1×1 convolution.
 
     Args:
         weight: (O, C·K / groups).
@@ -30,7 +30,7 @@ class Product:
             total[outputs].addmm_(self._weight[outputs, columns], features[rows])
 
     def transposed(self, grad: torch.Tensor, first: int, out: torch.Tensor | None = None) -> torch.Tensor:
-        """out (rows from `first` on, T) = weightᵀ · grad (O, T); all rows where out is not given."""
+        """out (rows from `first` on, T) = weightᵀ · grad (O, T); all rows if out is None."""
         if out is None:
             out = grad.new_empty(self._weight.shape[1] * self._groups, grad.shape[1])
         for outputs, columns, rows in self._parts(first, len(out)):
@@ -43,7 +43,7 @@ class Product:
             total[outputs, columns].addmm_(grad[outputs], features[rows].t())
 
     def _parts(self, first: int, count: int) -> Iterator[tuple[slice, slice, slice]]:
-        """Groups that rows first..first+count meet: outputs, columns of the weight, rows counted from first."""
+        """Groups of rows first..first+count: outputs, columns of the weight, rows relative to first."""
         height, width = self.outputs // self._groups, self._weight.shape[1]
         for group in range(first // width, (first + count - 1) // width + 1):
             begin, end = max(first, group * width), min(first + count, (group + 1) * width)
@@ -62,19 +62,19 @@ _free: list[Array] = []
 _free_lock = threading.Lock()
 
 
-def _forget() -> None:
-    """In a forked child: another thread of the parent may have held the lock."""
+def _reset_after_fork() -> None:
+    """In a forked child: another thread of the parent may have locked the list."""
     global _free_lock
     _free_lock = threading.Lock()
     _free.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
-def borrow(count: int) -> Array:
-    """(count,) float32 of any content, from what was given back before: new memory costs the system's first touch."""
+def acquire_buffer(count: int) -> Array:
+    """(count,) float32, not initialised, reused if possible: the first use of new memory is slow."""
     with _free_lock:
         for n, array in enumerate(_free):
             if count <= array.size <= 2 * count:
@@ -83,7 +83,7 @@ def borrow(count: int) -> Array:
 
 
 def release_buffer(array: Array) -> None:
-    """Keep what was borrowed for the next who asks, 128 MB at most in all."""
+    """Keep a buffer for reuse, at most 128 MB in total."""
     whole = array if array.base is None else array.base
     with _free_lock:
         _free.append(whole)

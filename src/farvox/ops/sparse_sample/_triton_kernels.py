@@ -1,4 +1,4 @@
-"""The GPU programs behind `triton.py`: sampling, sampling with weights, and one backward for both.
+"""The GPU kernels of `triton.py`: sampling, sampling with weights, and one backward for both.
 
 Every program holds a tile of rows (r = c·K + k, within its group) by output positions. A row or position beyond the end
 gets an infinite coordinate, a place without voxels: one mask, that of the voxels inside the image, serves everything.
@@ -13,9 +13,9 @@ import triton.language as tl
 
 @triton.jit
 def _cell(x, size, CORNERS: tl.constexpr):
-    """Normalised coordinate → index of the lower voxel and share of the upper one."""
+    """Normalised coordinate → index of the lower voxel and weight of the upper one."""
     place = (x + 1) * (size - 1) * 0.5 if CORNERS else ((x + 1) * size - 1) * 0.5
-    # At -2 neither voxel is inside. Replaced while still a float: NaN and 1e30 must not reach the cast to int.
+    # At -2 neither voxel is inside. Replaced before the cast to int, which is undefined for NaN and 1e30.
     place = tl.where((place > -1) & (place < size), place, -2.0)
     low = tl.floor(place)
     return low.to(tl.int32), place - low
@@ -28,7 +28,7 @@ def _inside(index, size):
 
 @triton.jit
 def _plane(image, inside, low1, a1, low2, a2, stride1, stride2, size1, size2):
-    """Bilinear value and slopes (per voxel, along axes 1 and 2); voxels outside are zero and never read."""
+    """Bilinear value and slopes (per voxel, along axes 1 and 2); voxels outside are zero and not loaded."""
     in10, in11 = inside & _inside(low1, size1), inside & _inside(low1 + 1, size1)
     in20, in21 = _inside(low2, size2), _inside(low2 + 1, size2)
     v00 = tl.load(image, mask=in10 & in20, other=0).to(tl.float32)
@@ -44,7 +44,7 @@ def _read(
     image, x0, x1, x2, stride0, stride1, stride2, size0, size1, size2,
     DIMS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Interpolated values and their slopes per voxel; what a caller does not use costs nothing once compiled.
+    """Interpolated values and their slopes per voxel; unused results are removed by the compiler.
 
     Args:
         image: Pointers to the first voxel of each row's channel, (R, 1).
@@ -95,7 +95,7 @@ def _spread_plane(image, value, inside, low1, a1, low2, a2, size1, size2):
 def _spread(
     image, value, x0, x1, x2, size0, size1, size2, DIMS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr
 ):
-    """The adjoint of `_read`: add values to the voxels they would be read from; `image` contiguous, float32."""
+    """The adjoint of `_read`: adds values to the voxels that are sampled; `image` contiguous, float32."""
     low1, a1 = _cell(x1, size1, CORNERS)
     low2, a2 = _cell(x2, size2, CORNERS)
     first = _index(low1, WIDE) * size2 + _index(low2, WIDE)
@@ -112,7 +112,7 @@ def _spread(
 
 @triton.jit
 def _coordinates(table, row, live, DIMS: tl.constexpr):
-    """Rows of a contiguous (n, DIMS) table as three vectors; infinite where not live."""
+    """Rows of a contiguous (n, DIMS) table as three vectors; infinite where masked."""
     last = table + (row * DIMS + (DIMS - 1))
     x2 = tl.load(last, mask=live, other=float("inf"))
     x1 = tl.load(last - 1, mask=live, other=float("inf"))
@@ -125,7 +125,7 @@ def _features(
     image, offsets, row, live, p0, p1, p2, image_channel, stride0, stride1, stride2, size0, size1, size2,
     COUNT: tl.constexpr, DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """What rows (R,) read around positions p (S,): (R, S), float32."""
+    """Samples of rows (R,) around positions p (S,): (R, S), float32."""
     READS: tl.constexpr = 2 if PAIRS else 1
     channel = image + (row // COUNT).to(tl.int64)[:, None] * image_channel
     offset = row % COUNT * READS
@@ -207,7 +207,7 @@ def backward_kernel(
     OPERAND: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_O: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """All gradients from one reading of the image; programs: (run of tiles, group and block of rows, block of outputs).
+    """All gradients in one pass over the image; programs: (run of tiles, group and block of rows, block of outputs).
 
     A run goes on over the batch, so that the partial sums are as many as the runs, whatever the batch. With several
     blocks of outputs each adds its share: every gradient is linear in `grad`. `PRODUCT` False is plain sampling, where
@@ -279,8 +279,8 @@ def backward_kernel(
             if FOR_IMAGE:
                 _spread(volume_grad, -feature_grad, x0, x1, x2, size0, size1, size2, DIMS, CORNERS, WIDE)
         if FOR_WEIGHT:
-            seen = tl.trans(features.to(weight.dtype.element_ty)).to(OPERAND)  # (S, R)
-            weight_total = tl.dot(grads.to(OPERAND), seen, weight_total, input_precision=PRECISION)
+            transposed = tl.trans(features.to(weight.dtype.element_ty)).to(OPERAND)  # (S, R)
+            weight_total = tl.dot(grads.to(OPERAND), transposed, weight_total, input_precision=PRECISION)
     if FOR_OFFSETS:
         part = (tl.program_id(2) * tl.num_programs(0) + run).to(tl.int64) * all_rows + group * rows + row
         at = offset_parts + part * (READS * DIMS)

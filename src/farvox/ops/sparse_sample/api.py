@@ -1,4 +1,4 @@
-"""What others call: arguments checked, a backend chosen."""
+"""Sparse sampling and sparse convolution: checks arguments and chooses a backend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from farvox.ops.sparse_sample.library import BACKEND_MODULES, sparse_conv_op
 from farvox.ops.sparse_sample.sample_points import FreePoints, SampleGrid, SamplePoints, flatten_positions
 
 BACKENDS = ("reference", "cpu", "triton")
-"""Backends that can be asked for by name; "auto" takes the fast one of the image's device where it can run."""
+"""Backends by name; "auto" is the fast one for the image's device if it can run."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,19 +30,19 @@ def sparse_sample(
     offset_transforms: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """Read an image at learned offsets around each output position, linear interpolation, zero outside.
+    """Sample an image at learned offsets around each output position, with linear interpolation, zero outside.
 
     Coordinates are normalised (−1 to +1 over the image) and in array axis order (I, J, K); d is 3, or 2 for 2D images.
-    An offset or a point that is not finite reads zero. The image, offsets and, by the reference alone, points and
-    offset_transforms receive gradients.
+    At offsets or points that are not finite, samples are zero. The image and offsets receive gradients; points and
+    offset_transforms only with the reference.
 
     Args:
         image: (B, C, I, J, K) or (B, C, I, J), floating point; half precision is sampled in float32.
-        offsets: (K, d), or (K, 2, d) for pairs: first minus second; float32 or the image's type.
+        offsets: (K, d), or (K, 2, d) for pairs (first sample minus second); float32 or the image's type.
         grid: Output sizes (voxel centres of an evenly divided volume), or a `SampleGrid`.
         points: (B, S, d) output positions, half-pixel convention, float32 or the image's type; either this or `grid`.
-        offset_transforms: (B, S, d, d), with points alone: each multiplies the offsets of its own point, normalised like them;
-            turning the offsets is turning the image around the point (OBELISK, MIDL 2018, section 2.1).
+        offset_transforms: (B, S, d, d), only with points: each multiplies the normalised offsets of its point, which
+            has the effect of transforming the image around it (OBELISK, MIDL 2018, section 2.1).
         backend: "auto" or a name out of `BACKENDS`.
 
     Returns:
@@ -51,11 +51,13 @@ def sparse_sample(
     Raises:
         UsageError: Arguments that do not fit together, or a backend that cannot run.
     """
-    offsets, places = _prepare(image, offsets, grid, points, offset_transforms)
-    backend = _choose(backend, image, places)
+    offsets, sample_points = _prepare(image, offsets, grid, points, offset_transforms)
+    backend = _choose(backend, image, sample_points)
     if backend == "reference":
-        return reference.sample(image, offsets, *flatten_positions(places, offsets), _matrices(places))
-    return sparse_conv_op(image, offsets, None, *_operator_arguments(places), 1, backend).unflatten(
+        return reference.sample(
+            image, offsets, *flatten_positions(sample_points, offsets), _offset_transforms(sample_points)
+        )
+    return sparse_conv_op(image, offsets, None, *_operator_arguments(sample_points), 1, backend).unflatten(
         1, (image.shape[1], offsets.shape[0])
     )
 
@@ -72,7 +74,7 @@ def sparse_conv(
     groups: int = 1,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """`sparse_sample` and a 1×1 convolution in one, without ever holding all that was read.
+    """`sparse_sample` and a 1×1 convolution in one operation, without storing all samples.
 
     Args:
         image: As for `sparse_sample`.
@@ -90,7 +92,7 @@ def sparse_conv(
     Raises:
         UsageError: Arguments that do not fit together, or a backend that cannot run.
     """
-    offsets, places = _prepare(image, offsets, grid, points, offset_transforms)
+    offsets, sample_points = _prepare(image, offsets, grid, points, offset_transforms)
     channels, count = image.shape[1], offsets.shape[0]
     rows = channels * count
     if not isinstance(groups, int):
@@ -101,29 +103,36 @@ def sparse_conv(
             allowed=f"(O, {rows} / groups) for {channels} channels and {count} offsets, groups dividing O",
         )
     _check_tensor("weight", weight, image, (image.dtype,))
-    backend = _choose(backend, image, places)
+    backend = _choose(backend, image, sample_points)
     if backend == "reference":
-        return reference.conv(image, offsets, weight, *flatten_positions(places, offsets), groups, _matrices(places))
-    return sparse_conv_op(image, offsets, weight, *_operator_arguments(places), groups, backend)
+        return reference.conv(
+            image,
+            offsets,
+            weight,
+            *flatten_positions(sample_points, offsets),
+            groups,
+            _offset_transforms(sample_points),
+        )
+    return sparse_conv_op(image, offsets, weight, *_operator_arguments(sample_points), groups, backend)
 
 
-def _matrices(places: SamplePoints) -> torch.Tensor | None:
-    return places.offset_transforms if isinstance(places, FreePoints) else None
+def _offset_transforms(sample_points: SamplePoints) -> torch.Tensor | None:
+    return sample_points.offset_transforms if isinstance(sample_points, FreePoints) else None
 
 
 def _operator_arguments(
-    places: SamplePoints,
+    sample_points: SamplePoints,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, list[int], bool, int, int]:
-    """SamplePoints as the operator takes them."""
-    if isinstance(places, SampleGrid):
-        if places.start == 0 and places.stop is None:
-            return None, None, list(places.shape), places.align_corners, 0, places.shape[0]
-        first = range(places.shape[0])[places.start : places.stop]
-        return None, None, list(places.shape), places.align_corners, first.start, first.start + len(first)
-    return places.positions, places.offset_transforms, [], False, 0, 0
+    """SamplePoints as arguments of the operator."""
+    if isinstance(sample_points, SampleGrid):
+        if sample_points.start == 0 and sample_points.stop is None:
+            return None, None, list(sample_points.shape), sample_points.align_corners, 0, sample_points.shape[0]
+        first = range(sample_points.shape[0])[sample_points.start : sample_points.stop]
+        return None, None, list(sample_points.shape), sample_points.align_corners, first.start, first.start + len(first)
+    return sample_points.positions, sample_points.offset_transforms, [], False, 0, 0
 
 
-def _choose(backend: str, image: torch.Tensor, places: SamplePoints) -> str:
+def _choose(backend: str, image: torch.Tensor, sample_points: SamplePoints) -> str:
     """The backend that runs."""
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"no sampling backend '{backend}'", allowed=f"auto, {', '.join(BACKENDS)}")
@@ -131,24 +140,22 @@ def _choose(backend: str, image: torch.Tensor, places: SamplePoints) -> str:
         return backend
     candidate = backend if backend != "auto" else "triton" if image.is_cuda else "cpu"
     reason = _unavailable_reason(candidate, image.device, image.dtype)
-    if reason is None and isinstance(places, FreePoints):
-        if places.offset_transforms is not None and candidate == "triton":
-            reason = "offset_transforms are for the reference and the CPU"
-        learned = (t for t in (places.positions, places.offset_transforms) if t is not None)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in learned):
-            reason = "gradients of points and offset_transforms are for the reference"
+    if reason is None and isinstance(sample_points, FreePoints):
+        if sample_points.offset_transforms is not None and candidate == "triton":
+            reason = "offset_transforms need the reference or the CPU"
+        positions = (t for t in (sample_points.positions, sample_points.offset_transforms) if t is not None)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in positions):
+            reason = "only the reference has gradients of points and offset_transforms"
     if reason is None:
         return candidate
     if backend != "auto":
-        raise UsageError(
-            f"backend '{backend}' cannot run: {reason}", hint="take 'reference', or 'auto' for the fastest that can"
-        )
+        raise UsageError(f"backend '{backend}' cannot run: {reason}", hint="use 'reference' or 'auto'")
     return "reference"
 
 
 @cache
 def _unavailable_reason(backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why a backend cannot take images of this kind; said in the log when it is first found out."""
+    """Why a backend cannot process such images; logged once."""
     reason: str | None = BACKEND_MODULES[backend].unavailable_reason(torch.empty(0, dtype=dtype, device=device))
     if reason is not None:
         _log.info("sparse sampling by '%s' is not possible: %s", backend, reason)
@@ -162,11 +169,11 @@ def _prepare(
     points: torch.Tensor | None,
     offset_transforms: torch.Tensor | None,
 ) -> tuple[torch.Tensor, SamplePoints]:
-    """Offsets in the type they are computed in, and where to answer."""
-    given = {"image": image, "offsets": offsets, "points": points, "offset_transforms": offset_transforms}
-    for name, value in given.items():
-        may_miss = value is None and name in ("points", "offset_transforms")
-        if not may_miss and not isinstance(value, torch.Tensor):
+    """Offsets in the dtype of the computation, and the output positions."""
+    arguments = {"image": image, "offsets": offsets, "points": points, "offset_transforms": offset_transforms}
+    for name, value in arguments.items():
+        optional = value is None and name in ("points", "offset_transforms")
+        if not optional and not isinstance(value, torch.Tensor):
             raise UsageError(f"{name} of type {type(value).__name__}", allowed="a torch tensor")
     if image.ndim not in (4, 5) or 0 in image.shape[1:]:
         raise UsageError(
@@ -187,7 +194,7 @@ def _prepare(
     if (grid is None) == (points is None):
         raise UsageError("both a grid and points" if points is not None else "neither a grid nor points", allowed="one")
     if offset_transforms is not None and points is None:
-        raise UsageError("offset_transforms beside a grid", allowed="offset_transforms with points")
+        raise UsageError("offset_transforms with a grid", allowed="offset_transforms with points")
     dtype = torch.promote_types(image.dtype, torch.float32)
     offsets = offsets.to(dtype)
     if points is not None:
@@ -200,13 +207,13 @@ def _prepare(
         if offset_transforms.shape != (*points.shape, dims):
             raise UsageError(
                 f"offset_transforms of shape {tuple(offset_transforms.shape)}",
-                allowed=str((*points.shape, dims)) + ", one a point",
+                allowed=str((*points.shape, dims)) + ", one per point",
             )
         return offsets, FreePoints(points.to(dtype), offset_transforms.to(dtype))
     if not isinstance(grid, SampleGrid):
         grid = SampleGrid(tuple(grid) if isinstance(grid, Sequence) else (grid,))  # type: ignore[arg-type]
-    whole = all(isinstance(size, (int, torch.SymInt)) for size in grid.shape)
-    if not whole or len(grid.shape) != dims or min(grid.shape) < 1:
+    integers = all(isinstance(size, (int, torch.SymInt)) for size in grid.shape)
+    if not integers or len(grid.shape) != dims or min(grid.shape) < 1:
         raise UsageError(f"grid {grid.shape}", allowed=f"{dims} positive whole numbers")
     return offsets, grid
 
@@ -220,7 +227,7 @@ def _check_tensor(name: str, tensor: torch.Tensor, image: torch.Tensor, types: t
         )
     if tensor.dtype not in types:
         raise UsageError(
-            f"{name} of type {tensor.dtype} beside an image of type {image.dtype}",
+            f"{name} of type {tensor.dtype} with an image of type {image.dtype}",
             allowed=" or ".join(str(dtype) for dtype in dict.fromkeys(types)),
             hint=f"pass {name}.to(image.dtype)",
         )

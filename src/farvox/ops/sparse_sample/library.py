@@ -1,6 +1,6 @@
-"""The fast backends as one torch operator, so that autograd, torch.compile and torch.export see one opaque step.
+"""The fast backends as one PyTorch operator, which is opaque to autograd, torch.compile and torch.export.
 
-No `from __future__ import annotations` here: torch reads the signatures.
+Without `from __future__ import annotations`, because PyTorch inspects the signatures.
 """
 
 import math
@@ -13,7 +13,7 @@ from farvox.ops.sparse_sample import cpu, triton
 from farvox.ops.sparse_sample.sample_points import FreePoints, SampleGrid, flatten_positions
 
 BACKEND_MODULES = {"cpu": cpu, "triton": triton}
-"""Backends beside the reference."""
+"""Backends other than the reference."""
 
 
 @torch.library.custom_op("farvox::sparse_conv", mutates_args=())
@@ -30,14 +30,14 @@ def sparse_conv_op(
     groups: int,
     backend: str,
 ) -> torch.Tensor:
-    """(B, O, S), or without a weight (B, C·K, S); `grid` is the whole grid, of which outputs start..stop are wanted."""
+    """(B, O, S), or without a weight (B, C·K, S); `grid` is the whole grid, of which only start..stop are computed."""
     module: Any = BACKEND_MODULES[backend]
-    where = _where(backend, points, offset_transforms, grid, align_corners, start, stop, offsets)
+    positions = _positions_for(backend, points, offset_transforms, grid, align_corners, start, stop, offsets)
     if weight is None:
-        features: torch.Tensor = module.sample(image, offsets, *where)
+        features: torch.Tensor = module.sample(image, offsets, *positions)
         return features.flatten(1, 2)
-    found: torch.Tensor = module.conv(image, offsets, weight, *where, groups)
-    return found
+    output: torch.Tensor = module.conv(image, offsets, weight, *positions, groups)
+    return output
 
 
 @torch.library.custom_op("farvox::sparse_conv_backward", mutates_args=())
@@ -60,26 +60,26 @@ def sparse_conv_backward_op(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of image, offsets and weight; empty where not needed."""
     module: Any = BACKEND_MODULES[backend]
-    where = _where(backend, points, offset_transforms, grid, align_corners, start, stop, offsets)
-    found: list[torch.Tensor | None]
+    positions = _positions_for(backend, points, offset_transforms, grid, align_corners, start, stop, offsets)
+    gradients: list[torch.Tensor | None]
     if weight is None:
         rows = grad.unflatten(1, (image.shape[1], offsets.shape[0]))
-        found = [*module.sample_backward(rows, image, offsets, *where, (needs_image, needs_offsets)), None]
+        gradients = [*module.sample_backward(rows, image, offsets, *positions, (needs_image, needs_offsets)), None]
     else:
         needs = needs_image, needs_offsets, needs_weight
-        found = [*module.conv_backward(grad, image, offsets, weight, *where, groups, needs)]
-    a, b, c = (grad.new_empty(0) if gradient is None else gradient for gradient in found)
+        gradients = [*module.conv_backward(grad, image, offsets, weight, *positions, groups, needs)]
+    a, b, c = (grad.new_empty(0) if gradient is None else gradient for gradient in gradients)
     return a, b, c
 
 
-def _where(
+def _positions_for(
     backend: str, points: Any, offset_transforms: Any, grid: Any, align_corners: bool, start: int, stop: int, like: Any
 ) -> tuple[Any, ...]:
-    """SamplePoints as a backend takes them: the CPU walks a grid by its steps, a GPU reads positions."""
-    places = (
+    """Arguments of a backend: the CPU receives the grid, a GPU its positions."""
+    sample_points = (
         SampleGrid(tuple(grid), align_corners, start, stop) if points is None else FreePoints(points, offset_transforms)
     )
-    return (places,) if backend == "cpu" else flatten_positions(places, like)
+    return (sample_points,) if backend == "cpu" else flatten_positions(sample_points, like)
 
 
 @sparse_conv_op.register_fake
@@ -95,15 +95,15 @@ def _(grad, image, offsets, weight, *rest):
     return tuple(t.new_empty(t.shape) if needed and t is not None else grad.new_empty(0) for t, needed in pairs)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     image, offsets, weight, points, offset_transforms, *ctx.rest = inputs
     ctx.save_for_backward(image, offsets, weight, points, offset_transforms)
 
 
 def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     needs = ctx.needs_input_grad[:3]
-    found = sparse_conv_backward_op(grad, *ctx.saved_tensors, *ctx.rest, *needs)
-    return *(g if needed else None for g, needed in zip(found, needs, strict=True)), *[None] * (2 + len(ctx.rest))
+    gradients = sparse_conv_backward_op(grad, *ctx.saved_tensors, *ctx.rest, *needs)
+    return *(g if needed else None for g, needed in zip(gradients, needs, strict=True)), *[None] * (2 + len(ctx.rest))
 
 
-sparse_conv_op.register_autograd(_differentiate, setup_context=_keep)
+sparse_conv_op.register_autograd(_differentiate, setup_context=_save_inputs)

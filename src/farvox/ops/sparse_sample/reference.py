@@ -1,4 +1,4 @@
-"""The plain truth of sparse sampling: torch's grid_sample, also in float64."""
+"""Sparse sampling in plain PyTorch, by grid_sample, also in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 _CHUNK_VALUES = 1 << 24
-"""Values read from the image at a time; 64 MB in float32."""
+"""Samples per chunk; 64 MB in float32."""
 
 
 def sample(
@@ -19,38 +19,40 @@ def sample(
     align_corners: bool,
     offset_transforms: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Read the image at every position + offset.
+    """Sample the image at every position + offset.
 
     Args:
         image: (B, C, *spatial), d spatial axes; half precision is sampled in float32.
         offsets: (K, d) or (K, 2, d), normalised, array axis order; float32, or float64 for a float64 image.
         positions: (B, S, d) or (1, S, d), likewise.
         align_corners: Whether ±1 are centres of corner voxels.
-        offset_transforms: (B, S, d, d), each multiplying the offsets of its position, or None.
+        offset_transforms: (B, S, d, d), each multiplies the offsets of its position, or None.
 
     Returns:
         (B, C, K, S) of the image's dtype.
     """
     if 0 in (image.shape[0], positions.shape[1]):
-        # grid_sample takes no empty tensors; gradients still arrive, as zeros.
-        nothing = 0 * (image.sum() + offsets.sum())
-        return nothing.expand(image.shape[0], image.shape[1], offsets.shape[0], positions.shape[1])
+        # grid_sample does not accept empty tensors; the gradients are zero.
+        zero = 0 * (image.sum() + offsets.sum())
+        return zero.expand(image.shape[0], image.shape[1], offsets.shape[0], positions.shape[1])
     batch, dims = image.shape[0], image.ndim - 2
-    moves = offsets.reshape(1, -1, 1, dims)
+    shifts = offsets.reshape(1, -1, 1, dims)
     if offset_transforms is not None:
-        moves = torch.einsum("bsij,rj->brsi", offset_transforms, offsets.reshape(-1, dims))
-    places = positions[:, None] + moves  # (B or 1, K or 2K, S, d)
-    # Anything past 4 lies outside; grid_sample itself would make an index of NaN or 1e30.
-    known = places.isfinite().all(-1)
-    places = places.clamp(-4, 4).masked_fill(~known.unsqueeze(-1), 4)
-    places = places.flip(-1).expand(batch, -1, -1, -1)
+        shifts = torch.einsum("bsij,rj->brsi", offset_transforms, offsets.reshape(-1, dims))
+    locations = positions[:, None] + shifts  # (B or 1, K or 2K, S, d)
+    # Beyond 4 everything is outside; grid_sample would compute invalid indices from NaN or 1e30.
+    finite = locations.isfinite().all(-1)
+    locations = locations.clamp(-4, 4).masked_fill(~finite.unsqueeze(-1), 4)
+    locations = locations.flip(-1).expand(batch, -1, -1, -1)
     if dims == 3:
-        places = places.unsqueeze(3)
-    read = F.grid_sample(image.to(places.dtype), places, padding_mode="zeros", align_corners=align_corners)
-    # With corners aligned an axis of one voxel has no outside: what is not a number is left out by hand.
-    read = read.flatten(2).unflatten(2, known.shape[1:]).masked_fill(~known.unsqueeze(1), 0)
-    read = read.reshape(*read.shape[:2], *offsets.shape[:-1], positions.shape[1])  # (B, C, K, S) or (B, C, K, 2, S)
-    return (read if offsets.ndim == 2 else read[:, :, :, 0] - read[:, :, :, 1]).to(image.dtype)
+        locations = locations.unsqueeze(3)
+    samples = F.grid_sample(image.to(locations.dtype), locations, padding_mode="zeros", align_corners=align_corners)
+    # With align_corners an axis of one voxel has no outside, so that samples at NaN must be set to zero here.
+    samples = samples.flatten(2).unflatten(2, finite.shape[1:]).masked_fill(~finite.unsqueeze(1), 0)
+    samples = samples.reshape(
+        *samples.shape[:2], *offsets.shape[:-1], positions.shape[1]
+    )  # (B, C, K, S) or (B, C, K, 2, S)
+    return (samples if offsets.ndim == 2 else samples[:, :, :, 0] - samples[:, :, :, 1]).to(image.dtype)
 
 
 def conv(
@@ -62,16 +64,18 @@ def conv(
     groups: int,
     offset_transforms: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Weighted sums of what `sample` reads, a chunk of positions at a time; weight (O, C·K / groups) → (B, O, S)."""
-    reads = image.shape[0] * image.shape[1] * (offsets.numel() // offsets.shape[-1])
-    length = max(1, _CHUNK_VALUES // max(1, reads))
+    """Weighted sums of samples, one chunk of positions at a time; weight (O, C·K / groups) → (B, O, S)."""
+    per_position = image.shape[0] * image.shape[1] * (offsets.numel() // offsets.shape[-1])
+    length = max(1, _CHUNK_VALUES // max(1, per_position))
     chunks = positions.split(length, dim=1)
-    turned = [None] * len(chunks) if offset_transforms is None else offset_transforms.split(length, dim=1)
+    transforms = [None] * len(chunks) if offset_transforms is None else offset_transforms.split(length, dim=1)
     work = partial(_conv_chunk, image, offsets, weight, align_corners=align_corners, groups=groups)
     if len(chunks) == 1:
         return work(positions, offset_transforms)
-    # Without the second computation autograd would keep what every chunk read until the backward pass.
-    return torch.cat([checkpoint(work, *part, use_reentrant=False) for part in zip(chunks, turned, strict=True)], dim=2)
+    # Without checkpoints, autograd would store the samples of all chunks until the backward pass.
+    return torch.cat(
+        [checkpoint(work, *part, use_reentrant=False) for part in zip(chunks, transforms, strict=True)], dim=2
+    )
 
 
 def _conv_chunk(

@@ -1,4 +1,4 @@
-"""Where an operation answers: at the nodes of a regular grid, or at free points given as a plain tensor."""
+"""Output positions of sparse sampling: a regular grid or free points."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class SampleGrid:
 
     Args:
         shape: Outputs along each axis, of the whole grid.
-        align_corners: True puts ±1 on the centres of the corner voxels, for offsets too; False (half pixel) on the
-            outer faces of the image.
-        start: First output along the first axis that is wanted; with `stop`, a slab of the grid.
-        stop: One past the last such output; None for all.
+        align_corners: True: ±1 are the centres of the corner voxels, for offsets too; False (half pixel): the outer
+            faces of the image.
+        start: First output along the first axis; with `stop`, a slab of the grid.
+        stop: One past the last output; None: all.
     """
 
     shape: tuple[int, ...]
@@ -26,16 +26,16 @@ class SampleGrid:
     stop: int | None = None
 
     @property
-    def wanted(self) -> tuple[int, ...]:
-        """Outputs along each axis that are answered."""
+    def output_shape(self) -> tuple[int, ...]:
+        """Outputs along each axis, of the slab."""
         if self.start == 0 and self.stop is None:
-            return self.shape  # as it is: its sizes may be symbols
+            return self.shape  # unchanged: its sizes may be symbolic
         return (len(range(*slice(self.start, self.stop).indices(self.shape[0]))), *self.shape[1:])
 
     @property
     def count(self) -> int:
         """Number of outputs."""
-        return math.prod(self.wanted)
+        return math.prod(self.output_shape)
 
     def positions(self, like: torch.Tensor) -> torch.Tensor:
         """(1, S, d) normalised positions, last axis fastest, dtype and device of `like`."""
@@ -52,11 +52,11 @@ class SampleGrid:
 
 @dataclass(frozen=True)
 class FreePoints:
-    """Output positions anywhere.
+    """Arbitrary output positions.
 
     Args:
         positions: (B, S, d), normalised, half-pixel convention.
-        offset_transforms: (B, S, d, d), each multiplying the offsets of its own point; None leaves them as they are.
+        offset_transforms: (B, S, d, d), each multiplies the offsets of its point; None: no transform.
     """
 
     positions: torch.Tensor
@@ -71,8 +71,8 @@ class FreePoints:
 SamplePoints = SampleGrid | FreePoints
 
 
-def flatten_positions(places: SamplePoints, like: torch.Tensor) -> tuple[torch.Tensor, bool]:
+def flatten_positions(sample_points: SamplePoints, like: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """Positions (B or 1, S, d) in the dtype and on the device of `like`, and whether corners are aligned."""
-    if isinstance(places, SampleGrid):
-        return places.positions(like), places.align_corners
-    return places.positions.to(like.dtype), False
+    if isinstance(sample_points, SampleGrid):
+        return sample_points.positions(like), sample_points.align_corners
+    return sample_points.positions.to(like.dtype), False

@@ -1,4 +1,4 @@
-"""Sparse sampling on GPUs: read, weighed and summed in one kernel, so that what is read never leaves the chip."""
+"""Sparse sampling on GPUs: one kernel samples and sums with weights, so that samples are never stored in memory."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ import torch
 from farvox.errors import UsageError
 
 # Compiled for an H100 (65,536 registers on each of 132 processors) a tile of 32 rows × 64 positions on 256 threads, 8
-# values each, takes 140 to 170 registers a thread, 250 for pairs: enough loads in flight to bear a gather from L2, and
-# nothing spilled; with 16 values registers run out. Positions side by side share what they fetch.
+# values each, needs 140 to 170 registers per thread, 250 for pairs: enough loads in flight to hide the latency of L2,
+# and no spilled registers; with 16 values registers are spilled. Neighbouring positions share cache lines.
 _ROWS, _POSITIONS = 32, 64
 # One stage: in more, gathers go through shared memory, which doubles the instructions and spills registers.
-# Multiply-adds are fused by Triton's default up to 3.9 only; interpolation is made of them.
+# Triton fuses multiply-adds by default only up to version 3.9.
 _LAUNCH = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": True}
 _MAX_OUTPUTS = 128
-"""The image is read again for every block of outputs beyond this."""
+"""For more outputs, the image is sampled again for each block of outputs."""
 
 _BACKWARD_POSITIONS, _BACKWARD_OUTPUTS = 32, 64
 """Smaller: up to six sums for the offsets and one for the weights stay in registers over a whole run of tiles."""
 
 _PROGRAMS = 2048
-"""Backward programs, each with its own partial sums: about 16 for every processor, 16 MB for the weights."""
+"""Backward programs, each with its own partial sums: about 16 per processor, 16 MB for the weights."""
 
 _WIDE = 1 << 31
-"""Voxels of one channel, strides included, from which indices take 64 bits."""
+"""Voxels of one channel, strides included, from which indices need 64 bits."""
 
 
 def unavailable_reason(image: torch.Tensor) -> str | None:
-    """Why these kernels cannot read this image; None if they can.
+    """Why these kernels cannot process this image; None if they can.
 
-    With TRITON_INTERPRET=1 in the environment before triton is first imported they run on the CPU, very slowly.
+    If TRITON_INTERPRET=1 is set before triton is imported, they run on the CPU, very slowly.
     """
     if find_spec("triton") is None:
         return "triton is not installed"
     if image.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        return f"{str(image.dtype).removeprefix('torch.')} is for the reference"
+        return f"{str(image.dtype).removeprefix('torch.')} needs the reference"
     if not image.is_cuda:
-        # The variable first: for an image on the CPU the answer is not worth loading triton.
+        # The variable first, so that triton is not imported for images on the CPU.
         interpreted = os.environ.get("TRITON_INTERPRET") == "1" and _interpreted()
         return None if interpreted else f"the image is on {image.device}"
     if torch.version.hip is None and torch.cuda.get_device_capability(image.device) < (8, 0):
@@ -52,7 +52,7 @@ def unavailable_reason(image: torch.Tensor) -> str | None:
 
 
 def sample(image: torch.Tensor, offsets: torch.Tensor, positions: torch.Tensor, align_corners: bool) -> torch.Tensor:
-    """Read the image at every position + offset, computed in float32.
+    """Sample the image at every position + offset, in float32.
 
     Args:
         image: (B, C, *spatial), d = 2 or 3 spatial axes; float32, float16 or bfloat16; any strides.
@@ -137,7 +137,7 @@ def sample_backward(
         UsageError: The image's gradient on a GPU under `torch.use_deterministic_algorithms`.
     """
     rows = image.shape[1] * offsets.shape[0]
-    # One group of one output that is never used: the kernel takes grad for the gradient of what was read.
+    # One group with one unused output: the kernel uses grad as the gradient of the samples.
     rows_grad = grad.reshape(image.shape[0], rows, grad.shape[3])
     grads = _backward(rows_grad, image, offsets, None, positions, align_corners, 1, rows, 1, (*needs, False))
     return grads[0], grads[1]
@@ -153,7 +153,7 @@ def conv_backward(
     groups: int,
     needs: tuple[bool, bool, bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """Gradients of `conv`; what was read is computed again, never stored.
+    """Gradients of `conv`; samples are computed again, not stored.
 
     Args:
         grad: (B, O, S), for its output, any strides.
@@ -187,7 +187,7 @@ def _backward(
     outputs: int,
     needs: tuple[bool, bool, bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """`rows` and `outputs` of one group; grad (B, C·K, S) where there is no weight, else (B, O, S)."""
+    """`rows` and `outputs` of one group; grad (B, C·K, S) without a weight, else (B, O, S)."""
     strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     if needs[0] and image.is_cuda and strict:
         raise UsageError(
@@ -198,7 +198,7 @@ def _backward(
     block = _power(outputs, _BACKWARD_OUTPUTS)
     tiles, row_blocks = _blocks(places, _BACKWARD_POSITIONS), groups * _blocks(rows, _ROWS)
     output_blocks = _blocks(outputs, block)
-    # Whole tiles to a run, and no run without any.
+    # Runs of whole tiles, at least one each.
     run_tiles = max(1, _blocks(batch * tiles * row_blocks * output_blocks, _PROGRAMS))
     runs = _blocks(batch * tiles, run_tiles)
 
@@ -206,7 +206,7 @@ def _backward(
     offset_parts = offsets.new_empty(output_blocks * runs, channels, *offsets.shape) if needs[1] else None
     weight_parts = offsets.new_empty(runs, groups * outputs, rows) if needs[2] else None
     if runs and any(needs):
-        # Offsets and image stand in for pointers that are not followed.
+        # Offsets and image are placeholders for unused pointers.
         with torch.cuda.device_of(image):
             _kernels().backward_kernel[(runs, row_blocks, output_blocks)](
                 image_grad if needs[0] else offsets, offset_parts if needs[1] else offsets,
@@ -222,7 +222,7 @@ def _backward(
     offset_grad = None
     if offset_parts is not None:
         offset_grad = offset_parts.sum((0, 1))
-        for axis, size in enumerate(image.shape[2:]):  # from per voxel to normalised; no sizes sent to the GPU
+        for axis, size in enumerate(image.shape[2:]):  # from per voxel to normalised, without copying sizes to the GPU
             offset_grad[..., axis] *= (size - 1 if align_corners else size) / 2
     return (
         None if image_grad is None else image_grad.to(image.dtype),
@@ -238,22 +238,22 @@ def _layout(image: torch.Tensor) -> tuple[int, ...]:
 
 
 def _kind(image: torch.Tensor, offsets: torch.Tensor, align_corners: bool) -> dict[str, Any]:
-    """What kernels are compiled for."""
+    """Compile-time constants of the kernels."""
     extent = sum(size * stride for size, stride in zip(image.shape[2:], image.stride()[2:], strict=True))
     return {
         "COUNT": offsets.shape[0],  # every row is divided by it
         "DIMS": image.ndim - 2,
         "PAIRS": offsets.ndim == 3,
         "CORNERS": align_corners,
-        # The gradient is contiguous while the image may be spread out or expanded: either can need the longer index.
+        # The gradient is contiguous, the image may be strided or expanded: either can need 64-bit indices.
         "WIDE": max(extent, math.prod(image.shape[2:])) >= _WIDE,
     }
 
 
 def _product(image: torch.Tensor) -> dict[str, Any]:
-    """How `tl.dot` multiplies: float32 in full unless torch was told that TF32 will do."""
+    """Precision of `tl.dot`: full float32 unless TF32 is enabled in PyTorch."""
     matmul = torch.backends.cuda.matmul
-    # Asking by the older name raises an error once somebody has set the newer one (torch 2.9).
+    # The older attribute raises an error if the newer one has been set (PyTorch 2.9).
     allowed = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
     tl = _kernels().tl
     operand = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}[image.dtype]
@@ -263,7 +263,7 @@ def _product(image: torch.Tensor) -> dict[str, Any]:
 
 
 def _position_stride(positions: torch.Tensor) -> int:
-    """From one batch entry to the next, once contiguous; 0 where all share the same."""
+    """Stride between batch entries of the contiguous tensor; 0 if all share the same values."""
     return positions.shape[1] * positions.shape[2] if positions.shape[0] > 1 else 0
 
 
@@ -272,13 +272,13 @@ def _blocks(size: int, block: int) -> int:
 
 
 def _power(size: int, largest: int) -> int:
-    """Power of two for a block of at most `size`; `tl.dot` wants 16."""
+    """Power of two for a block of at most `size`; `tl.dot` needs at least 16."""
     return min(largest, max(16, 1 << (size - 1).bit_length()))
 
 
 @cache
 def _kernels() -> ModuleType:
-    # Late: importing this module must work without triton, and cost nothing where the GPU is not used.
+    # Imported here so that this module can be imported without triton.
     from farvox.ops.sparse_sample import _triton_kernels
 
     return _triton_kernels

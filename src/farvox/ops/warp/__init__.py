@@ -1,4 +1,4 @@
-"""Maps read at moved points: values for pictures and labels, distances of features for registration."""
+"""Maps sampled at transformed points, and distances of features for registration."""
 
 from farvox.ops.warp.api import FeatureDistance, warp
 

@@ -1,4 +1,4 @@
-"""Distance of features and its gradient for the points in one pass over the points, features side by side in memory."""
+"""Distance of features and its gradient in one pass over the points, features contiguous in memory."""
 
 from __future__ import annotations
 
@@ -10,63 +10,65 @@ import torch
 from farvox.ops.jit import kernel
 from farvox.ops.threads import parallel_for
 
-_PIECE = 8192
-"""Points a thread takes at a time."""
+_CHUNK = 8192
+"""Points per chunk of a thread."""
 
 
 def feature_distance(
-    wanted: torch.Tensor, maps: torch.Tensor, points: torch.Tensor, round_below: float
+    target: torch.Tensor, maps: torch.Tensor, points: torch.Tensor, round_below: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean absolute difference, and its gradient (S, 3) for the points.
+    """Smooth L1 distance, and its gradient (S, 3) with respect to the points.
 
     Args:
-        wanted: (S, C) float32, contiguous.
+        target: (S, C) float32, contiguous.
         maps: (I, J, K, C) float32, contiguous.
         points: (S, 3), normalised.
-        round_below: As of `FeatureDistance`.
+        round_below: As in `FeatureDistance`.
     """
-    held, read = wanted.numpy(), maps.numpy()
-    at = points.to(torch.float32).contiguous().numpy()
-    gradient = np.empty(at.shape, dtype=np.float32)
-    starts = range(0, len(at), _PIECE)
+    target_array, map_array = target.numpy(), maps.numpy()
+    positions = points.to(torch.float32).contiguous().numpy()
+    gradient = np.empty(positions.shape, dtype=np.float32)
+    starts = range(0, len(positions), _CHUNK)
     sums = np.zeros(len(starts))
 
-    def work(piece: int) -> None:
-        span = slice(starts[piece], starts[piece] + _PIECE)
-        sums[piece] = _distances(held[span], read, at[span], np.float32(round_below), gradient[span])
+    def work(chunk: int) -> None:
+        span = slice(starts[chunk], starts[chunk] + _CHUNK)
+        sums[chunk] = _distances(
+            target_array[span], map_array, positions[span], np.float32(round_below), gradient[span]
+        )
 
     parallel_for(work, range(len(starts)))
-    share = 1.0 / max(held.size, 1)
-    gradient *= share
-    return torch.tensor(sums.sum() * share, dtype=torch.float32), torch.from_numpy(gradient).to(points.dtype)
+    scale = 1.0 / max(target_array.size, 1)
+    gradient *= scale
+    return torch.tensor(sums.sum() * scale, dtype=torch.float32), torch.from_numpy(gradient).to(points.dtype)
 
 
 @kernel
-def _distances(wanted: Any, maps: Any, points: Any, near: Any, gradient: Any) -> float:
-    """Sum of differences; its gradient for normalised points goes to `gradient`."""
+def _distances(target: Any, maps: Any, points: Any, near: Any, gradient: Any) -> float:
+    """Sum of distances; writes its gradient with respect to normalised points to `gradient`."""
     counts = maps.shape
     features = maps.shape[3]
     total: Any = 0.0
     low = np.empty(3, np.int64)
     high = np.empty(3, np.int64)
-    part = np.empty(3, np.float32)
+    fraction = np.empty(3, np.float32)
     slope = np.empty(3, np.float32)
     for point in range(points.shape[0]):
         for axis in range(3):
             count = counts[axis]
-            place = ((points[point, axis] + np.float32(1)) * np.float32(count) - np.float32(1)) * np.float32(0.5)
-            # Held at the outermost centres, where there is no slope; a point that is no number is read at the first.
+            position = ((points[point, axis] + np.float32(1)) * np.float32(count) - np.float32(1)) * np.float32(0.5)
+            # Clamped to the outermost centres, where the gradient is zero; NaN is sampled at the first voxel.
             slope[axis] = np.float32(count) * np.float32(0.5)
-            if not place > 0:
-                place = np.float32(0)
+            if not position > 0:
+                position = np.float32(0)
                 slope[axis] = np.float32(0)
-            elif place >= count - 1:
-                place = np.float32(count - 1)
+            elif position >= count - 1:
+                position = np.float32(count - 1)
                 slope[axis] = np.float32(0)
-            low[axis] = int(place)
+            low[axis] = int(position)
             high[axis] = min(low[axis] + 1, count - 1)
-            part[axis] = place - np.float32(low[axis])
-        a, b, c = part[0], part[1], part[2]
+            fraction[axis] = position - np.float32(low[axis])
+        a, b, c = fraction[0], fraction[1], fraction[2]
         corner000 = maps[low[0], low[1], low[2]]
         corner001 = maps[low[0], low[1], high[2]]
         corner010 = maps[low[0], high[1], low[2]]
@@ -92,7 +94,7 @@ def _distances(wanted: Any, maps: Any, points: Any, near: Any, gradient: Any) ->
             j1 = v11 - v10
             v0 = v00 + b * j0
             i0 = v10 + b * j1 - v0
-            difference = v0 + a * i0 - wanted[point, f]
+            difference = v0 + a * i0 - target[point, f]
             k0 = k00 + b * (k01 - k00)
             k1 = k10 + b * (k11 - k10)
             sign = min(max(difference / near, np.float32(-1)), np.float32(1))
