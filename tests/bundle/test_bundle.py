@@ -1,4 +1,4 @@
-"""Bundles come back as they were saved, and a damaged, foreign or newer one is refused in one line."""
+"""Bundles are loaded as they were saved; damaged, foreign or newer ones are refused with one line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def saved(tmp_path: Path) -> Path:
     return save_bundle(tmp_path / "bundle", network, made.manifest.model_copy(update={"model": entry}), made.recipe)
 
 
-def test_a_bundle_returns_whole(saved: Path) -> None:
+def test_a_bundle_is_loaded_as_it_was_saved(saved: Path) -> None:
     bundle = load_bundle(saved)
     torch.manual_seed(0)
     network = create_model("unet3d", classes=3, widths=[4, 8]).eval()
@@ -80,7 +80,7 @@ def test_code_of_own_networks_runs_only_with_trust(
     monkeypatch.delitem(sys.modules, "own_network")
 
 
-def test_saving_again_replaces_the_whole(saved: Path) -> None:
+def test_saving_again_replaces_the_bundle(saved: Path) -> None:
     bundle = load_bundle(saved)
     (saved / "stray").write_text("x")
     save_bundle(saved, bundle.network, bundle.manifest.model_copy(update={"fold": "3"}), bundle.recipe)
@@ -102,18 +102,18 @@ def _swap_weights_for_a_pickle(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "weights gone": (lambda f: (f / "weights.safetensors").unlink(), "lacks weights.safetensors"),
-    "manifest gone": (lambda f: (f / "manifest.json").unlink(), "lacks manifest.json"),
-    "recipe gone": (lambda f: (f / "recipe.toml").unlink(), "lacks recipe.toml"),
+    "no weights": (lambda f: (f / "weights.safetensors").unlink(), "has no weights.safetensors"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "has no manifest.json"),
+    "no recipe": (lambda f: (f / "recipe.toml").unlink(), "has no recipe.toml"),
     "weights cut": (
         lambda f: (f / "weights.safetensors").write_bytes((f / "weights.safetensors").read_bytes()[:-100]),
-        "not the file that was saved",
+        "has changed since it was saved",
     ),
-    "weights a pickle": (_swap_weights_for_a_pickle, "do not fit"),
+    "weights a pickle": (_swap_weights_for_a_pickle, "do not match"),
     "manifest not JSON": (lambda f: (f / "manifest.json").write_text("{"), "damaged"),
     "manifest a list": (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json"),
     "manifest binary": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), "damaged"),
-    "newer": (_change_manifest(version=99, versions={"farvox": "7.1"}), "bundle format 99, made with farvox 7.1"),
+    "newer": (_change_manifest(version=99, versions={"farvox": "7.1"}), "bundle format 99, written by farvox 7.1"),
     "unknown field": (_change_manifest(surprise=1), "surprise"),
     "unknown model": (
         _change_manifest(model={"name": "unet9d", "in_channels": 1, "classes": 3, "options": {}}),
@@ -121,14 +121,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other width": (
         _change_manifest(model={"name": "unet3d", "in_channels": 1, "classes": 3, "options": {"widths": [8, 8]}}),
-        "do not fit",
+        "do not match",
     ),
     "recipe broken": (lambda f: (f / "recipe.toml").write_text("[train"), "recipe.toml is damaged"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_named(saved: Path, damage: str) -> None:
+def test_damage_is_reported(saved: Path, damage: str) -> None:
     change, word = DAMAGES[damage]
     change(saved)
     with pytest.raises(BundleError) as error:
@@ -164,8 +164,8 @@ def test_a_full_disk_keeps_the_old_bundle(saved: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
-def test_a_failed_exchange_brings_the_old_bundle_back(saved: Path) -> None:
-    """The old bundle has gone aside when the new one turns out not to be there."""
+def test_a_failed_exchange_restores_the_old_bundle(saved: Path) -> None:
+    """The old bundle has been moved away when the new one turns out to be missing."""
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
     with pytest.raises(FileNotFoundError):
         _exchange(saved, saved.parent / "nowhere", saved.parent / "old")
@@ -192,7 +192,7 @@ def test_no_failure_loses_the_old_bundle(saved: Path, monkeypatch: pytest.Monkey
     if failures == 1:
         assert left == saved
     else:
-        assert f"the one before is in {left / 'old'}" in str(error.value)
+        assert f"the previous one is in {left / 'old'}" in str(error.value)
         left = left / "old"
     assert load_bundle(left).manifest == bundle.manifest
 
@@ -209,7 +209,7 @@ def test_no_failure_loses_the_old_bundle(saved: Path, monkeypatch: pytest.Monkey
         (SafetensorError("something else"), "another folder"),
     ],
 )
-def test_the_remedy_is_that_of_the_failure(error: Exception, word: str) -> None:
+def test_the_hint_matches_the_failure(error: Exception, word: str) -> None:
     assert word in _hint(error)
     assert ("disk space" in _hint(error)) == ("disk space" in word)
 
@@ -234,7 +234,7 @@ def test_a_link_to_a_bundle_stays_a_link(saved: Path) -> None:
 
 
 def test_a_bundle_of_version_1_predicts_as_it_did(tmp_path: Path) -> None:
-    """Written as the first format had it: no shape, axes, pooling or note, and a recipe with fewer settings."""
+    """The first format: no shape, axes, pooling or note, and a recipe with fewer settings."""
     folder = save_bundle_of_version_1(tmp_path / "old")
     manifest = load_bundle(folder).manifest
     assert manifest.version == 3

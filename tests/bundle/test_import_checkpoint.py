@@ -134,7 +134,7 @@ def test_a_labelled_ct_is_segmented_where_its_organs_are(tmp_path: Path) -> None
 
 
 class _Evil:
-    """Unpickled without care, this makes a file."""
+    """Creates a file when it is unpickled without `weights_only`."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -158,15 +158,24 @@ def _truncated_legacy(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-500])
 
 
-STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "code, zip": (lambda p: torch.save({"a": _Evil(p.with_name("trace"))}, p), "calls for code"),
+FOREIGN_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "code, zip": (lambda p: torch.save({"a": _Evil(p.with_name("trace"))}, p), "a pickle with code"),
     "code, legacy": (
         lambda p: torch.save({"a": _Evil(p.with_name("trace"))}, p, _use_new_zipfile_serialization=False),
-        "calls for code",
+        "a pickle with code",
     ),
-    "code, plain pickle": (lambda p: p.write_bytes(pickle.dumps(_Evil(p.with_name("trace")), 2)), "nothing"),
-    "code, new pickle": (lambda p: p.write_bytes(pickle.dumps(_Evil(p.with_name("trace")), 5)), "nothing"),
-    "whole module": (lambda p: torch.save(torch.nn.Linear(2, 2), p), "calls for code (torch.nn.modules.linear.Linear)"),
+    "code, plain pickle": (
+        lambda p: p.write_bytes(pickle.dumps(_Evil(p.with_name("trace")), 2)),
+        "no code in it was run",
+    ),
+    "code, new pickle": (
+        lambda p: p.write_bytes(pickle.dumps(_Evil(p.with_name("trace")), 5)),
+        "no code in it was run",
+    ),
+    "whole module": (
+        lambda p: torch.save(torch.nn.Linear(2, 2), p),
+        "a pickle with code (torch.nn.modules.linear.Linear), which was not run",
+    ),
     "missing": (lambda p: None, "no checkpoint file"),
     "folder": (lambda p: p.mkdir(), "no checkpoint file"),
     "empty": (lambda p: p.write_bytes(b""), "damaged"),
@@ -181,9 +190,9 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
-def test_a_stranger_is_named_and_nothing_of_it_runs(tmp_path: Path, stranger: str) -> None:
-    make, word = STRANGERS[stranger]
+@pytest.mark.parametrize("kind", FOREIGN_FILES)
+def test_foreign_files_are_refused_and_their_code_is_not_run(tmp_path: Path, kind: str) -> None:
+    make, word = FOREIGN_FILES[kind]
     path = tmp_path / "weights.pth"
     make(path)
     with pytest.raises(BundleError) as error:
@@ -195,7 +204,7 @@ def test_a_stranger_is_named_and_nothing_of_it_runs(tmp_path: Path, stranger: st
     assert not (tmp_path / "bundle").exists()
 
 
-def test_the_trap_would_have_sprung(tmp_path: Path) -> None:
+def test_the_code_would_run_without_weights_only(tmp_path: Path) -> None:
     torch.save({"a": _Evil(tmp_path / "trace")}, tmp_path / "weights.pth")
     torch.load(tmp_path / "weights.pth", weights_only=False)
     assert (tmp_path / "trace").exists()
@@ -266,7 +275,7 @@ def test_the_recipe_says_no_more_than_is_known(tmp_path: Path) -> None:
     recipe = import_obelisk(weights("obeliskhybrid_visceral_fold1"), tmp_path / "b").recipe
     assert tomllib.loads((tmp_path / "b" / "recipe.toml").read_text()) == {
         "name": "published-obelisk-hybrid",
-        "description": "Weights trained by the authors; how, their paper says.",
+        "description": "Weights trained by the authors as described in their paper.",
         "source": "Heinrich, Oktay, Bouteldja: OBELISK-Net, Medical Image Analysis 54 (2019)",
         "model": {"name": "obelisk-hybrid", "options": {"variant": "visceral", "compat": "published"}},
         "patch": {"size": "whole"},
@@ -279,7 +288,7 @@ def test_the_recipe_says_no_more_than_is_known(tmp_path: Path) -> None:
 
 def test_the_folder_one_is_in_is_not_replaced(tmp_path: Path) -> None:
     checkpoint = weights("obeliskhybrid_tcia_fold1").resolve()
-    script = "import sys; sys.argv = ['farvox', 'import', *sys.argv[1:]]\nfrom farvox.cli import main\nmain()\n"
+    script = "import sys; sys.argv = ['farvox', 'import-obelisk', *sys.argv[1:]]\nfrom farvox.cli import main\nmain()\n"
     for out, message in ((".", ". is the folder you are in"), ("/proc", "/proc is a mount point")):
         done = subprocess.run(
             [sys.executable, "-c", script, str(checkpoint), "--out", out],

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from farvox import create_model
-from farvox.bundle.convert_published import translate
+from farvox.bundle.convert_published import convert_state_dict
 from farvox.errors import BundleError
 from farvox.models import count_parameters
 from tests.conftest import real_data
@@ -26,7 +26,7 @@ def golden(name: str) -> tuple[torch.Tensor, np.ndarray, int]:
 
 
 def built(state: dict[str, torch.Tensor], **changed: object) -> torch.nn.Module:
-    name, arguments, weights = translate(state)
+    name, arguments, weights = convert_state_dict(state)
     network = create_model(name, **(arguments | changed))
     network.load_state_dict(weights)
     return network.eval()
@@ -43,7 +43,7 @@ def built(state: dict[str, torch.Tensor], **changed: object) -> torch.nn.Module:
 )
 def test_each_layout_is_recognised_and_every_value_used(file: str, model: str, classes: int, parameters: int) -> None:
     state = published(file)
-    name, arguments, weights = translate(state)
+    name, arguments, weights = convert_state_dict(state)
     assert (name, arguments["in_channels"], arguments["classes"]) == (model, 1, classes)
     network = create_model(name, **arguments)
     network.load_state_dict(weights)
@@ -138,7 +138,7 @@ def test_visceral_hybrid_answers_as_its_published_wiring() -> None:
 def test_a_checkpoint_of_another_class_count_and_channels_is_understood() -> None:
     state = dict(published("allconvunet_tcia"))
     state["conv0.weight"] = torch.zeros(5, 2, 3, 3, 3)
-    name, arguments, _ = translate(state)
+    name, arguments, _ = convert_state_dict(state)
     assert (name, arguments) == ("unet-allconv", {"in_channels": 2, "classes": 9, "variant": "tcia"})
 
 
@@ -165,11 +165,11 @@ def _without(state: dict, key: str) -> dict:
 )
 def test_damaged_checkpoints_are_refused(file: str, change: object, word: str) -> None:
     with pytest.raises(BundleError, match=word) as error:
-        translate(change(dict(published(file))))
+        convert_state_dict(change(dict(published(file))))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("state", [{}, {"conv0.weight": torch.zeros(4, 1, 3, 3, 3)}])
-def test_strangers_are_refused(state: dict[str, torch.Tensor]) -> None:
+def test_unknown_layouts_are_refused(state: dict[str, torch.Tensor]) -> None:
     with pytest.raises(BundleError, match="unknown layout"):
-        translate(state)
+        convert_state_dict(state)

@@ -1,4 +1,4 @@
-"""`farvox import` as a person would type it: a bundle that predicts, or one line and nothing written."""
+"""`farvox import-obelisk` as it is typed: a bundle that can be used, or one line and no file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_published_weights_segment_a_scan_on_its_own_grid(tmp_path: Path) -> Non
     assert set(np.unique(mask.dataobj)) <= set(range(9))
 
 
-def test_json_tells_the_bundle(tmp_path: Path) -> None:
+def test_json_describes_the_bundle(tmp_path: Path) -> None:
     weights = real_data("obelisk_original_weights") / "obeliskhybrid_visceral_fold1.pth"
     document = json.loads(farvox("import-obelisk", weights, "--out", tmp_path / "bundle", "--json").stdout)
     assert document["model"]["options"] == {"variant": "visceral", "compat": "published"}
@@ -60,7 +60,7 @@ def test_code_in_a_checkpoint_never_runs(tmp_path: Path, kind: str) -> None:
     done = farvox("import-obelisk", path, "--out", tmp_path / "bundle")
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {path} is ")
-    assert "nothing" in done.stderr
+    assert "not run" if kind != "pickle" else "no code in it was run" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["weights.pth"]
 

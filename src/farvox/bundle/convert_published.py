@@ -1,4 +1,4 @@
-"""Turn the weights that the authors of OBELISK published into ours: four layouts, told apart by their keys."""
+"""Convert the weights that the authors of OBELISK published: four layouts, which are recognised by their keys."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from farvox.errors import BundleError
 from farvox.models import create_model
 
 Parts = dict[str, str]
-"""Our layer → theirs; the parameters of a layer are called the same in both."""
+"""Layer of our network → published layer; the parameters of a layer have the same names in both."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a published checkpoint is recognised, and what it becomes.
+    """How a published checkpoint is recognised and converted.
 
     Args:
-        marks: Keys that only this layout has together.
-        head: The key whose first axis counts the classes.
-        first: The key that shows the channels of the image.
-        values_per_channel: Entries along the second axis of `first` for each channel of the image.
-        model: Our network.
-        options: Options it is built with.
-        parts: Our layer → theirs.
-        kernels: Our OBELISK layer → their offsets and their grouped 1×1×1 weights.
+        marks: Keys that occur together in this layout only.
+        head: The key whose first axis has the length of the number of classes.
+        first: The key whose second axis depends on the number of image channels.
+        values_per_channel: Entries along the second axis of `first` for each image channel.
+        model: Name of our network.
+        options: Its options.
+        parts: Layer of our network → published layer.
+        kernels: OBELISK layer of our network → published offsets and grouped 1×1×1 weights.
     """
 
     marks: tuple[str, ...]
@@ -40,24 +40,24 @@ class _Layout:
     kernels: dict[str, tuple[str, str]]
 
 
-def translate(state: Mapping[str, torch.Tensor]) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
-    """Name, arguments and weights of our network that answers as the published one does.
+def convert_state_dict(state: Mapping[str, torch.Tensor]) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+    """Convert a published state dict to the network of farvox with the same output.
 
-    Layouts are those of github.com/mattiaspaul/OBELISK: the hybrids trained on TCIA and on VISCERAL, the original
-    network (VISCERAL) and the all-convolutional U-Net (TCIA). Offsets turn from the axis order of `grid_sample` into
-    array order. Where a checkpoint is too old to count the batches its batch norms have seen, the count is 0.
+    The layouts are those of github.com/mattiaspaul/OBELISK: the hybrids trained on TCIA and on VISCERAL, the original
+    network (VISCERAL) and the all-convolutional U-Net (TCIA). Offsets are converted from the axis order of
+    `grid_sample` to array order. Checkpoints that are too old for `num_batches_tracked` get 0.
 
     Args:
-        state: Published name → tensor, as `torch.load(..., weights_only=True)` reads it.
+        state: Published name → tensor, as from `torch.load(..., weights_only=True)`.
 
     Returns:
-        Model name; arguments of `create_model`, `in_channels` and `classes` among them; state of that network.
-        For the original network `smoothing` is on, as its scans were smoothed before they reached it: build with
-        `smoothing=[]` for images that are smoothed already.
+        Name of the network; arguments of `create_model`, with `in_channels` and `classes`; state dict. The original
+        network was trained on smoothed scans, so it is built with `smoothing`; use `smoothing=[]` for images that are
+        smoothed already.
 
     Raises:
-        BundleError: Not one of these layouts, or one with parts missing, added or of another shape.
-        ModelError: One of these layouts with so few channels or classes that no network is built for them.
+        BundleError: An unknown layout, or one with missing, additional or differently shaped parts.
+        ModelError: A known layout with too few channels or classes.
     """
     fits = [layout for layout in _LAYOUTS if all(key in state for key in layout.marks)]
     if not fits or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -71,9 +71,9 @@ def translate(state: Mapping[str, torch.Tensor]) -> tuple[str, dict[str, Any], d
             raise BundleError(f"weights like a published {layout.model}, but '{key}' is missing or misshapen")
     channels = state[layout.first].shape[1] // layout.values_per_channel
     arguments = {"in_channels": channels, "classes": state[layout.head].shape[0], **layout.options}
-    translated = _rename(state, layout)
-    _check(translated, layout.model, arguments)
-    return layout.model, arguments, translated
+    converted = _rename(state, layout)
+    _check(converted, layout.model, arguments)
+    return layout.model, arguments, converted
 
 
 def _rename(state: Mapping[str, torch.Tensor], layout: _Layout) -> dict[str, torch.Tensor]:
@@ -92,9 +92,11 @@ def _rename(state: Mapping[str, torch.Tensor], layout: _Layout) -> dict[str, tor
             pairs = value.shape[-2:-1] if value.shape[-2:-1] != (1,) else ()
             ours[f"{kernels[key]}.offsets"] = value.reshape(-1, *pairs, 3).flip(-1)
         elif key in weights:
-            ours[f"{weights[key]}.weight"] = value.flatten(1) if value.ndim > 1 else value  # else the shape will tell
+            ours[f"{weights[key]}.weight"] = (
+                value.flatten(1) if value.ndim > 1 else value
+            )  # otherwise `_check` reports the shape
         elif layer in layers:
-            # The original network works on points, so its 1×1×1 convolutions have one axis here.
+            # The original network evaluates points, so its 1×1×1 convolutions have one axis here.
             flat = layout.model == "obelisk-dense" and value.ndim == 5
             ours[f"{layers[layer]}.{parameter}"] = value.flatten(2) if flat else value
             if parameter == "running_var":
@@ -118,7 +120,7 @@ def _check(state: dict[str, torch.Tensor], model: str, arguments: dict[str, Any]
 
 
 def _units(names: Mapping[str, str]) -> Parts:
-    """Convolution and batch norm of each unit, which share the end of their names in the published code."""
+    """Convolution and batch norm of each unit; their published names have the same ending."""
     return {f"{ours}.{n}": kind + end for ours, end in names.items() for n, kind in enumerate(("conv", "batch"))}
 
 

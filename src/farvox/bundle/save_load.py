@@ -40,22 +40,22 @@ class Bundle:
 
 
 def save_bundle(
-    folder: Path, network: torch.nn.Module, manifest: Manifest, recipe: Recipe, *, whole_recipe: bool = True
+    folder: PathLike, network: torch.nn.Module, manifest: Manifest, recipe: Recipe, *, whole_recipe: bool = True
 ) -> Path:
-    """Write a bundle as a whole: a reader sees the old one or the new one (for an instant none), never a part.
+    """Write a bundle completely or not at all; an existing bundle is replaced when the new one is complete.
 
     Args:
-        folder: Where; a bundle that stands there is replaced. A link is followed.
-        network: Its state is saved, from any device.
-        manifest: Gets the digest of the weights and the versions of the libraries.
+        folder: Where; a symbolic link is followed.
+        network: Its state dict is saved, from any device.
+        manifest: The digest of the weights and the versions of the libraries are added.
         recipe: How the network was trained.
-        whole_recipe: Spell out every setting, defaults too; else only those set in `recipe`, the others unknown.
+        whole_recipe: Write all settings, defaults too; otherwise only those that are set in `recipe`.
 
     Returns:
         `folder`.
 
     Raises:
-        ResourceError: The disk is full or not writable; what stood there before is kept.
+        ResourceError: The disk is full or not writable; an existing bundle is kept.
     """
     from safetensors import SafetensorError
 
@@ -69,12 +69,12 @@ def save_bundle(
         _exchange(place, fresh, old)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        kept = f"; the one before is in {scratch / 'old'}" if scratch and _holds_the_only_copy(scratch, place) else ""
+        kept = f"; the previous one is in {scratch / 'old'}" if scratch and _holds_the_only_copy(scratch, place) else ""
         raise ResourceError(f"cannot write bundle {folder}: {reason}{kept}", hint=_hint(error)) from None
     finally:
         if scratch and not _holds_the_only_copy(scratch, place):
             shutil.rmtree(scratch, ignore_errors=True)
-    return folder
+    return Path(folder)
 
 
 def add_metrics(folder: Path, metrics: dict[str, object]) -> None:
@@ -111,9 +111,9 @@ def load_bundle(folder: PathLike, *, trust_code: bool = False) -> Bundle:
         )
     missing = [name for name in (WEIGHTS, MANIFEST, RECIPE) if not (folder / name).is_file()]
     if missing:
-        inner = sorted(str(found.parent) for found in folder.glob("**/bundle/manifest.json"))
+        inner = sorted(str(path.parent) for path in folder.glob("**/bundle/manifest.json"))
         hint = f"did you mean {inner[0]}?" if inner else "train again or copy the whole folder"
-        raise BundleError(f"{folder} lacks {', '.join(missing)}", allowed="a complete bundle", hint=hint)
+        raise BundleError(f"{folder} has no {', '.join(missing)}", allowed="a complete bundle", hint=hint)
     try:
         recipe = parse_recipe((folder / RECIPE).read_text(encoding="utf-8"), str(folder / RECIPE))
     except (FarvoxError, UnicodeDecodeError, OSError) as error:
@@ -121,7 +121,7 @@ def load_bundle(folder: PathLike, *, trust_code: bool = False) -> Bundle:
     manifest = _read_manifest(folder / MANIFEST, recipe)
     if manifest.weights_sha256 and manifest.weights_sha256 != _sha256(folder / WEIGHTS):
         raise BundleError(
-            f"{folder / WEIGHTS} is not the file that was saved (its SHA-256 differs)", hint="copy the bundle again"
+            f"{folder / WEIGHTS} has changed since it was saved (another SHA-256)", hint="copy the bundle again"
         )
     entry = manifest.model
     if not (trust_code or ":" not in entry.name or is_registered(entry.name)):
@@ -134,7 +134,9 @@ def load_bundle(folder: PathLike, *, trust_code: bool = False) -> Bundle:
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (FarvoxError, SafetensorError, RuntimeError, OSError) as error:
         first = str(error).strip().splitlines()[0]
-        raise BundleError(f"{folder}: weights and manifest do not fit: {first}", hint="copy the bundle again") from None
+        raise BundleError(
+            f"{folder}: weights and manifest do not match: {first}", hint="copy the bundle again"
+        ) from None
     return Bundle(network.eval(), manifest, recipe, folder)
 
 
@@ -159,7 +161,7 @@ def _write(folder: Path, network: torch.nn.Module, manifest: Manifest, recipe: R
 
 
 def _exchange(place: Path, fresh: Path, old: Path) -> None:
-    """Move `fresh` to `place`, and what stands there to `old`; back again where that fails."""
+    """Move `fresh` to `place` and the existing bundle to `old`; undo it on failure."""
     if not place.exists():
         fresh.replace(place)
         return
@@ -168,7 +170,7 @@ def _exchange(place: Path, fresh: Path, old: Path) -> None:
     place.replace(old)
     try:
         fresh.replace(place)
-    except BaseException:  # an interrupt, too, would leave no bundle at all
+    except BaseException:  # also after an interrupt
         old.replace(place)
         raise
 
@@ -179,9 +181,9 @@ def _holds_the_only_copy(scratch: Path, place: Path) -> bool:
 
 def _hint(error: Exception) -> str:
     number = getattr(error, "errno", None)
-    # safetensors gives the number in words alone.
-    if number is None and (said := re.search(r"os error (\d+)", str(error))):
-        number = int(said[1])
+    # safetensors has the number in its message only.
+    if number is None and (match := re.search(r"os error (\d+)", str(error))):
+        number = int(match[1])
     if number in (errno.ENOSPC, errno.EDQUOT):
         return "free disk space"
     if number in (errno.EBUSY, errno.EXDEV):
@@ -198,9 +200,9 @@ def _read_manifest(path: Path, recipe: Recipe) -> Manifest:
         raise BundleError(f"{path} is damaged: {error}", hint="copy the bundle again") from None
     version = content.get("version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
-        made = content.get("versions", {}).get("farvox", "a newer farvox")
+        writer = content.get("versions", {}).get("farvox", "a newer farvox")
         raise BundleError(
-            f"{path.parent} has bundle format {version}, made with farvox {made}",
+            f"{path.parent} has bundle format {version}, written by farvox {writer}",
             allowed=f"up to {FORMAT_VERSION}",
             hint="update farvox",
         )
