@@ -121,10 +121,11 @@ def with_settings(recipe: Recipe, settings: Mapping[str, object] | Iterable[str]
     return _validated(content, "settings")
 
 
-def parse_toml_value(text: str) -> Any:
+def parse_toml_value(text: str) -> object:
     """Read a TOML value; text that is not one is returned as a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value: object = tomllib.loads(f"value = {text}")["value"]
+        return value
     except tomllib.TOMLDecodeError:
         return text.strip()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -72,7 +72,7 @@ class ModelSettings(_Section):
     """Which network is trained, with which options."""
 
     name: str = "unet3d"
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     """Options of the network's builder; strides and kernels of `unet3d` follow the spacing when they are left out."""
 
 
