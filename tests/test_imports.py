@@ -56,7 +56,9 @@ ALLOWED = {
         "figures",
         "preprocessing",
     },
-    "comparison": {"data", "evaluation", "models", "profiling", "recipes", "report", "runs", "training"},
+    "comparison": {
+        *("data", "evaluation", "models", "preprocessing", "profiling", "recipes", "report", "runs", "training"),
+    },
     "training": {
         *("io", "data", "preprocessing", "sampling", "models", "losses", "prediction", "evaluation", "bundle"),
         *("recipes", "geometry", "runs", "report"),

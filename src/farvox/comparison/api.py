@@ -110,40 +110,35 @@ def compare(
     from farvox.data.folds import plan_folds
     from farvox.devices import resolve_device
     from farvox.models import create_model
-    from farvox.preprocessing.cache import CaseCache
-    from farvox.training.api import usable_cases
+    from farvox.training.api import temporary_cache, usable_cases
 
     named = _load_recipes(recipes, settings, budget, epochs)
     resolve_device(device)
     data = dataset if isinstance(dataset, Dataset) else read_dataset(Path(dataset))
     for recipe in named.values():
         create_model(recipe.model.name, len(data.channels), data.labels.classes, **recipe.model.options)
-    cache = CaseCache(folder / "cache", data, reporter)
-    checked = usable_cases(data, skip_bad, reporter, cache)
-    data = checked.dataset
-    split_seed = next(iter(named.values())).train.seed
-    planned = []
-    for name, recipe in named.items():
-        for seed in seeds or (None,):
-            split, selected = plan_folds(
-                data,
-                checked.labels_by_case,
-                split_seed,
-                folds,
-                fold,
-                leave_one_out=leave_one_out,
-                group=group,
-                train_cases=train_cases,
-                subset_seed=seed,
-            )
-            run = folder / (name if seed is None else f"{name}-seed-{seed}")
-            seeded = recipe if seed is None else with_settings(recipe, {"train.seed": seed})
-            planned.append(PlannedRun(run, seeded, split, selected))
-    _require_new_or_resume(planned, data, resume)
-    try:
-        return _Training(planned, data, folder, device, resume, reporter).run()
-    finally:
-        cache.remove()
+    with temporary_cache(folder, data, reporter) as cache:
+        checked = usable_cases(data, skip_bad, reporter, cache)
+        split_seed = next(iter(named.values())).train.seed
+        planned = []
+        for name, recipe in named.items():
+            for seed in seeds or (None,):
+                split, selected = plan_folds(
+                    checked.dataset,
+                    checked.labels_by_case,
+                    split_seed,
+                    folds,
+                    fold,
+                    leave_one_out=leave_one_out,
+                    group=group,
+                    train_cases=train_cases,
+                    subset_seed=seed,
+                )
+                run = folder / (name if seed is None else f"{name}-seed-{seed}")
+                seeded = recipe if seed is None else with_settings(recipe, {"train.seed": seed})
+                planned.append(PlannedRun(run, seeded, split, selected))
+        _require_new_or_resume(planned, checked.dataset, resume)
+        return _Training(planned, checked.dataset, folder, device, resume, reporter).run()
 
 
 def _load_recipes(

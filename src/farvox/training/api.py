@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,26 +95,24 @@ def train(
     data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
     create_model(chosen.model.name, len(data.channels), data.labels.classes, **chosen.model.options)
     folder = Path(out) if out is not None else Path("runs") / f"{data.name.replace(' ', '_')}-{chosen.name}"
-    cache = CaseCache(folder / "cache", data, reporter)
-    checked = usable_cases(data, skip_bad, reporter, cache)
-    every, selected = plan_folds(
-        checked.dataset,
-        checked.labels_by_case,
-        chosen.train.seed,
-        folds,
-        fold,
-        leave_one_out=leave_one_out,
-        all_cases=all_cases,
-        group=group,
-        train_cases=train_cases,
-    )
-    if overwrite:
-        for old in [folder / f"fold-{fold}"] if fold is not None else list(folder.glob("fold-*")):
-            require_unlocked(old)
-            shutil.rmtree(old, ignore_errors=True)
-    require_same_run(folder, checked.dataset, every, chosen)
-    extras = Extras(loss if callable(loss) else None, augment, tuple(callbacks))
-    try:
+    with temporary_cache(folder, data, reporter) as cache:
+        checked = usable_cases(data, skip_bad, reporter, cache)
+        every, selected = plan_folds(
+            checked.dataset,
+            checked.labels_by_case,
+            chosen.train.seed,
+            folds,
+            fold,
+            leave_one_out=leave_one_out,
+            all_cases=all_cases,
+            group=group,
+            train_cases=train_cases,
+        )
+        if overwrite:
+            for old in [folder / f"fold-{fold}"] if fold is not None else list(folder.glob("fold-*")):
+                require_unlocked(old)
+                shutil.rmtree(old, ignore_errors=True)
+        require_same_run(folder, checked.dataset, every, chosen)
         return train_folds(
             checked.dataset,
             selected,
@@ -122,14 +121,29 @@ def train(
             device,
             devices,
             resume=resume,
-            extras=extras,
+            extras=Extras(loss if callable(loss) else None, augment, tuple(callbacks)),
             cache=cache,
             progress=reporter,
         )
+
+
+@contextmanager
+def temporary_cache(folder: Path, dataset: Dataset, progress: Progress) -> Iterator[CaseCache]:
+    """A cache in the folder of a run or of a comparison, which is deleted when the block ends.
+
+    While another process trains in the folder the cache is kept, and that process deletes it. If the block failed
+    before it wrote anything else, a new folder is deleted, too.
+    """
+    existed = folder.exists()
+    cache = CaseCache(folder / "cache", dataset, progress)
+    try:
+        yield cache
     finally:
-        # Another process may be training other folds of this run; the last one deletes the cache.
-        if not any(is_locked(other) for other in folder.glob("fold-*")):
+        if not any(is_locked(fold) for fold in (*folder.glob("fold-*"), *folder.glob("*/fold-*"))):
             cache.remove()
+        if not existed:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def usable_cases(dataset: Dataset, skip_bad: bool, progress: Progress, cache: CaseCache | None = None) -> Check:
