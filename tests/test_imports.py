@@ -32,7 +32,7 @@ ALLOWED = {
     "metrics": set(),
     "recipes": set(),
     "io": {"geometry"},
-    "data": {"io", "geometry"},
+    "data": {"io", "geometry", "figures"},
     "synthetic": {"geometry"},
     "preprocessing": {"io", "data", "geometry", "models", "recipes"},
     "sampling": {"preprocessing", "geometry", "models", "recipes"},

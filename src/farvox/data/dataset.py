@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, cast
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from farvox.errors import DataError, suggest
-from farvox.geometry import Grid
-from farvox.io import Scan, write_image
+from farvox.geometry import Grid, Orient
+from farvox.io import read_scan, write_image
+from farvox.io.images_2d import ImageLike, as_scan
 from farvox.labels import LabelTable
 from farvox.types import Array, FloatArray, PathLike
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,21 @@ class Case:
 
     Args:
         id: A name that is unique in the dataset.
-        image: An array (I, J, K) or (C, I, J, K), a file, a DICOM folder, or a list of one file a channel.
-        affine: For an array: 4×4, voxel index to mm, RAS+.
-        label: Label values on the image's grid, an array (I, J, K) or a file; None for a case without label.
+        image: An array (I, J, K) or (C, I, J, K), a nibabel or SimpleITK image, a file, a DICOM folder, or a list of
+            one file a channel.
+        affine: For arrays: 4×4, voxel index to mm, RAS+.
+        label: Label values on the image's grid, as an array (I, J, K), an image or a file; None without label.
     """
 
     id: str
-    image: Array | PathLike | Sequence[PathLike]
+    image: ImageLike | Sequence[PathLike]
     affine: FloatArray | None = None
-    label: Array | PathLike | None = None
+    label: ImageLike | None = None
+
+    def show(self, channel: int = 0) -> Figure:
+        """As `CasePaths.show`."""
+        with TemporaryDirectory() as folder:
+            return _case_paths(self, Path(folder)).show(channel)
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,27 @@ class CasePaths:
         object.__setattr__(self, "images", tuple(Path(image) for image in self.images))
         if isinstance(self.label, str | os.PathLike):
             object.__setattr__(self, "label", Path(self.label))
+
+    def show(self, channel: int = 0) -> Figure:
+        """A figure of three planes of the scan with the outlines of the labels.
+
+        Args:
+            channel: The channel to show, counted from 0.
+
+        Raises:
+            DataError: A file of the case cannot be read.
+        """
+        from farvox.data.load import load_label
+        from farvox.figures.overlays import overlay_figure
+        from farvox.figures.style import label_colours
+
+        several = len(self.images) > 1
+        scan = read_scan(self.images[channel if several else 0], case=self.id)
+        orient = Orient.to_canonical(scan.grid)
+        labels = np.zeros(scan.grid.shape, np.uint8) if self.label is None else load_label(self, scan.grid)
+        colours = label_colours([int(value) for value in np.unique(labels) if value])
+        image = orient.apply(scan.image[0 if several else channel])
+        return overlay_figure(image, orient.apply(labels), None, orient.target.spacing, colours)
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,8 +126,6 @@ class Dataset:
     unlabelled: tuple[CasePaths, ...] = ()
     landmark_radius_mm: float | None = None
     """Radius of the spheres that landmarks become, mm; None if labels are files."""
-    storage: TemporaryDirectory[str] | None = field(default=None, compare=False)
-    """Holds the files of cases that were given as arrays; removed with the dataset."""
 
     @classmethod
     def from_cases(
@@ -107,7 +137,7 @@ class Dataset:
         name: str = "cases",
         ignore: int | None = None,
     ) -> Dataset:
-        """A dataset of arrays or files.
+        """A dataset of arrays or files; arrays are kept in a temporary folder until the program ends.
 
         Args:
             cases: The cases; those without label are only predicted.
@@ -119,26 +149,16 @@ class Dataset:
         Raises:
             DataError: Two cases of one id, or an array without a valid affine.
         """
-        storage: TemporaryDirectory[str] | None = None
+        folder = Path(mkdtemp(dir=_storage().name))
         every: list[CasePaths] = []
         for case in cases:
             if any(case.id == other.id for other in every):
                 raise DataError("two cases of this id", allowed="every case once", case=case.id)
-            paths: dict[str, Path] = {}
-            for role, value in (("image", case.image), ("label", case.label)):
-                if value is None or isinstance(value, str | os.PathLike):
-                    continue
-                if not isinstance(value, np.ndarray):
-                    continue
-                storage = storage or TemporaryDirectory(prefix="farvox-cases-")
-                paths[role] = _store(case, value, Path(storage.name) / f"{case.id}_{role}.nii.gz")
-            images = [paths["image"]] if "image" in paths else _path_list(case.image)
-            label = paths.get("label") or (None if case.label is None else Path(cast(PathLike, case.label)))
-            every.append(CasePaths(case.id, tuple(images), label))
+            every.append(_case_paths(case, folder))
         table = LabelTable.from_mapping(labels, ignore)
         labelled = tuple(case for case in every if case.label is not None)
         rest = tuple(case for case in every if case.label is None)
-        return cls(name, Path(), labelled, tuple(channels), table, unlabelled=rest, storage=storage)
+        return cls(name, Path(), labelled, tuple(channels), table, unlabelled=rest)
 
     @property
     def cases_by_id(self) -> dict[str, CasePaths]:
@@ -189,11 +209,13 @@ class Dataset:
         from html import escape
 
         rows = "".join(
-            f"<tr><td>{escape(case.id)}</td><td>{escape(', '.join(path.name for path in case.images))}</td></tr>"
+            f"<tr><td>{escape(case.id)}</td><td>{escape(', '.join(path.name for path in case.images))}</td>"
+            f"<td>{escape(_label_text(case.label))}</td></tr>"
             for case in self.cases[:20]
         )
         more = f"<p>… and {len(self.cases) - 20} more</p>" if len(self.cases) > 20 else ""
-        return f"<p>{escape(repr(self))}</p><table><tr><th>case</th><th>files</th></tr>{rows}</table>{more}"
+        head = "<tr><th>case</th><th>image</th><th>label</th></tr>"
+        return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>{more}"
 
 
 @dataclass(frozen=True)
@@ -207,34 +229,45 @@ class LoadedCase:
     header: Any = field(default=None, compare=False)
 
 
-def _store(case: Case, values: Array, path: Path) -> Path:
-    """Write an array as NIfTI and return its path."""
-    if case.affine is None:
-        raise DataError(
-            "an array without an affine",
-            allowed="a 4×4 affine from voxel index to mm (RAS+)",
-            hint="give affine=, or np.diag([*spacing_mm, 1]) if the axes point right, anterior and superior",
-            case=case.id,
-        )
-    if values.ndim not in (3, 4):
-        raise DataError(f"an array of {values.ndim} dimensions", allowed="(I, J, K) or (C, I, J, K)", case=case.id)
-    image = values[None] if values.ndim == 3 else values
-    i, j, k = image.shape[1:]
+@cache
+def _storage() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="farvox-cases-")
+
+
+def _case_paths(case: Case, folder: Path) -> CasePaths:
+    """The files of a case; arrays and images in memory are written to a folder."""
+    if not case.id or "/" in case.id or "\\" in case.id:
+        raise DataError(f"a case with the id '{case.id}'", allowed="a name without slashes")
+    image = case.image
+    if isinstance(image, str | os.PathLike):
+        images = [Path(image)]
+    elif isinstance(image, list | tuple):
+        images = [Path(path) for path in image]
+    else:
+        images = [_store(case, image, folder / f"{case.id}_image.nii.gz")]
+    if case.label is None or isinstance(case.label, str | os.PathLike):
+        return CasePaths(case.id, tuple(images), None if case.label is None else Path(case.label))
+    return CasePaths(case.id, tuple(images), _store(case, case.label, folder / f"{case.id}_label.nii.gz"))
+
+
+def _store(case: Case, values: object, path: Path) -> Path:
+    """Write an array or an image in memory as NIfTI and return its path."""
     try:
-        grid = Grid((i, j, k), case.affine)
+        scan = as_scan(cast(ImageLike, values), case.affine)
     except DataError as error:
         error.case = case.id
         raise
+    image = scan.image
     if image.dtype.kind == "b" or image.dtype in (np.int64, np.uint64, np.float16):
-        image = image.astype(np.float32 if image.dtype.kind == "f" else np.int32)
-    write_image(path, image, Scan(image, grid, path))
+        image = image.astype({"b": np.uint8, "f": np.float32}.get(image.dtype.kind, np.int32))
+    write_image(path, image, replace(scan, header=None))
     return path
 
 
-def _path_list(image: object) -> list[Path]:
-    if isinstance(image, str | os.PathLike):
-        return [Path(image)]
-    return [Path(path) for path in cast(Sequence[PathLike], image)]
+def _label_text(label: Path | LandmarkSpheres | None) -> str:
+    if isinstance(label, LandmarkSpheres):
+        return f"{len(label.centres)} landmarks"
+    return "–" if label is None else label.name
 
 
 def _counted(count: int, noun: str) -> str:

@@ -52,21 +52,22 @@ def foreground_box(foreground: Array, spacing: FloatArray) -> tuple[slice, slice
 
 
 def overlay_figure(
-    image: Array, reference: Array, prediction: Array, spacing: FloatArray, colours: Mapping[int, str]
+    image: Array, reference: Array, prediction: Array | None, spacing: FloatArray, colours: Mapping[int, str]
 ) -> Figure:
     """Reference (upper row) and prediction (lower row) as outlines over axial, coronal and sagittal planes.
 
-    All six panels share one scale in mm. The grey scale spans the 1st to the 99th percentile of the region shown.
+    All panels share one scale in mm. The grey scale spans the 1st to the 99th percentile of the region shown.
 
     Args:
         image: (I, J, K) intensities in RAS+ order.
         reference: (I, J, K) label values, 0 for background.
-        prediction: (I, J, K) label values.
+        prediction: (I, J, K) label values; None for a figure of one row.
         spacing: Voxel spacing along each axis, mm.
         colours: Label value → colour; other values are not drawn.
     """
-    at = most_foreground_slices(reference, prediction)
-    box = foreground_box((reference > 0) | (prediction > 0), spacing)
+    rows = [("reference", reference), ("prediction", prediction)] if prediction is not None else [("", reference)]
+    at = most_foreground_slices(reference, rows[-1][1])
+    box = foreground_box((reference > 0) | (rows[-1][1] > 0), spacing)
     at = tuple(index - side.start for index, side in zip(at, box, strict=True))
     image = np.asarray(image[box], dtype=np.float32)
     finite = image[np.isfinite(image)]
@@ -76,9 +77,9 @@ def overlay_figure(
     gap, head = 0.12, 0.3
     inches = min((10.5 - 3 * gap - head) / (2 * x + y), 3.9 / max(y, z))
     row = max(y, z) * inches
-    width, height = (2 * x + y) * inches + 3 * gap + head, 2 * (row + gap) + head
+    width, height = (2 * x + y) * inches + 3 * gap + head, len(rows) * (row + gap) + head
     figure = new_figure(width, height, facecolor=BLACK)
-    for line, (title, labels) in enumerate((("reference", reference[box]), ("prediction", prediction[box]))):
+    for line, (title, labels) in enumerate(rows):
         middle = height - head - line * (row + gap) - row / 2
         figure.text(
             head / 2 / width, middle / height, title, color=LIGHT, fontsize=11, rotation=90, ha="center", va="center"
@@ -88,9 +89,9 @@ def overlay_figure(
             h, v = (axis for axis in range(3) if axis != across)
             wide, tall = size[h] * inches, size[v] * inches
             axes = figure.add_axes((left / width, (middle - tall / 2) / height, wide / width, tall / height))
-            axes.set_label(f"{title} {name}")
+            axes.set_label(f"{title} {name}".strip())
             draw_plane(axes, np.take(image, at[across], across), (low, high), (size[h], size[v]))
-            draw_outlines(axes, np.take(labels, at[across], across), spacing[[h, v]], colours)
+            draw_outlines(axes, np.take(labels[box], at[across], across), spacing[[h, v]], colours)
             draw_letters(axes, LETTERS[h], LETTERS[v])
             if line == 0:
                 figure.text(
@@ -102,7 +103,7 @@ def overlay_figure(
                     ha="center",
                     va="center",
                 )
-            if line == 1 and name == "axial":
+            if line == len(rows) - 1 and name == "axial":
                 draw_scale_bar(axes, size[h], size[v])
             left += wide + gap
     return figure
