@@ -1,13 +1,13 @@
-"""Understand a dataset folder: the layouts there are, tried in a fixed order."""
+"""Readers of dataset folders: the layouts, tried in a fixed order, and registered ones."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
+from farvox._plugins import Registry
 from farvox.data.dataset import Dataset
 from farvox.data.landmarks import with_landmarks
 from farvox.data.readers import brats, msd, nnunet, pattern, promise12
@@ -28,11 +28,22 @@ class Reader(Protocol):
         """The dataset in a folder that matches."""
 
 
-_READERS: dict[str, Reader] = {"nnunet": nnunet, "msd": msd, "brats": brats, "promise12": promise12}
-"""nnU-Net is tried before MSD because its files look like MSD's; registered readers are tried before all of these."""
-_REGISTERED: dict[str, Reader] = {}
+_BUILT_IN: dict[str, Reader] = {"nnunet": nnunet, "msd": msd, "brats": brats, "promise12": promise12}
+"""nnU-Net is tried before MSD because its files look like MSD's; readers of plug-ins are tried before all of these."""
 
 _R = TypeVar("_R")
+
+
+def _checked(name: str, reader: Any) -> Reader:
+    """A reader object; a class is created without arguments."""
+    reader = reader() if isinstance(reader, type) else reader
+    missing = [method for method in ("matches", "read") if not callable(getattr(reader, method, None))]
+    if missing:
+        raise UsageError(f"reader '{name}' has no {' and no '.join(missing)}", allowed="matches(root) and read(root)")
+    return cast(Reader, reader)
+
+
+_REGISTRY = Registry("reader", "farvox.readers", UsageError, _checked)
 
 
 def register_reader(name: str) -> Callable[[_R], _R]:
@@ -57,36 +68,18 @@ def register_reader(name: str) -> Callable[[_R], _R]:
     """
 
     def register(reader: _R) -> _R:
-        if name in _READERS or name in _REGISTERED:
-            raise UsageError(f"a reader named '{name}' is registered already", hint="choose another name")
-        _REGISTERED[name] = _checked(name, reader() if isinstance(reader, type) else reader)
+        if name in _BUILT_IN:
+            raise UsageError(f"a reader named '{name}' is registered already", hint="use another name")
+        _REGISTRY.add(name, _checked(name, reader))
         return reader
 
     return register
 
 
-def _checked(name: str, reader: object) -> Reader:
-    missing = [method for method in ("matches", "read") if not callable(getattr(reader, method, None))]
-    if missing:
-        raise UsageError(f"reader '{name}' has no {' and no '.join(missing)}", allowed="matches(root) and read(root)")
-    return cast(Reader, reader)
-
-
 def _readers() -> Iterator[tuple[str, Reader]]:
-    """Registered readers, those of installed packages, then our own."""
-    yield from _REGISTERED.items()
-    for point in entry_points(group="farvox.readers"):
-        if point.name in _REGISTERED:
-            continue
-        try:
-            reader = point.load()
-        except Exception as error:
-            raise UsageError(
-                f"reader '{point.name}' ({point.value}) cannot be imported: {error}",
-                hint=f"fix or uninstall the package {point.dist.name if point.dist else point.value}",
-            ) from error
-        yield point.name, _checked(point.name, reader() if isinstance(reader, type) else reader)
-    yield from _READERS.items()
+    """Readers of plug-ins, then the built-in ones."""
+    yield from ((name, _REGISTRY.get(name)) for name in _REGISTRY.names())
+    yield from _BUILT_IN.items()
 
 
 def read_dataset(
@@ -131,14 +124,14 @@ def read_dataset(
         found = f"{error.filename or root} cannot be read: {error.strerror}"
         raise DataError(found, hint="check the rights of the folder") from error
     for cases in (dataset.cases, dataset.unlabelled):
-        doubled = [id for id, count in Counter(case.id for case in cases).items() if count > 1]
-        if doubled:
-            paths = ", ".join(str(case.images[0]) for case in cases if case.id == doubled[0] and case.images)
+        duplicates = [id for id, count in Counter(case.id for case in cases).items() if count > 1]
+        if duplicates:
+            paths = ", ".join(str(case.images[0]) for case in cases if case.id == duplicates[0] and case.images)
             raise DataError(
                 f"two cases of this id: {paths}",
                 allowed="every case once",
                 hint="rename or remove one, or delete the second entry in dataset.json",
-                case=doubled[0],
+                case=duplicates[0],
             )
     return dataset if points is None else with_landmarks(dataset, points, radius)
 
