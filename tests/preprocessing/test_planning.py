@@ -30,6 +30,13 @@ def test_scans_of_modest_size_keep_their_spacing_and_fit_one_patch() -> None:
     assert preprocessing.intensity[0].kind == "percentile"
 
 
+def test_spacing_is_kept_up_to_a_quarter_more_voxels_than_the_limit() -> None:
+    recipe = load_recipe("default", {"grid.max_voxels": 100_000})
+    for side, kept in ((49.9, True), (50.1, False)):
+        _, preprocessing = resolve(recipe, prints((round(side * 10), 10, 25), (1, 1, 1))[1:2], ("MRI",))
+        assert (preprocessing.spacing == (1, 1, 1)) == kept, side
+
+
 def test_thick_slices_are_neither_coarsened_nor_pooled_before_the_plane() -> None:
     recipe, preprocessing = resolve(load_recipe("default"), prints((256, 256, 36), (1.25, 1.25, 7.7)), ("MRI",))
     i, j, k = preprocessing.spacing
