@@ -166,7 +166,7 @@ FOREIGN_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "code, plain pickle": (
         lambda p: p.write_bytes(pickle.dumps(_Evil(p.with_name("trace")), 2)),
-        "no code in it was run",
+        "a pickle with code",
     ),
     "code, new pickle": (
         lambda p: p.write_bytes(pickle.dumps(_Evil(p.with_name("trace")), 5)),

@@ -45,7 +45,9 @@ def test_notes_and_errors_of_scans_are_printed_and_a_run_is_loaded_as_a_whole(tm
         save_bundle(tmp_path / "run" / f"fold-{fold}" / "bundle", network, manifest, made.recipe)
     image = nib.Nifti1Image(noise(9, 8, 7), None)
     image.set_sform(np.diag([1.0, 1, 1, 1]), 1)
-    image.set_qform(np.diag([1.0, 1, 2, 1]), 1)
+    shifted = np.eye(4)
+    shifted[:3, 3] = 5
+    image.set_qform(shifted, 1)
     nib.save(image, tmp_path / "odd.nii.gz")
     nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)), tmp_path / "flat.nii.gz")
     scans = (tmp_path / "odd.nii.gz", tmp_path / "flat.nii.gz")
