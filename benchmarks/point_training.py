@@ -23,6 +23,7 @@ from farvox.models import create_model
 from farvox.preprocessing.cases import PreprocessedCase, preprocess_case
 from farvox.preprocessing.config import IntensityNormalization, Preprocessing
 from farvox.recipes import Recipe, load_recipe
+from farvox.runs.schema import StartEvent
 from farvox.training.fold import setup_fabric
 from farvox.training.loop import Training
 
@@ -55,7 +56,7 @@ def train(recipe: Recipe, cases: list[PreprocessedCase], folder: Path) -> float:
         on_progress=lambda progress: None, stop=lambda: False,
     )  # fmt: skip
     began = time.monotonic()
-    training.run(network, {})
+    training.fit(network, StartEvent())
     return time.monotonic() - began
 
 

@@ -1,11 +1,11 @@
-"""Asking a point network at points, and from coarse to fine: milliseconds, Dice, samples and seconds.
+"""Predicting points, and coarse-to-fine segmentation, with a point network: milliseconds, Dice, samples, seconds.
 
     python benchmarks/points.py                     # phantoms, and a network trained on them for two minutes
-    python benchmarks/points.py BUNDLE DATASET      # a trained one; scans its fold was not trained on, where it says so
+    python benchmarks/points.py BUNDLE DATASET      # a trained one; validation scans of its fold if it is in a run
 
-First 1,000 points by `Predictor.at`, compared with the reference backend before anything is timed. Then
-`sampling="adaptive"` against strides of 1, 2 and 4: all take turns in one process, scan by scan; a scan's time is the
-median of its repeats.
+First 1,000 points by `Predictor.predict_points`, compared with the reference backend before anything is timed. Then
+`point_stride="adaptive"` against strides of 1, 2 and 4: in turns in one process, scan by scan; the time of a scan is
+the median of its repeats.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from farvox.errors import FarvoxError
 from farvox.evaluation import evaluate_case
 from farvox.io import Scan
 from farvox.ops import sparse_conv
-from farvox.prediction import Predictor, Sampling
+from farvox.prediction import PointStride, Predictor
 from farvox.runs.schema import FoldIdentity
 from farvox.synthetic import write_phantoms
 
-POINTS, QUESTIONS = 1000, 50
-SAMPLINGS: tuple[Sampling, ...] = (1, 2, 4, "adaptive")
+POINTS, REPEATS = 1000, 50
+STRIDES: tuple[PointStride, ...] = (1, 2, 4, "adaptive")
 RECIPE = "obelisk-midl2018-augmented"
 
 
@@ -52,11 +52,11 @@ def train_on_phantoms(folder: Path, budget: str) -> tuple[Path, Path]:
 
 
 def validation_cases(bundle: Path, dataset: Path, limit: int) -> list[LoadedCase]:
-    """Labelled cases: of a bundle that lies in a run those of its fold's validation, else the first ones."""
-    known = read_dataset(dataset)
+    """Labelled cases: of a bundle in a run those of its fold's validation, else the first ones."""
+    dataset_of_cases = read_dataset(dataset)
     split = bundle.parent / "split.json"
-    ids = FoldIdentity.read(split).validation_cases if split.is_file() else list(known.cases_by_id)
-    return [load_case(known, known.cases_by_id[name]) for name in ids[:limit]]
+    ids = FoldIdentity.read(split).validation_cases if split.is_file() else list(dataset_of_cases.cases_by_id)
+    return [load_case(dataset_of_cases, dataset_of_cases.cases_by_id[name]) for name in ids[:limit]]
 
 
 def latency(bundle: Path, case: LoadedCase) -> dict[str, float]:
@@ -68,7 +68,7 @@ def latency(bundle: Path, case: LoadedCase) -> dict[str, float]:
     with mock.patch("farvox.models.obelisk_dense.sparse_conv", partial(sparse_conv, backend="reference")):
         error = check(ours, torch.from_numpy(predictor.predict_points(opened, points).probabilities), 1e-4)
     seconds = []
-    for _ in range(QUESTIONS):
+    for _ in range(REPEATS):
         began = time.perf_counter()
         predictor.predict_points(opened, points)
         seconds.append(time.perf_counter() - began)
@@ -76,28 +76,34 @@ def latency(bundle: Path, case: LoadedCase) -> dict[str, float]:
 
 
 def densities(bundle: Path, cases: Sequence[LoadedCase], repeats: int) -> list[dict[str, Any]]:
-    """For each sampling, means over the scans: Dice of the structures, share of voxels asked, seconds."""
-    predictors = {sampling: Predictor.load(bundle, sampling=sampling) for sampling in SAMPLINGS}
+    """For each stride, means over the scans: Dice of the structures, fraction of voxels evaluated, seconds."""
+    predictors = {stride: Predictor.load(bundle, point_stride=stride) for stride in STRIDES}
     table = predictors[1].labels
     lookup = np.zeros(max(table.values) + 1, np.uint8)
     lookup[list(table.values)] = np.arange(table.classes)
     predictors["adaptive"].segment(as_scan(cases[0]))  # compiles
-    rows: dict[Sampling, list[tuple[float, float, float]]] = {sampling: [] for sampling in SAMPLINGS}
+    rows: dict[PointStride, list[tuple[float, float, float]]] = {stride: [] for stride in STRIDES}
     for case in cases:
-        masks, seconds = {}, {sampling: [] for sampling in SAMPLINGS}
+        masks, seconds = {}, {stride: [] for stride in STRIDES}
         for _ in range(repeats):
-            for sampling, predictor in predictors.items():
+            for stride, predictor in predictors.items():
                 began = time.perf_counter()
-                masks[sampling] = predictor.segment(as_scan(case))
-                seconds[sampling].append(time.perf_counter() - began)
-        for sampling, predictor in predictors.items():
-            figures = evaluate_case(lookup[masks[sampling]], case.classes, case.grid, table, 1.0)
-            share = predictor.samples.share if predictor.samples else float(sampling) ** -3
-            rows[sampling].append((figures.mean.dice, share, statistics.median(seconds[sampling])))
-    means = {sampling: np.mean(rows[sampling], 0).tolist() for sampling in SAMPLINGS}
+                masks[stride] = predictor.segment(as_scan(case))
+                seconds[stride].append(time.perf_counter() - began)
+        for stride, predictor in predictors.items():
+            figures = evaluate_case(lookup[masks[stride]], case.classes, case.grid, table, 1.0)
+            fraction = predictor.samples.fraction if predictor.samples else float(stride) ** -3
+            rows[stride].append((figures.mean.dice, fraction, statistics.median(seconds[stride])))
+    means = {stride: np.mean(rows[stride], 0).tolist() for stride in STRIDES}
     return [
-        {"sampling": s, "dice": dice, "lost": 100 * (means[1][0] - dice), "asked": share, "seconds": seconds}
-        for s, (dice, share, seconds) in means.items()
+        {
+            "point_stride": s,
+            "dice": dice,
+            "lost": 100 * (means[1][0] - dice),
+            "n_evaluated_fraction": fraction,
+            "seconds": seconds,
+        }
+        for s, (dice, fraction, seconds) in means.items()
     ]
 
 
@@ -108,15 +114,20 @@ def as_scan(case: LoadedCase) -> Scan:
 
 def show(found: dict[str, Any]) -> None:
     """Print both tables."""
-    asked = found["latency"]
-    print(f"{asked['points']} points: {asked['median_ms']:.1f} ms (off the reference by {asked['error']:.0e})")
+    measured = found["latency"]
+    print(f"{measured['points']} points: {measured['median_ms']:.1f} ms (off the reference by {measured['error']:.0e})")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("sampling", "Dice", "points lost", "voxels asked", "seconds", "times as fast as 1"):
-        table.add_column(title, justify="left" if title == "sampling" else "right")
+    for title in ("point_stride", "Dice", "points lost", "voxels evaluated", "seconds", "times as fast as 1"):
+        table.add_column(title, justify="left" if title == "point_stride" else "right")
     for row in found["densities"]:
         faster = found["densities"][0]["seconds"] / row["seconds"]
-        figures = f"{row['dice']:.4f}", f"{row['lost']:+.2f}", f"{row['asked']:.1%}", f"{row['seconds']:.2f}"
-        table.add_row(str(row["sampling"]), *figures, f"{faster:.1f}")
+        figures = (
+            f"{row['dice']:.4f}",
+            f"{row['lost']:+.2f}",
+            f"{row['n_evaluated_fraction']:.1%}",
+            f"{row['seconds']:.2f}",
+        )
+        table.add_row(str(row["point_stride"]), *figures, f"{faster:.1f}")
     Console(width=100).print(table)
 
 
