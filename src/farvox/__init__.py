@@ -1,4 +1,4 @@
-"""farvox: volumetric medical image segmentation with very small networks that reach far."""
+"""farvox: volumetric medical image segmentation with small networks."""
 
 from __future__ import annotations
 

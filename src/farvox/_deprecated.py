@@ -34,7 +34,7 @@ class MovedModules(MetaPathFinder, Loader):
         return None if old is None else ModuleSpec(name, self, origin=_MOVED[old] + name.removeprefix(old))
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the module of the new name in place of the empty one."""
+        """Replace the empty module by the one of the new name."""
         name, spec = module.__name__, module.__spec__
         if spec is not None and spec.origin is not None:
             warnings.warn(f"the module {name} is now {spec.origin}", DeprecationWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""Libraries that only some verbs need: found, or named together with the extra that brings them."""
+"""Libraries of extras: imported, or named in an error together with the extra."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class MissingDependencyError(FarvoxError):
 
 
 def import_optional(module: str, extra: str) -> ModuleType:
-    """Import a library that comes with an extra.
+    """Import a library of an extra.
 
     Raises:
-        MissingDependencyError: It is not installed; the message says what to type.
+        MissingDependencyError: It is not installed; the message contains the command to install it.
     """
     try:
         return import_module(module)

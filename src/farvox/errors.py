@@ -1,4 +1,4 @@
-"""Errors a user can act on: what was found, what is allowed, what to do; one line, with the case named."""
+"""Errors in one line: the case, what was found, what is expected, what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class FarvoxError(Exception):
     """An error that the user can fix.
 
     Args:
-        found: What was found, as a plain statement.
+        found: What was found, as a statement.
         allowed: What is expected.
         hint: What to do or type next.
         case: Id of the case with the error; the message starts with it.

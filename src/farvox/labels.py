@@ -1,4 +1,4 @@
-"""The label table: values in files, dense classes inside, names along the way."""
+"""The label table: label values in files, class indices in memory, and names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from farvox.errors import DataError
 from farvox.types import Array, IntArray
 
 IGNORE = 255
-"""Class index of voxels that take no part in loss or metrics (not annotated, or outside the scan)."""
+"""Class index of voxels that are ignored in loss and metrics (not annotated, or outside the scan)."""
 
 _TABLE_SPAN = 2**17
 
@@ -47,13 +47,13 @@ class LabelTable:
     @classmethod
     def from_mapping(cls, names: Mapping[int, str], ignore: int | None = None) -> LabelTable:
         """Build from value → name; background is added when missing, the ignore value is set apart."""
-        known = {0: "background", **{int(value): name for value, name in names.items()}}
+        table = {0: "background", **{int(value): name for value, name in names.items()}}
         if ignore is not None:
-            known.pop(ignore, None)
-        values = tuple(sorted(known, key=lambda value: (value != 0, value)))
+            table.pop(ignore, None)
+        values = tuple(sorted(table, key=lambda value: (value != 0, value)))
         if values[1:] and values[1] < 0:
             raise DataError(f"negative label value {values[1]} in the label table", allowed="0 and positive integers")
-        return cls(values, tuple(known[value] for value in values), ignore)
+        return cls(values, tuple(table[value] for value in values), ignore)
 
     @property
     def classes(self) -> int:
@@ -67,7 +67,7 @@ class LabelTable:
 
     @cached_property
     def mirror_classes(self) -> IntArray:
-        """Class index each class turns into when the body is mirrored left to right; identity where unpaired."""
+        """Class index of each class after mirroring left to right; the same index for unpaired classes."""
         partner = np.arange(self.classes)
         keys = [_words(name) for name in self.names]
         for index, key in enumerate(keys):
@@ -78,7 +78,7 @@ class LabelTable:
 
     @property
     def unpaired_sides(self) -> list[str]:
-        """Names that speak of a side and have no partner; mirroring keeps their class."""
+        """Names that contain a side and have no partner; mirroring keeps their class."""
         keys = [_words(name) for name in self.names]
         return [
             n for n, k, p in zip(self.names, keys, self.mirror_classes, strict=True) if _swap_sides(k) != k == keys[p]
@@ -128,13 +128,13 @@ class LabelTable:
 
     def _codes(self, present: list[int], case: str | None) -> Array:
         """Class index of each file value that occurs; a value beyond the table is an error."""
-        known = [*self.values, *([] if self.ignore is None else [self.ignore])]
-        unknown = [value for value in present if value not in known]
+        values = [*self.values, *([] if self.ignore is None else [self.ignore])]
+        unknown = [value for value in present if value not in values]
         if unknown:
             shown = ", ".join(map(str, unknown[:8])) + (", …" if len(unknown) > 8 else "")
             raise DataError(
                 f"label holds the value(s) {shown}",
-                allowed=f"{', '.join(map(str, known[:12]))}{', …' if len(known) > 12 else ''}",
+                allowed=f"{', '.join(map(str, values[:12]))}{', …' if len(values) > 12 else ''}",
                 hint="add them to the label table (dataset.json) or set them to 0 in the file",
                 case=case,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -265,6 +266,8 @@ def test_compressed_pixels_are_read(tmp_path: Path, compressor: str) -> None:
 def _compress_by_gdcm(file: Path) -> None:
     import SimpleITK as sitk
 
+    text = locale.setlocale(locale.LC_CTYPE)
+
     header, copy = pydicom.dcmread(file), file.with_suffix(".tmp.dcm")
     writer = sitk.ImageFileWriter()
     writer.SetImageIO("GDCMImageIO")
@@ -272,6 +275,7 @@ def _compress_by_gdcm(file: Path) -> None:
     writer.SetCompressor("JPEG2000")
     writer.SetFileName(str(copy))
     writer.Execute(sitk.ReadImage(str(file)))
+    locale.setlocale(locale.LC_CTYPE, text)  # GDCM sets it to "C" when it compresses
     pixels = pydicom.dcmread(copy)
     copy.unlink()
     assert pixels.file_meta.TransferSyntaxUID.is_compressed

@@ -186,7 +186,7 @@ def test_written_folder_is_a_decathlon_dataset(tmp_path) -> None:
     assert (described["numTraining"], described["numTest"]) == (2, 1)
     listed = [path for pair in described["training"] for path in pair.values()] + described["test"]
     written = {str(path.relative_to(folder)) for path in folder.rglob("*.nii.gz")}
-    assert {path.removeprefix("./") for path in listed} | {"labelsTs/unseen_001.nii.gz"} == written
+    assert {path.removeprefix("./") for path in listed} | {"labelsTs/test_001.nii.gz"} == written
 
     seen = set()
     for pair in described["training"]:
@@ -204,11 +204,11 @@ def test_same_set_same_files_and_more_cases_keep_the_first(tmp_path) -> None:
     small = write_phantoms(tmp_path / "a", training=1, testing=1, seed=1)
     large = write_phantoms(tmp_path / "b", training=2, testing=1, seed=1)
     other = write_phantoms(tmp_path / "c", training=1, testing=0, seed=2)
-    for name in ("imagesTr/phantom_001", "labelsTr/phantom_001", "imagesTs/unseen_001", "labelsTs/unseen_001"):
+    for name in ("imagesTr/phantom_001", "labelsTr/phantom_001", "imagesTs/test_001", "labelsTs/test_001"):
         assert (small / f"{name}.nii.gz").read_bytes() == (large / f"{name}.nii.gz").read_bytes()
     first = "imagesTr/phantom_001.nii.gz"
     assert (small / first).read_bytes() != (other / first).read_bytes()
-    assert (small / first).read_bytes() != (small / "imagesTs/unseen_001.nii.gz").read_bytes()
+    assert (small / first).read_bytes() != (small / "imagesTs/test_001.nii.gz").read_bytes()
 
 
 @pytest.mark.parametrize(("training", "testing", "seed"), [(0, 1, 0), (1, -1, 0), (1, 1, -1)])

@@ -1,4 +1,4 @@
-"""The `farvox` program: one verb a file; an error is one line, and the exit code tells what kind."""
+"""The `farvox` program: one command a file; an error is one line with an exit code."""
 
 from __future__ import annotations
 

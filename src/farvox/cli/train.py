@@ -62,11 +62,11 @@ def run(
     from farvox.cli.common import open_dataset, print_run, progress_for
     from farvox.training.api import resolve_recipe_settings, train
 
-    chosen = resolve_recipe_settings(recipe, settings or (), budget, epochs)
+    recipe_settings = resolve_recipe_settings(recipe, settings or (), budget, epochs)
     with progress_for(as_json) as progress:
         result = train(
             open_dataset(dataset, images, labels, landmarks, landmark_radius),
-            chosen,
+            recipe_settings,
             out=out,
             folds=folds,
             fold=fold,

@@ -39,7 +39,7 @@ def rasterise_landmarks(spheres: LandmarkSpheres, grid: Grid, case: str | None =
         flat.append(np.ravel_multi_index(tuple(voxels.T), grid.shape))
         distances.append(away)
         values.append(np.full(len(away), value))
-    # Of a voxel that is named twice the last value stays, so the nearest comes last.
+    # The last value of a voxel counts, so the nearest landmark is written last.
     order = np.argsort(-np.concatenate(distances), kind="stable")
     out = np.zeros(grid.n_voxels, dtype=np.uint8)
     out[np.concatenate(flat)[order]] = np.concatenate(values)[order]

@@ -17,7 +17,7 @@ from farvox.io.landmarks import LandmarkTable
 from farvox.labels import LabelTable
 
 _LEAST_VOXELS = 1.5
-_SHARE_OF_EXTENT = 0.02
+_FRACTION_OF_SIZE = 0.02
 
 
 def with_landmarks(dataset: Dataset, landmarks: LandmarkTable, landmark_radius_mm: float | None = None) -> Dataset:
@@ -27,10 +27,10 @@ def with_landmarks(dataset: Dataset, landmarks: LandmarkTable, landmark_radius_m
     are absent.
 
     Args:
-        dataset: Whose scans are meant; its labels play no part.
+        dataset: The scans; its labels are ignored.
         landmarks: As from `read_landmarks`.
-        landmark_radius_mm: Of the spheres; None takes a fiftieth of the scans' size (geometric mean of the three extents) and at
-            least 1.5 of their coarsest voxel spacing, each the median over the scans.
+        landmark_radius_mm: Radius of the spheres. By default a fiftieth of the scans' size (geometric mean of the
+            three sides) and at least 1.5 times their coarsest voxel spacing, each the median over the scans.
 
     Raises:
         DataError: A case that no scan has as its id.
@@ -67,10 +67,10 @@ def with_landmarks(dataset: Dataset, landmarks: LandmarkTable, landmark_radius_m
 
 def default_radius_mm(grids: Iterable[Grid]) -> float:
     """Radius of spheres that suits scans on these grids, mm, to two digits; see `with_landmarks`."""
-    found = list(grids)
-    extents = [np.prod(np.array(grid.shape) * grid.spacing) ** (1 / 3) for grid in found]
-    coarsest = [grid.spacing.max() for grid in found]
-    radius = max(_SHARE_OF_EXTENT * float(np.median(extents)), _LEAST_VOXELS * float(np.median(coarsest)))
+    every = list(grids)
+    sizes = [np.prod(np.array(grid.shape) * grid.spacing) ** (1 / 3) for grid in every]
+    coarsest = [grid.spacing.max() for grid in every]
+    radius = max(_FRACTION_OF_SIZE * float(np.median(sizes)), _LEAST_VOXELS * float(np.median(coarsest)))
     return float(f"{radius:.2g}")
 
 

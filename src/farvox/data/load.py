@@ -21,7 +21,7 @@ def load_case(dataset: Dataset, case: CasePaths) -> LoadedCase:
     """Read and check image and label of one case.
 
     Args:
-        dataset: Says which channels and label values there are, and which cases need no label.
+        dataset: The channels, the label values, and the cases without label.
         case: The files.
 
     Raises:
@@ -121,8 +121,8 @@ def load_label(case: CasePaths, grid: Grid) -> Array:
             hint="add the label or leave the case out",
             case=case.id,
         )
-    values, own = read_label(case.label, case=case.id)
-    if difference := grid.difference_to(own):
+    values, file_grid = read_label(case.label, case=case.id)
+    if difference := grid.difference_to(file_grid):
         raise DataError(
             f"label and image do not match: {difference} (label against image)",
             allowed="label on the image's grid",
@@ -151,7 +151,7 @@ def label_grid(case: CasePaths) -> Grid:
 
 
 def label_path(case: CasePaths, painted: Path) -> Path:
-    """A labelled case's label as a file: its own, or its landmarks as balls, which are written to `painted`."""
+    """The label file of a labelled case; the spheres of landmarks are written to `painted`."""
     if isinstance(case.label, Path):
         return case.label
     scan = read_scan(case.images[0], case=case.id)

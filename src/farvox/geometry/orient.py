@@ -12,7 +12,7 @@ from farvox.types import Array
 
 @dataclass(frozen=True)
 class Orient:
-    """Permutation and flips of the last three axes that take `source` to `target`; a view, no copy."""
+    """Permutation and flips of the last three axes that convert `source` to `target`; a view, no copy."""
 
     source: Grid
     target: Grid
@@ -22,7 +22,7 @@ class Orient:
 
     @classmethod
     def to_canonical(cls, grid: Grid, axes: str = "RAS") -> Orient:
-        """The step that makes axis I point right, J anterior and K superior, as nearly as whole axes can.
+        """The transform that makes axis I point right, J anterior and K superior, as nearly as whole axes can.
 
         Args:
             grid: Grid of the scan.

@@ -25,7 +25,7 @@ def interpolation_matrix(source: int, target: int) -> FloatArray:
 def pooling_matrix(source: int, target: int) -> FloatArray:
     """(target, source) weights of resampling to half the target's spacing and averaging 3 of those voxels at stride 2.
 
-    Each mean is centred on its target voxel. Edges are continued outward, where padded pooling takes zeros.
+    Each mean is centred on its target voxel. Edges are continued outward, where padded pooling uses zeros.
     """
     step = source / target / 2
     centre = (2 * np.arange(target) + 1) * step - 0.5
@@ -70,13 +70,13 @@ class Resample:
 
     @classmethod
     def to_spacing(cls, grid: Grid, spacing: Sequence[float]) -> Resample:
-        """The step to the grid of nearest whole size with about `spacing` (mm) over the same field of view."""
+        """The transform to the grid of nearest whole size with about `spacing` (mm) over the same field of view."""
         size = np.maximum(1, np.round(np.array(grid.shape) * grid.spacing / np.asarray(spacing, dtype=float)))
         return cls.to_shape(grid, tuple(int(n) for n in size))  # type: ignore[arg-type]
 
     @classmethod
     def to_shape(cls, grid: Grid, shape: Shape) -> Resample:
-        """The step to `shape` voxels over the same field of view."""
+        """The transform to `shape` voxels over the same field of view."""
         factor = np.array(grid.shape) / np.array(shape)
         affine = grid.affine.copy()
         affine[:3, :3] *= factor
@@ -85,7 +85,7 @@ class Resample:
 
     @property
     def inverse(self) -> Resample:
-        """The step back."""
+        """The inverse transform."""
         return Resample(self.target, self.source)
 
     @property

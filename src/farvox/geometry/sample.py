@@ -1,4 +1,4 @@
-"""Affine sampling of a patch from a volume; the only place that knows `grid_sample`'s reversed axes and ranges."""
+"""Affine sampling of a patch from a volume; the only code that uses `grid_sample` with its reversed axes and ranges."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sample_patch(
     Args:
         block: Volume, float.
         matrix: 3×3, patch voxels to block voxels.
-        centre: Block voxel the patch's middle comes from.
+        centre: Block voxel at the centre of the patch.
         shape: Patch voxels.
         nearest: Nearest voxel instead of trilinear interpolation.
 

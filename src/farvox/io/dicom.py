@@ -37,7 +37,7 @@ _SERIES_OF = {
     "AcquisitionNumber": "acquisitions",
     "AcquisitionTime": "acquisition times",
 }
-"""Attributes that tell slices at one position apart, the plainest first, and what their values are called."""
+"""Attributes that distinguish slices at one position, the most common first, and a name for their values."""
 _FRAME_GROUPS = {
     "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
     "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
@@ -66,7 +66,7 @@ class _Slice:
         size: Rows, columns, values a pixel.
         rescale: Slope and intercept.
         modality: Such as CT.
-        series_of: What tells it from other slices at the same position, by attribute.
+        series_of: Values that distinguish it from other slices at the same position, by attribute.
         thickness: mm; None where the header has none.
     """
 
@@ -233,9 +233,9 @@ def _frames(path: Path, header: Any) -> Iterator[_Slice]:
     import pydicom
 
     shared = header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
-    for number, own in enumerate(header.PerFrameFunctionalGroupsSequence):
+    for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
         values = pydicom.Dataset()
-        for groups in (shared[0], own):
+        for groups in (shared[0], frame):
             for sequence in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
                 if groups.get(sequence):
                     values.update(groups[sequence].value[0])

@@ -1,4 +1,4 @@
-"""Whatever a file library raises, the user reads one line: which file, what is wrong with it, what to do."""
+"""Errors of file libraries as one line: which file, what is wrong with it, what to do."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def reading(path: Path, case: str | None) -> Iterator[None]:
             case=case,
         ) from error
     except Exception as error:
-        found = next(
+        cause = next(
             (plain for words, plain in _PLAIN.items() if words in str(error)), f"cannot be read ({reason(error)})"
         )
-        raise DataError(f"{path.name}: {found}", hint="fetch or export the file again", case=case) from error
+        raise DataError(f"{path.name}: {cause}", hint="fetch or export the file again", case=case) from error
 
 
 def _require_readable(path: Path) -> None:
     if not path.exists():
-        raise DataError(f"no such file in {path.parent}", hint="put the file there or take it off the list")
+        raise DataError(f"no such file in {path.parent}", hint="add the file or remove it from the list")
     if path.is_dir():
         return
     if path.stat().st_size == 0:

@@ -1,4 +1,4 @@
-"""MetaImage (.mha, .mhd) and NRRD through SimpleITK; turns its k, j, i arrays and LPS axes into I, J, K and RAS."""
+"""MetaImage (.mha, .mhd) and NRRD through SimpleITK; its k, j, i arrays and LPS axes become I, J, K and RAS."""
 
 from __future__ import annotations
 

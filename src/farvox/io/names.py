@@ -1,4 +1,4 @@
-"""What file names tell: which files are scans, what a case is called, what its mask is to be called."""
+"""File names: which files are scans, the id of a case, and the name of its mask."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def suffix(path: Path) -> str:
 
 
 def require_suffix(path: Path) -> str:
-    """The suffix, or a DataError that lists the ones there are."""
-    found = suffix(path)
-    if not found:
+    """The suffix, or a DataError that lists the known ones."""
+    ending = suffix(path)
+    if not ending:
         raise DataError(f"{Path(path).name} is in no known format", allowed=", ".join(SUFFIXES) + ", a DICOM folder")
-    return found
+    return ending
 
 
 def case_id_from_path(path: Path) -> str:

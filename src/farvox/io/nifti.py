@@ -59,12 +59,12 @@ def write(path: Path, values: Array, grid: Grid, header: Any) -> None:
         nib.save(fresh, path)
         return
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    own = header.copy()
-    own.set_data_dtype(values.dtype)
-    own["cal_min"] = own["cal_max"] = 0
-    own.set_intent("none")
+    mask_header = header.copy()
+    mask_header.set_data_dtype(values.dtype)
+    mask_header["cal_min"] = mask_header["cal_max"] = 0
+    mask_header.set_intent("none")
     # Without an affine argument nibabel leaves qform, sform and their codes as the header has them.
-    nib.save(kind(values, None, own), path)
+    nib.save(kind(values, None, mask_header), path)
 
 
 def _load(path: Path) -> Any:

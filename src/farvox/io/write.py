@@ -1,4 +1,4 @@
-"""Write a mask onto its scan's grid: whole or not at all."""
+"""Write masks and images on the grid of a scan."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from farvox.types import Array
 def write_mask(path: Path, values: Array, like: Scan) -> None:
     """Write label values with the scan's shape, affine, orientation and header.
 
-    The file appears under its name only when it is complete; a failure leaves what was there before.
+    The file appears under its name only when it is complete; after a failure the old file is kept.
 
     Args:
-        path: Where to; the suffix decides the format (.nii, .nii.gz, .mha, .mhd with its .zraw, .nrrd).
+        path: File to write; the suffix decides the format (.nii, .nii.gz, .mha, .mhd with its .zraw, .nrrd).
         values: (I, J, K) integers on the scan's grid.
         like: The scan the mask belongs to.
 
@@ -40,7 +40,7 @@ def write_image(path: Path, image: Array, like: Scan) -> None:
     """Write (C, I, J, K) intensities with a scan's shape, affine, orientation and header.
 
     Args:
-        path: Where to; the suffix decides the format, as for masks.
+        path: File to write; the suffix decides the format, as for masks.
         image: On the scan's grid, float32 or integers; several channels become a fourth axis (NIfTI) or vectors.
         like: The scan whose grid and header are used.
 

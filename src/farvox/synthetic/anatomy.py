@@ -14,7 +14,7 @@ from farvox.types import FloatArray
 PHANTOM_LABELS = LabelTable.from_mapping(
     {1: "liver", 2: "spleen", 3: "right kidney", 4: "left kidney", 5: "aorta", 6: "stomach", 7: "gallbladder"}
 )
-"""Label values of the phantoms; the kidneys are a pair that only position tells apart."""
+"""Label values of the phantoms; the two kidneys differ in position only."""
 
 FAT, BONE, LUNG, GAS = -100.0, 230.0, -820.0, -750.0  # HU
 
@@ -40,8 +40,8 @@ def abdomen(points: FloatArray, rng: np.random.Generator) -> Iterator[Layer]:
     """Draw a patient and yield its tissues back to front.
 
     The patient is upright around the origin: x right, y anterior, z superior, about ±135 × ±98 mm wide, the
-    diaphragm near z = 90. Soft tissues share one narrow range of HU, so that position, shape and surroundings tell
-    them apart rather than brightness.
+    diaphragm near z = 90. Soft tissues share one narrow range of HU, so that position, shape and surroundings
+    distinguish them rather than brightness.
 
     Args:
         points: (3, N) float32, mm, in patient coordinates.
@@ -104,9 +104,9 @@ def _bowel(points: FloatArray, rng: np.random.Generator, cavity: FloatArray, sof
     _, y, z = points
     loops = -9 * smooth_field(points, rng, 62)
     hu = soft + 5 + 32 * smooth_field(points, rng, 90)
-    room = intersection(loops, cavity, z - 12, -22 - y)
-    yield Layer(room, hu, 12)
-    yield Layer(intersection(room + 5, 4 * (1.1 - smooth_field(points, rng, 80))), GAS, 60)
+    lumen = intersection(loops, cavity, z - 12, -22 - y)
+    yield Layer(lumen, hu, 12)
+    yield Layer(intersection(lumen + 5, 4 * (1.1 - smooth_field(points, rng, 80))), GAS, 60)
 
 
 def _organs(points: FloatArray, rng: np.random.Generator, cavity: FloatArray, soft: float) -> Iterator[Layer]:
@@ -151,7 +151,7 @@ def _organs(points: FloatArray, rng: np.random.Generator, cavity: FloatArray, so
 def _stomach(
     points: FloatArray, rng: np.random.Generator, cavity: FloatArray, soft: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Distance and intensity: a wall around mottled contents, gas where a lying patient's would collect."""
+    """Distance and intensity: a wall around mottled contents, gas where it collects in a supine patient."""
     fundus = _blob(points, rng, (-46, 14, 46), (31, 34, 34), (0, 0, 0))
     corpus = _blob(points, rng, (-36, 34, 16), (23, 21, 33), (0, -25, 0))
     antrum = _blob(points, rng, (-4, 42, -6), (30, 17, 16), (0, 0, 0))

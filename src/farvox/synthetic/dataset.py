@@ -25,7 +25,7 @@ def write_phantoms(folder: Path, *, training: int, testing: int, seed: int = 0) 
         folder: Where to write; made when missing.
         training: Number of labelled cases to learn from, at least 1.
         testing: Number of test cases; their labels are in `labelsTs`, which `dataset.json` does not list.
-        seed: Which set, 0 or larger; sets of different seeds share no case.
+        seed: Which set, 0 or larger; sets of different seeds have no case in common.
 
     Returns:
         The folder.
@@ -39,7 +39,7 @@ def write_phantoms(folder: Path, *, training: int, testing: int, seed: int = 0) 
     folder = Path(folder)
     names = {
         "Tr": [f"phantom_{n + 1:03d}" for n in range(training)],
-        "Ts": [f"unseen_{n + 1:03d}" for n in range(testing)],
+        "Ts": [f"test_{n + 1:03d}" for n in range(testing)],
     }
     for part, (split, cases) in enumerate(names.items()):
         (folder / f"images{split}").mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def write_phantoms(folder: Path, *, training: int, testing: int, seed: int = 0) 
 
 
 def _case_seed(seed: int, part: int, number: int) -> int:
-    """Seed of one case; independent of how many cases there are."""
+    """Seed of one case; independent of the number of cases."""
     return int(np.random.SeedSequence([seed, part, number]).generate_state(1, np.uint64)[0])
 
 

@@ -12,7 +12,7 @@ from farvox.types import FloatArray
 
 
 def rotation(degrees: Sequence[float] | FloatArray) -> FloatArray:
-    """(3, 3) rotation about the x, y and z axes in turn, angles in degrees."""
+    """(3, 3) rotation about the x, y and z axes, one after the other, angles in degrees."""
     return Rotation.from_euler("xyz", degrees, degrees=True).as_matrix().astype(np.float32)
 
 
@@ -84,7 +84,7 @@ def union(*distances: FloatArray, rounding: float = 10.0) -> FloatArray:
 
 
 def intersection(*distances: FloatArray) -> FloatArray:
-    """What all shapes share."""
+    """Intersection of shapes."""
     return np.maximum.reduce(distances)
 
 

@@ -100,7 +100,7 @@ def read_dataset(
         radius: Radius of the spheres that landmarks become, mm; None chooses one that suits the scans.
 
     Returns:
-        The dataset. A fault of a single case (missing file, missing label) is left to `load_case` and `check_dataset`.
+        The dataset. A fault of a single case (missing file, missing label) is left to `load_case` and `check`.
 
     Raises:
         DataError: No such folder, unreadable, in no known layout, faulty dataset.json, two cases of one id, or
@@ -121,8 +121,8 @@ def read_dataset(
         else:
             dataset = pattern.read(root, images, labels)
     except OSError as error:
-        found = f"{error.filename or root} cannot be read: {error.strerror}"
-        raise DataError(found, hint="check the rights of the folder") from error
+        message = f"{error.filename or root} cannot be read: {error.strerror}"
+        raise DataError(message, hint="check the rights of the folder") from error
     for cases in (dataset.cases, dataset.unlabelled):
         duplicates = [id for id, count in Counter(case.id for case in cases).items() if count > 1]
         if duplicates:

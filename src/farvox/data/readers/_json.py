@@ -65,17 +65,17 @@ def list_scans(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: Two files differ in their suffix alone.
     """
-    found: dict[str, Path] = {}
+    scans: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not is_scan(path):
             continue
         stem = case_id_from_path(path)
-        if stem in found:
+        if stem in scans:
             raise DataError(
-                f"{found[stem].name} and {path.name} in {folder} are two cases of one name",
+                f"{scans[stem].name} and {path.name} in {folder} are two cases of one name",
                 allowed="one file a name",
                 hint="rename or remove one of them",
                 case=stem,
             )
-        found[stem] = path
-    return found
+        scans[stem] = path
+    return scans

@@ -26,14 +26,14 @@ def matches(root: Path) -> bool:
 
 def read(root: Path) -> Dataset:
     """One case a folder; without any segmentation (the validation sets) all cases count as unlabelled."""
-    found = list(_case_folders(root))
-    styles = {style for _, style in found}
+    folders = list(_case_folders(root))
+    styles = {style for _, style in folders}
     if len(styles) > 1:
         raise DataError(f"{root} mixes file names of BraTS 2018-2021 and 2023", hint="give one release at a time")
     style = styles.pop()
     contrasts, names = _STYLES[style]
     cases = []
-    for folder, _ in found:
+    for folder, _ in folders:
         files = {
             case_id_from_path(path).rsplit(style, 1)[-1]: path for path in sorted(folder.iterdir()) if is_scan(path)
         }

@@ -62,11 +62,11 @@ def _listed(root: Path, id: str, entry: object) -> CasePaths:
 
 def _grouped(folder: Path, channels: int, ending: str) -> dict[str, tuple[Path, ...]]:
     """Case → channel files in order; a missing channel keeps its index, so that loading can name it."""
-    found: dict[str, dict[int, Path]] = {}
+    channel_files: dict[str, dict[int, Path]] = {}
     for name, path in list_scans(folder).items():
         if match := _NUMBERED.fullmatch(name):
-            found.setdefault(match[1], {})[int(match[2])] = path
+            channel_files.setdefault(match[1], {})[int(match[2])] = path
     return {
         id: tuple(files.get(n, folder / f"{id}_{n:04}{ending}") for n in sorted({*range(channels), *files}))
-        for id, files in sorted(found.items())
+        for id, files in sorted(channel_files.items())
     }

@@ -34,8 +34,8 @@ def read(root: Path | None, images: str | None, labels: str | None) -> Dataset:
         )
     base = root if root is not None else Path()
     label_paths = _matches(base, labels)
-    known = {path for _, path in label_paths}
-    image_paths = _scans(base, images, known)
+    label_files = {path for _, path in label_paths}
+    image_paths = _scans(base, images, label_files)
     label_of = dict(label_paths)
     cases = [CasePaths(_id(key, path), (path,), label_of.pop(key, None)) for key, path in image_paths]
     cases += [CasePaths(_id(key, path), (), path) for key, path in label_of.items()]
@@ -68,10 +68,10 @@ def read_unlabelled(root: Path | None, images: str) -> Dataset:
 
 def _scans(base: Path, images: str, labels: Container[Path] = ()) -> list[tuple[tuple[str, ...], Path]]:
     """What fits the pattern of images and is no label; at least one."""
-    found = [(key, path) for key, path in _matches(base, images) if path not in labels]
-    if not found:
+    scans = [(key, path) for key, path in _matches(base, images) if path not in labels]
+    if not scans:
         raise DataError(f"no scan matches '{images}' in {base.resolve()}", hint="check the pattern; put it in quotes")
-    return found
+    return scans
 
 
 def _matches(base: Path, pattern: str) -> list[tuple[tuple[str, ...], Path]]:
@@ -81,13 +81,13 @@ def _matches(base: Path, pattern: str) -> list[tuple[tuple[str, ...], Path]]:
     parts = _WILD.split(full)
     wild = _WILD.findall(full)
     fits = re.compile("".join(re.escape(a) + b for a, b in zip(parts, [*(_CAPTURE[w] for w in wild), ""], strict=True)))
-    own = len(wild) - len(_WILD.findall(pattern))
-    found = []
+    n_root = len(wild) - len(_WILD.findall(pattern))
+    scans = []
     for name in sorted(glob.glob(full.replace("[", "[[]"), recursive=True)):
         match = fits.fullmatch(name)
         if match and is_scan(Path(name)):
-            found.append((tuple(group or "" for group in match.groups()[own:]), Path(name)))
-    return found
+            scans.append((tuple(group or "" for group in match.groups()[n_root:]), Path(name)))
+    return scans
 
 
 def _id(key: tuple[str, ...], path: Path) -> str:
@@ -138,6 +138,6 @@ def _named(sources: list[Path]) -> LabelTable:
                 raise DataError(
                     f"label value {value} is '{merged[value]}' in one labels.json and '{name}' in {source}",
                     allowed="one meaning a value",
-                    hint="give patterns that take in one kind of case, or correct the names",
+                    hint="give patterns that match one kind of case, or correct the names",
                 )
     return LabelTable.from_mapping(merged, ignored)

@@ -31,5 +31,5 @@ def read(root: Path) -> Dataset:
 
 
 def _images(root: Path) -> list[Path]:
-    found = [*root.glob("Case*.mhd"), *root.glob("*/Case*.mhd")]
-    return sorted((path for path in found if _CASE.fullmatch(path.stem)), key=lambda path: (path.stem, path))
+    paths = [*root.glob("Case*.mhd"), *root.glob("*/Case*.mhd")]
+    return sorted((path for path in paths if _CASE.fullmatch(path.stem)), key=lambda path: (path.stem, path))
