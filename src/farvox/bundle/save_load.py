@@ -59,20 +59,20 @@ def save_bundle(
     """
     from safetensors import SafetensorError
 
-    place, scratch = Path(os.path.realpath(folder)), None
+    target, scratch = Path(os.path.realpath(folder)), None
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-        fresh, old = scratch / "new", scratch / "old"
-        fresh.mkdir()
-        _write(fresh, network, manifest, recipe, whole_recipe)
-        _exchange(place, fresh, old)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        new, old = scratch / "new", scratch / "old"
+        new.mkdir()
+        _write(new, network, manifest, recipe, whole_recipe)
+        _exchange(target, new, old)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        kept = f"; the previous one is in {scratch / 'old'}" if scratch and _holds_the_only_copy(scratch, place) else ""
+        kept = f"; the previous one is in {scratch / 'old'}" if scratch and _has_only_copy(scratch, target) else ""
         raise ResourceError(f"cannot write bundle {folder}: {reason}{kept}", hint=_hint(error)) from None
     finally:
-        if scratch and not _holds_the_only_copy(scratch, place):
+        if scratch and not _has_only_copy(scratch, target):
             shutil.rmtree(scratch, ignore_errors=True)
     return Path(folder)
 
@@ -160,23 +160,23 @@ def _write(folder: Path, network: torch.nn.Module, manifest: Manifest, recipe: R
     (folder / CARD).write_text(model_card(complete, recipe), encoding="utf-8")
 
 
-def _exchange(place: Path, fresh: Path, old: Path) -> None:
-    """Move `fresh` to `place` and the existing bundle to `old`; undo it on failure."""
-    if not place.exists():
-        fresh.replace(place)
+def _exchange(target: Path, new: Path, old: Path) -> None:
+    """Move `new` to `target` and the existing bundle to `old`; undo it on failure."""
+    if not target.exists():
+        new.replace(target)
         return
-    if not place.is_dir():
+    if not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    place.replace(old)
+    target.replace(old)
     try:
-        fresh.replace(place)
+        new.replace(target)
     except BaseException:  # also after an interrupt
-        old.replace(place)
+        old.replace(target)
         raise
 
 
-def _holds_the_only_copy(scratch: Path, place: Path) -> bool:
-    return (scratch / "old").exists() and not place.exists()
+def _has_only_copy(scratch: Path, target: Path) -> bool:
+    return (scratch / "old").exists() and not target.exists()
 
 
 def _hint(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""`farvox import`: published weights become a bundle."""
+"""`farvox import-obelisk`: converts published weights to a bundle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundle.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Turn published OBELISK weights into a bundle, with intensities and labels; code in the file never runs."""
+    """Convert published OBELISK weights to a bundle; code in the file is not run."""
     from farvox.bundle.import_obelisk import import_obelisk
     from farvox.cli.common import print_json, stdout
 

@@ -108,7 +108,7 @@ def _evaluate_all_blocks(
     blocks = _blocks(shape, size)
     cells = torch.cartesian_prod(*(torch.arange(n) for n in blocks))
     samples.n_evaluated += len(cells)
-    yield from evaluate(_centres(cells, size, shape)).unflatten(1, blocks).split(planes, -1)
+    yield from torch.split(evaluate(_centres(cells, size, shape)).reshape(-1, *blocks), planes, -1)
 
 
 def _refine_level(

@@ -123,7 +123,7 @@ def plan_memory(
     smallest = tuple(min(w, 16) for w in window)
     while True:
         plane = max(space[0], window[0]) * max(space[1], window[1])
-        # Sums and weights, the last slab and the one held for interpolation, and twice the input slab.
+        # Sums and weights, the last slab and the previous one for interpolation, and twice the input slab.
         stream = plane * window[2] * _FLOAT * (2 * classes + 1 + 2 * channels) + plane * classes * _FLOAT * 8
         need = networks * stream + _n_voxels(window) * (per_voxel + 2 * classes * _FLOAT)
         slab = int((budget - need) // request.slice_bytes)
@@ -148,9 +148,9 @@ def plan_coarse_to_fine(request: MemoryRequest) -> MemoryPlan:
     space, classes, budget = request.space, request.classes, request.budget - _POINT_CHUNK
     image = 3 * request.channels * _n_voxels(space) * _FLOAT  # the scan, the smoothed scan and one copy
     for planes in _PLANES_PER_CHUNK:
-        # Interpolated probabilities with a margin, their copy, the previous part and what is held for resampling.
-        held = _PROBABILITY_COPIES * space[0] * space[1] * planes + _n_voxels(space) // 16
-        need = request.networks * (image + held * classes * _FLOAT)
+        # Interpolated probabilities with a margin, their copy, the previous part and a margin for resampling.
+        n_probabilities = _PROBABILITY_COPIES * space[0] * space[1] * planes + _n_voxels(space) // 16
+        need = request.networks * (image + n_probabilities * classes * _FLOAT)
         slab = int((budget - need) // request.slice_bytes)
         if slab >= 1:
             return MemoryPlan((space[0], space[1], planes), min(slab, 32, request.scan[2]))

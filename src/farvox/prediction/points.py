@@ -17,7 +17,7 @@ from farvox.models import PointNetwork
 from farvox.preprocessing.preprocess import PreprocessedScan, preprocess, zscore_normalise
 from farvox.types import Array, FloatArray
 
-_POINTS_AT_ONCE = 1 << 16
+_CHUNK = 1 << 16
 """Points evaluated at a time: 64 MB for the 256 features of each."""
 
 
@@ -127,7 +127,7 @@ def point_probabilities(network: Any, prepared: torch.Tensor, points: torch.Tens
     """
     points = points.to(prepared.device)
     with torch.inference_mode():
-        parts = [network.forward_points(prepared, part[None])[0].softmax(0) for part in points.split(_POINTS_AT_ONCE)]
+        parts = [network.forward_points(prepared, part[None])[0].softmax(0) for part in torch.split(points, _CHUNK)]
     return torch.cat(parts, 1)
 
 

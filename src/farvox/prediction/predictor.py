@@ -307,7 +307,8 @@ class Predictor:
             DataError: As for `segment`.
         """
         if isinstance(scan, PreparedScan):
-            return self._own(scan, affine)
+            self._require_own(scan, affine)
+            return scan
         return prepare_scan(self._as_scan(scan, affine), self.bundles, self.device)
 
     def predict_points(self, scan: ScanLike, points_mm: object, affine: FloatArray | None = None) -> PointPredictions:
@@ -367,19 +368,18 @@ class Predictor:
         require_intensities(self.channels, read.image, case_id_from_path(read.path))
         return read
 
-    def _own(self, scan: PreparedScan, affine: FloatArray | None) -> PreparedScan:
+    def _require_own(self, scan: PreparedScan, affine: FloatArray | None) -> None:
         if affine is not None:
             raise UsageError("an affine for a prepared scan", hint="give the affine to prepare")
         if scan.bundles != self.bundles:
             raise UsageError("a scan prepared by another predictor", hint="prepare it with this predictor")
-        return scan
 
     def _preprocess(
         self, scan: ScanLike, affine: FloatArray | None
     ) -> tuple[Scan, tuple[PreprocessedScan, ...], tuple[torch.Tensor | None, ...]]:
         if isinstance(scan, PreparedScan):
-            own = self._own(scan, affine)
-            return own.scan, own.spaces, own.prepared
+            self._require_own(scan, affine)
+            return scan.scan, scan.spaces, scan.prepared
         read = self._as_scan(scan, affine)
         spaces = tuple(preprocess(read.image, read.grid, bundle.manifest.preprocessing) for bundle in self.bundles)
         return read, spaces, (None,) * len(spaces)
@@ -485,10 +485,10 @@ def parse_point_stride(text: str) -> PointStride:
     Raises:
         UsageError: Another text.
     """
-    known: dict[str, PointStride] = {str(stride): stride for stride in get_args(PointStride)}
-    if text not in known:
-        raise UsageError(f"point stride '{text}'", allowed=", ".join(known))
-    return known[text]
+    strides: dict[str, PointStride] = {str(stride): stride for stride in get_args(PointStride)}
+    if text not in strides:
+        raise UsageError(f"point stride '{text}'", allowed=", ".join(strides))
+    return strides[text]
 
 
 def make_predict_fn(
@@ -523,7 +523,8 @@ def make_predict_fn(
                     f"{type(network).__name__} returns {returned} for an image {tuple(windows.shape)}",
                     allowed=f"logits {expected}: (B, classes, I, J, K)",
                 )
-            return logits.float().softmax(1)
+            probabilities: torch.Tensor = logits.float().softmax(1)
+            return probabilities
 
     return predict
 

@@ -19,23 +19,23 @@ class StreamingResampler:
 
     def __init__(self, parts: Iterator[torch.Tensor], back: Resample) -> None:
         self._parts, self._back = parts, back
-        self._held: torch.Tensor | None = None
+        self._buffer: torch.Tensor | None = None
         self._first = 0
 
     def slab(self, start: int, stop: int) -> torch.Tensor:
         """(classes, I, J, stop - start) on the canonical grid; `start` must not decrease between calls."""
         low, high = self._back.source_range(start, stop)
-        if self._held is not None and low > self._first:
-            drop = min(low - self._first, self._held.shape[-1])
-            self._held = self._held[..., drop:]
+        if self._buffer is not None and low > self._first:
+            drop = min(low - self._first, self._buffer.shape[-1])
+            self._buffer = self._buffer[..., drop:]
             self._first += drop
-        while self._held is None or self._first + self._held.shape[-1] < high:
+        while self._buffer is None or self._first + self._buffer.shape[-1] < high:
             part = next(self._parts)
-            if self._held is None or not self._held.shape[-1]:
-                self._held = part
+            if self._buffer is None or not self._buffer.shape[-1]:
+                self._buffer = part
             else:
-                self._held = torch.cat((self._held, part), -1)
-        return self._back.apply(self._held, start, stop, offset=self._first)
+                self._buffer = torch.cat((self._buffer, part), -1)
+        return self._back.apply(self._buffer, start, stop, offset=self._first)
 
 
 def mean_probabilities(
