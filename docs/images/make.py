@@ -13,7 +13,7 @@ from farvox.runs.run import Run
 
 
 def main(demo: Path) -> None:
-    """Write `demo.png` beside this file."""
+    """Write `demo.png` next to this file."""
     run = Run.read(demo)
     cases = sorted(run.metrics.cases, key=lambda case: case.mean.dice or 0.0)
     case = cases[len(cases) // 2]

@@ -78,7 +78,7 @@ def peak_memory_mb(device: torch.device) -> float:
 def reset_peak_memory(device: torch.device) -> None:
     """Reset the counter of `peak_memory_mb`, so that it does not include the memory of earlier work.
 
-    On a CPU this works on Linux alone; elsewhere the peak goes on counting from the start of the process.
+    On a CPU this works on Linux only; elsewhere the peak is counted from the start of the process.
     """
     gc.collect()
     if device.type == "cuda":

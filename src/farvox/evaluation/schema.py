@@ -77,10 +77,10 @@ class Document(BaseModel):
             return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
-            found = f"{path} has an unexpected value at {where} ({error.errors()[0]['msg']})"
+            message = f"{path} has an unexpected value at {where} ({error.errors()[0]['msg']})"
         except ValueError as error:
-            found = f"{path} is not JSON ({error})"
-        raise FarvoxError(found, hint="remove the file and repeat the step that writes it")
+            message = f"{path} is not JSON ({error})"
+        raise FarvoxError(message, hint="remove the file and repeat the step that writes it")
 
     def write(self, path: Path) -> None:
         """Write an indented JSON file; the file appears completely or not at all.

@@ -126,8 +126,10 @@ class Landmarks(Sequence[Landmark]):
             raise KeyError(index) from None
 
     def __repr__(self) -> str:
-        found = sum(landmark.point is not None for landmark in self.landmarks)
-        return f"Landmarks({self.case}: {found} of {len(self)} found, {self.sample_fraction:.1%} of the voxels sampled)"
+        n_found = sum(landmark.point is not None for landmark in self.landmarks)
+        return (
+            f"Landmarks({self.case}: {n_found} of {len(self)} found, {self.sample_fraction:.1%} of the voxels sampled)"
+        )
 
     def _repr_html_(self) -> str:
         return table_html(self.table())

@@ -81,7 +81,7 @@ def estimate_centroid(
 
 
 def _near_peak(points: FloatArray, mass: FloatArray, volume: float) -> Array:
-    """(N,) whether each point is near the peak of the mass, at the scale of a ball with the whole volume."""
+    """(N,) whether each point is near the peak of the mass, at the scale of a sphere with the whole volume."""
     radius = (3 * volume / (4 * np.pi)) ** (1 / 3)
     subset = np.linspace(0, len(points) - 1, min(len(points), _MAX_NEIGHBOURS)).astype(int)
     peaks = points[subset[:: -(-len(subset) // _MAX_PEAKS)]]

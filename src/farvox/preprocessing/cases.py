@@ -58,7 +58,7 @@ def preprocess_case(case: LoadedCase, preprocessing: Preprocessing, classes: int
         f"{stem}.image.npy", "w+", np.float32, shape=(case.image.shape[0], *space.grid.shape)
     )
     if hasattr(os, "posix_fallocate"):
-        # Writing to a mapped page that the disk has no room for would kill the process; asking first is an OSError.
+        # A full disk would kill the process when a mapped page is written; allocating first raises an OSError instead.
         with open(f"{stem}.image.npy", "rb+") as file:
             os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     for start in range(0, space.grid.shape[2], 32):

@@ -48,12 +48,12 @@ def label_at_points(classes: Array, points: FloatArray, rule: Literal["linear", 
     inside = np.clip(points, 0, last)
     low = np.minimum(inside.astype(int), np.maximum(last - 1, 0))
     fraction = inside - low
-    found, weights = [], []
+    corners, weights = [], []
     for corner in np.ndindex(2, 2, 2):
         i, j, k = np.minimum(low + corner, last).T
-        found.append(classes[i, j, k])
+        corners.append(classes[i, j, k])
         weights.append(np.where(corner, fraction, 1 - fraction).prod(1))
-    around, weight = np.stack(found, 1), np.stack(weights, 1)  # (S, 8)
+    around, weight = np.stack(corners, 1), np.stack(weights, 1)  # (S, 8)
     # The weight that each corner's class has in all; at most eight classes meet.
     total = ((around[:, :, None] == around[:, None, :]) * weight[:, None, :]).sum(2)
     return around[np.arange(len(around)), total.argmax(1)]

@@ -119,8 +119,8 @@ class PatchSampler:
 
     def forward(self, network: Any, batch: PatchBatch) -> Outputs:
         """Logits (B, classes, *size), from each of the network's heads."""
-        found = network(batch.image)
-        return found if isinstance(found, tuple) else (found,)
+        logits = network(batch.image)
+        return logits if isinstance(logits, tuple) else (logits,)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from farvox.errors import BundleError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a resumed training needs to go on as if it had never stopped.
+    """The state from which a resumed training continues exactly as if it had not been interrupted.
 
     Random draws are keyed by seed and step, so the step number represents all random states.
     """

@@ -1,4 +1,4 @@
-"""One fold of a run: plan, prepare, train, save, predict the unseen scans, evaluate."""
+"""One fold of a run: plan, prepare, train, save, predict the validation scans, evaluate."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def setup_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabr
 
 
 def destroy_process_group(fabric: Fabric) -> None:
-    """Close the connections between the processes of a run; the first goes on alone, the others end here."""
+    """Close the connections between the processes of a run; the first continues, the others exit."""
     if fabric.world_size == 1:
         return
     torch.distributed.destroy_process_group()
     if not fabric.is_global_zero:
-        # At once: a library that stumbles while the interpreter is taken down would end the first process, too.
+        # Exit immediately: an exception during interpreter shutdown would also terminate the first process.
         os._exit(0)
 
 

@@ -207,7 +207,7 @@ class Training:
         outcome = TrainingResult(
             reason, step // sampler.steps_per_epoch, step, clock.seconds, peak_memory_mb(self.fabric.device)
         )
-        # After the checkpoint, so that a run that goes on cuts this line off again.
+        # After the checkpoint, so that a continued run removes this line.
         self._emit(log, "on_end", EndEvent(**asdict(outcome)))
         return outcome
 
@@ -255,7 +255,7 @@ class Training:
         return value
 
     def _origin(self) -> tuple[str, tuple[str, ...]]:
-        """What a checkpoint must agree with to be gone on from."""
+        """What a checkpoint must match to be continued."""
         return self.preprocessing.model_dump_json(), tuple(case.id for case in self.cases)
 
     def _key(self, step: int) -> int:
@@ -279,11 +279,11 @@ class Training:
                 overlap=0.25,
                 blend=self.recipe.patch.blend,
             )
-            found = torch.cat([part.argmax(0).to(torch.uint8).cpu() for part in parts], -1).numpy()
+            prediction = torch.cat([part.argmax(0).to(torch.uint8).cpu() for part in parts], -1).numpy()
             truth = np.asarray(case.classes)
-            known = truth != IGNORE
+            annotated = truth != IGNORE
             for c in range(self.labels.classes):
-                p, t = (found == c) & known, truth == c
+                p, t = (prediction == c) & annotated, truth == c
                 overlap[c] += 2 * (p & t).sum()
                 volume[c] += p.sum() + t.sum()
         network.train()
@@ -318,7 +318,7 @@ class Training:
 
 
 class JsonLinesLog:
-    """`log.jsonl`: one JSON object a line, cut back to the checkpoint's length when a run goes on."""
+    """`log.jsonl`: one JSON object a line, truncated to the checkpoint's length when a run continues."""
 
     def __init__(self, path: Path, keep: int, active: bool) -> None:
         self._path, self._active = path, active

@@ -1,9 +1,9 @@
 """Numba kernels that sample an image around free points, and their adjoint, point by point.
 
-The image is one flat array with a step for each axis and for the channels, so that channels may lie outermost (as
-stored: nothing to copy for few points) or innermost (neighbours in memory, for many). Where a point's reads lie is
-worked out for all of them first, on SIMD lanes and without branches: a corner outside the image keeps a legal index and
-gets weight zero.
+The image is one flat array with a step for each axis and for the channels, so that channels can be outermost (as
+stored: nothing to copy for few points) or innermost (neighbours in memory, for many). The indices of all samples of a
+point are computed first, with SIMD and without branches: a corner outside the image keeps a legal index and gets
+weight zero.
 """
 
 from __future__ import annotations

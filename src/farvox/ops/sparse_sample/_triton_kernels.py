@@ -2,7 +2,7 @@
 
 Every program holds a tile of rows (r = c·K + k, within its group) by output positions. A row or position beyond the end
 gets an infinite coordinate, a place without voxels: one mask, that of the voxels inside the image, serves everything.
-2D images come with a first axis of size 1 that is never looked at; the names x0, a0, ... then stand for nothing.
+2D images come with a first axis of size 1 that is never read; the names x0, a0, ... are then not used.
 """
 
 from __future__ import annotations
@@ -209,8 +209,8 @@ def backward_kernel(
 ):  # fmt: skip
     """All gradients in one pass over the image; programs: (run of tiles, group and block of rows, block of outputs).
 
-    A run goes on over the batch, so that the partial sums are as many as the runs, whatever the batch. With several
-    blocks of outputs each adds its share: every gradient is linear in `grad`. `PRODUCT` False is plain sampling, where
+    A run spans the batch, so that there are as many partial sums as runs for any batch size. Several blocks of outputs
+    each add their part: every gradient is linear in `grad`. `PRODUCT` False is plain sampling, where
     `grad` is (B, C·K, S) already, in one group with one output.
 
     Writes `offset_parts` (output blocks · runs, C·K, reads, DIMS), per voxel, and `weight_parts` (runs, O, rows) in
