@@ -1,4 +1,4 @@
-"""Bundles around networks whose answer is known, so that everything around the network can be tested exactly."""
+"""Bundles around networks with a known output, so that everything around the network can be tested exactly."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Steps(nn.Module):
 
 
 class PointSteps(Steps):
-    """The same as a point network: brightness is read between voxels, linearly."""
+    """The same as a point network: intensities are interpolated linearly between voxels."""
 
     def prepare(self, image: torch.Tensor) -> torch.Tensor:
         return image
 
     def forward_points(self, prepared: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        places = points.flip(-1)[:, :, None, None]
-        read = nn.functional.grid_sample(prepared, places, padding_mode="border", align_corners=False)
+        positions = points.flip(-1)[:, :, None, None]
+        read = nn.functional.grid_sample(prepared, positions, padding_mode="border", align_corners=False)
         return self(read)[..., 0, 0]
 
     def forward_points_batch(self, prepared, points, matrices=None) -> torch.Tensor:  # type: ignore[no-untyped-def]
@@ -49,7 +49,7 @@ class PointSteps(Steps):
 
 
 def point_network(classes: int, seed: int = 0, **options: object) -> nn.Module:
-    """A small untrained point network with the batch statistics of a trained one, and answers as far apart."""
+    """A small untrained point network with the batch statistics and the range of logits of a trained one."""
     torch.manual_seed(seed)
     options = {"offsets": 24, "smoothing": [3]} | options
     network = create_model("obelisk-dense", in_channels=1, classes=classes, **options)

@@ -41,8 +41,8 @@ def test_at_a_confidence_above_one_every_voxel_is_evaluated(shape: Shape, levels
         return torch.stack((first, 1 - first))
 
     samples = Samples()
-    found = torch.cat(list(coarse_to_fine_inference(evaluate, shape, levels, planes, 2.0, 2.0, samples)), -1)
-    torch.testing.assert_close(found, everywhere(evaluate, shape), rtol=0, atol=1e-6)
+    predicted = torch.cat(list(coarse_to_fine_inference(evaluate, shape, levels, planes, 2.0, 2.0, samples)), -1)
+    torch.testing.assert_close(predicted, everywhere(evaluate, shape), rtol=0, atol=1e-6)
     blocks = [np.prod([-(-n // s) for n, s in zip(shape, size, strict=True)]) for size in levels]
     assert samples.n_evaluated == sum(blocks)
     assert samples.n_voxels == np.prod(shape)
@@ -80,7 +80,7 @@ def test_parts_are_returned_when_they_are_complete() -> None:
     assert max(depths[1:]) < 16 * 3  # a margin on each level, no more
 
 
-def test_a_ball_is_found_to_the_voxel_with_a_fraction_of_the_samples() -> None:
+def test_a_ball_is_found_to_the_voxel_with_a_fraction_of_the_points() -> None:
     shape, centre = (48, 40, 44), torch.tensor([22.3, 19.1, 20.7])
 
     def evaluate(voxels: torch.Tensor) -> torch.Tensor:
@@ -88,9 +88,9 @@ def test_a_ball_is_found_to_the_voxel_with_a_fraction_of_the_samples() -> None:
         return torch.stack((1 - inside, inside))
 
     samples = Samples()
-    found = torch.cat(list(coarse_to_fine_inference(evaluate, shape, LEVELS[0], samples=samples)), -1)
+    predicted = torch.cat(list(coarse_to_fine_inference(evaluate, shape, LEVELS[0], samples=samples)), -1)
     truth = everywhere(evaluate, shape)
-    torch.testing.assert_close(found.argmax(0), truth.argmax(0), rtol=0, atol=0)
+    torch.testing.assert_close(predicted.argmax(0), truth.argmax(0), rtol=0, atol=0)
     assert samples.fraction < 0.15
 
 
@@ -104,9 +104,9 @@ def test_a_vessel_thinner_than_a_block_is_followed() -> None:
         return torch.stack((1 - inside, inside))
 
     samples = Samples()
-    found = torch.cat(list(coarse_to_fine_inference(evaluate, shape, LEVELS[0], samples=samples)), -1).argmax(0)
+    predicted = torch.cat(list(coarse_to_fine_inference(evaluate, shape, LEVELS[0], samples=samples)), -1).argmax(0)
     truth = everywhere(evaluate, shape).argmax(0)
-    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.97
+    assert 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()) > 0.97
     assert samples.fraction < 0.08
 
 
@@ -147,25 +147,25 @@ def test_boxes_are_found_on_any_grid_with_few_samples(order: tuple[int, ...], si
     spacing[list(order)] = (0.7, 1.9, 3.3)
     made = identity_bundle({200: "a", 500: "b"}, tuple(spacing), None, network=PointSteps(3))
     predictor = Predictor([made], "cpu", point_stride="adaptive")
-    found = predictor.segment(classes, affine)
-    assert (found == np.array([0, 200, 500])[classes.astype(int)]).mean() > 0.999
+    predicted = predictor.segment(classes, affine)
+    assert (predicted == np.array([0, 200, 500])[classes.astype(int)]).mean() > 0.999
     assert predictor.samples is not None
     assert predictor.samples.fraction < 0.4
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_a_stride_chosen_at_prediction_is_a_stride_built_in(stride: int) -> None:
+def test_a_stride_at_prediction_is_a_stride_built_in(stride: int) -> None:
     scan, affine = noise(*SHAPE), GRIDS["oblique"]
     made = bundle(affine, stride=2)
     network = create_model("obelisk-dense", classes=4, offsets=24, smoothing=[3], stride=stride)
     network.load_state_dict(made.network.state_dict())
-    chosen = Predictor([made], "cpu", point_stride=stride)
+    strided = Predictor([made], "cpu", point_stride=stride)
     built = Predictor([replace(made, network=network)], "cpu")
-    np.testing.assert_array_equal(chosen.segment(scan, affine), built.segment(scan, affine))
-    assert chosen.network.config.stride == stride
+    np.testing.assert_array_equal(strided.segment(scan, affine), built.segment(scan, affine))
+    assert strided.network.config.stride == stride
     points = Grid(SHAPE, affine).voxel_to_mm(np.array([[3, 4, 5]]))
     np.testing.assert_allclose(
-        chosen.predict_points(scan, points, affine).probabilities,
+        strided.predict_points(scan, points, affine).probabilities,
         built.predict_points(scan, points, affine).probabilities,
         atol=1e-6,
     )

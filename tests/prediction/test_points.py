@@ -1,4 +1,4 @@
-"""Answers at points are those of the dense grid, one by one or together, on any grid; outside there is background."""
+"""Predictions at points equal those of the dense grid, alone or together, on any grid; outside is background."""
 
 from __future__ import annotations
 
@@ -47,29 +47,29 @@ def noise(*shape: int) -> np.ndarray:
 
 
 def dense(made: Bundle, scan: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Network-space voxel centres in mm, (N, 3), and what the network's own forward pass says there, (N, classes)."""
+    """Network-space voxel centres in mm, (N, 3), and the output of the network's forward pass there, (N, classes)."""
     space = preprocess(scan[None], Grid(scan.shape, affine), made.manifest.preprocessing)
     with torch.inference_mode():
-        scores = made.network(space.slab(0, space.grid.shape[2])[None])[0].softmax(0).flatten(1).T.numpy()
-    return space.grid.voxel_to_mm(np.indices(space.grid.shape).reshape(3, -1).T), scores
+        probabilities = made.network(space.slab(0, space.grid.shape[2])[None])[0].softmax(0).flatten(1).T.numpy()
+    return space.grid.voxel_to_mm(np.indices(space.grid.shape).reshape(3, -1).T), probabilities
 
 
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("factor", [1.0, 1.6, 0.8])
-def test_a_point_alone_in_a_batch_and_on_the_dense_grid_is_answered_the_same(name: str, factor: float) -> None:
+def test_a_point_alone_in_a_batch_and_on_the_dense_grid_has_the_same_prediction(name: str, factor: float) -> None:
     scan, affine = noise(*SHAPE), GRIDS[name]
     made = bundle(affine, factor=factor)
-    centres, wanted = dense(made, scan, affine)
-    assert wanted.std(0).min() > 0.03  # the network says something
+    centres, expected = dense(made, scan, affine)
+    assert expected.std(0).min() > 0.03  # the output varies
     predictor = Predictor([made], "cpu")
     prepared = predictor.prepare(scan, affine)
     together = predictor.predict_points(prepared, centres)
     assert together.inside.all()
     assert together.probabilities.dtype == np.float32
-    np.testing.assert_allclose(together.probabilities, wanted, atol=1e-5)
+    np.testing.assert_allclose(together.probabilities, expected, atol=1e-5)
     for n in np.random.default_rng(0).choice(len(centres), 20):
         alone = predictor.predict_points(prepared, centres[[n]])
-        np.testing.assert_allclose(alone.probabilities[0], wanted[n], atol=1e-5)
+        np.testing.assert_allclose(alone.probabilities[0], expected[n], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -77,12 +77,12 @@ def test_voxel_centres_get_the_labels_of_segment(name: str) -> None:
     scan, affine = noise(*SHAPE), GRIDS[name]
     predictor = Predictor([bundle(affine), bundle(affine, seed=1)], "cpu")
     voxels = np.indices(SHAPE).reshape(3, -1).T
-    answer = predictor.predict_points(scan, Grid(SHAPE, affine).voxel_to_mm(voxels), affine)
+    predictions = predictor.predict_points(scan, Grid(SHAPE, affine).voxel_to_mm(voxels), affine)
     mask = predictor.segment(scan, affine)
     assert len(np.unique(mask)) > 2
-    assert answer.labels.dtype == mask.dtype
-    assert (answer.labels == mask.ravel()).mean() > 0.999  # a tie may fall either way
-    np.testing.assert_allclose(answer.probabilities.sum(1), 1, atol=1e-5)
+    assert predictions.labels.dtype == mask.dtype
+    assert (predictions.labels == mask.ravel()).mean() > 0.999  # a tie may fall either way
+    np.testing.assert_allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
 
 
 def test_the_mean_is_taken_over_bundles_of_different_network_spaces() -> None:
@@ -104,19 +104,19 @@ def test_outside_the_field_of_view_is_background(window: tuple[int, int, int] | 
     edge = np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, 1], [-1, -1, -1]])
     points = np.concatenate([grid.unit_to_mm(0.999 * edge), grid.unit_to_mm(edge), [[1e4, 0, 0]]])
     points = np.concatenate([points, grid.unit_to_mm(1.001 * edge)])
-    answer = Predictor([made], "cpu").predict_points(noise(*SHAPE), points, affine)
-    assert answer.inside.tolist() == [True] * 8 + [False] * 5
-    np.testing.assert_array_equal(answer.probabilities[8:], [[1, 0, 0, 0]] * 5)
-    np.testing.assert_array_equal(answer.labels[8:], 0)
-    assert (answer.probabilities[:8, 0] < 0.999).all()
+    predictions = Predictor([made], "cpu").predict_points(noise(*SHAPE), points, affine)
+    assert predictions.inside.tolist() == [True] * 8 + [False] * 5
+    np.testing.assert_array_equal(predictions.probabilities[8:], [[1, 0, 0, 0]] * 5)
+    np.testing.assert_array_equal(predictions.labels[8:], 0)
+    assert (predictions.probabilities[:8, 0] < 0.999).all()
 
 
 @pytest.mark.parametrize("window", [(8, 8, 8), (5, 9, 3), None])
 @pytest.mark.parametrize("name", GRIDS)
-def test_scores_of_other_networks_are_interpolated_between_voxels(
+def test_probabilities_of_other_networks_are_interpolated_between_voxels(
     name: str, window: tuple[int, int, int] | None
 ) -> None:
-    # Brightness is linear in the voxel indices and so is, of the softmax of a linear answer, the log ratio at voxels.
+    # Brightness is linear in the voxel indices and so is, of the softmax of a linear output, the log ratio at voxels.
     affine, grid = GRIDS[name], Grid(SHAPE, GRIDS[name])
     i, j, k = np.indices(SHAPE)
     scan = (i + 2 * j + 3 * k).astype(np.float32) / 12
@@ -127,8 +127,8 @@ def test_scores_of_other_networks_are_interpolated_between_voxels(
             self.scale = torch.nn.Parameter(torch.tensor(1e-2))
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            share = 0.1 + self.scale * image[:, :1]
-            return torch.cat([1 - share, share], 1).log()
+            fraction = 0.1 + self.scale * image[:, :1]
+            return torch.cat([1 - fraction, fraction], 1).log()
 
     order, _ = grid.nearest_axes
     x, y, z = (grid.spacing[axis] for axis in order)
@@ -136,11 +136,11 @@ def test_scores_of_other_networks_are_interpolated_between_voxels(
     steps = (IntensityNormalization(kind="dataset", low=-100, high=100),)
     made = replace(made, manifest=made.manifest.model_copy(update={"preprocessing": _with(made, steps)}))
     voxels = np.random.default_rng(0).uniform(0, np.array(SHAPE) - 1, (200, 3))
-    answer = Predictor([made], "cpu").predict_points(scan, grid.voxel_to_mm(voxels), affine)
-    np.testing.assert_allclose(answer.probabilities[:, 1], 0.1 + 1e-2 * (voxels @ [1, 2, 3]) / 12, atol=1e-5)
+    predictions = Predictor([made], "cpu").predict_points(scan, grid.voxel_to_mm(voxels), affine)
+    np.testing.assert_allclose(predictions.probabilities[:, 1], 0.1 + 1e-2 * (voxels @ [1, 2, 3]) / 12, atol=1e-5)
 
 
-def test_scans_are_taken_as_segment_takes_them(tmp_path: Path) -> None:
+def test_scans_are_accepted_as_in_segment(tmp_path: Path) -> None:
     affine = GRIDS["oblique"]
     nib.save(nib.Nifti1Image(noise(*SHAPE), affine), tmp_path / "scan.nii.gz")
     predictor = Predictor([bundle(affine)], "cpu")
@@ -165,13 +165,13 @@ def test_scans_are_taken_as_segment_takes_them(tmp_path: Path) -> None:
         (None, "not numbers"),
     ],
 )
-def test_points_that_are_none_are_refused(points: object, word: str) -> None:
+def test_invalid_points_are_refused(points: object, word: str) -> None:
     predictor = Predictor([bundle(GRIDS["plain"])], "cpu")
     with pytest.raises(DataError, match=word):
         predictor.predict_points(noise(*SHAPE), points, np.eye(4))
 
 
-def test_an_open_scan_belongs_to_its_predictor() -> None:
+def test_a_prepared_scan_belongs_to_its_predictor() -> None:
     one, other = (Predictor([bundle(GRIDS["plain"], seed=seed)], "cpu") for seed in (0, 1))
     prepared = one.prepare(noise(*SHAPE), np.eye(4))
     with pytest.raises(UsageError, match="another predictor"):

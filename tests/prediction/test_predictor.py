@@ -1,4 +1,4 @@
-"""Masks lie on their scans: any orientation, spacing and size; several networks vote; memory is planned."""
+"""Masks are on the grids of their scans: any orientation, spacing and size; several networks; planned memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def blocks(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("order", "signs"), ORDERS)
-def test_the_same_voxels_are_found_in_each_of_the_48_axis_orders(
+def test_the_same_voxels_are_labelled_in_each_of_the_48_axis_orders(
     order: tuple[int, ...], signs: tuple[int, ...], tmp_path: Path
 ) -> None:
     classes = blocks((15, 11, 19))
@@ -47,8 +47,8 @@ def test_the_same_voxels_are_found_in_each_of_the_48_axis_orders(
     spacing = np.zeros(3)
     spacing[list(order)] = (0.7, 1.9, 3.3)
     predictor = Predictor([identity_bundle(VALUES, tuple(spacing))], "cpu")
-    (found,) = predictor.segment_files(find_scans([tmp_path / "scan.nii.gz"], ("MR",)), tmp_path / "out")
-    assert found.error is None
+    (predicted,) = predictor.segment_files(find_scans([tmp_path / "scan.nii.gz"], ("MR",)), tmp_path / "out")
+    assert predicted.error is None
     mask = nib.load(tmp_path / "out" / "scan.nii.gz")
     np.testing.assert_array_equal(np.asarray(mask.dataobj), np.array([0, *VALUES])[classes])
     scan = nib.load(tmp_path / "scan.nii.gz")
@@ -56,7 +56,7 @@ def test_the_same_voxels_are_found_in_each_of_the_48_axis_orders(
         np.testing.assert_array_equal(mask.header[field], scan.header[field])
     for index, (_, name) in enumerate(VALUES.items(), start=1):
         ml = (classes == index).sum() * 0.7 * 1.9 * 3.3 / 1000
-        assert found.volumes_ml[name] == pytest.approx(ml, rel=1e-5)
+        assert predicted.volumes_ml[name] == pytest.approx(ml, rel=1e-5)
 
 
 @pytest.mark.parametrize("spacing", [(1.4, 1.1, 1.0), (0.5, 0.6, 0.7)])
@@ -64,11 +64,11 @@ def test_resampling_to_network_space_and_back_keeps_all_but_borders(spacing: tup
     # One structure: between intensities 0 and 3 interpolation would pass through 1 and 2.
     classes = np.kron((blocks((14, 12, 16)) == 1).astype(np.uint8), np.ones((3, 3, 3), np.uint8))
     bundle = identity_bundle({200: "a"}, spacing, (24, 24, 24))
-    found = Predictor([bundle], "cpu").segment(classes.astype(np.float32), np.diag([1.0, 1, 1, 1])) == 200
-    dice = 2 * (found & (classes == 1)).sum() / (found.sum() + classes.sum())
+    predicted = Predictor([bundle], "cpu").segment(classes.astype(np.float32), np.diag([1.0, 1, 1, 1])) == 200
+    dice = 2 * (predicted & (classes == 1)).sum() / (predicted.sum() + classes.sum())
     assert dice > 0.95
-    assert found[4:20, 4:17, 4:23].all()
-    assert not found[23:].any()
+    assert predicted[4:20, 4:17, 4:23].all()
+    assert not predicted[23:].any()
 
 
 def test_whole_scans_and_windows_agree_for_a_network_without_context() -> None:
@@ -78,8 +78,8 @@ def test_whole_scans_and_windows_agree_for_a_network_without_context() -> None:
     np.testing.assert_array_equal(whole, windows)
 
 
-def test_folds_vote_with_their_mean_score_even_on_different_grids() -> None:
-    class Says(torch.nn.Module):
+def test_folds_are_averaged_even_on_different_grids() -> None:
+    class Constant(torch.nn.Module):
         def __init__(self, label: int, strength: float) -> None:
             super().__init__()
             self.logits = torch.nn.Parameter(torch.zeros(1, 4, 1, 1, 1))
@@ -89,7 +89,7 @@ def test_folds_vote_with_their_mean_score_even_on_different_grids() -> None:
             return self.logits.expand(image.shape[0], 4, *image.shape[2:])
 
     def bundle(label: int, strength: float, spacing: float) -> object:
-        return identity_bundle(VALUES, (spacing,) * 3, network=Says(label, strength))
+        return identity_bundle(VALUES, (spacing,) * 3, network=Constant(label, strength))
 
     array = np.random.default_rng(0).uniform(0, 3, (13, 9, 11)).astype(np.float32)
     weak, strong = bundle(1, 1.0, 1.0), bundle(3, 4.0, 1.7)
@@ -98,7 +98,7 @@ def test_folds_vote_with_their_mean_score_even_on_different_grids() -> None:
     assert (Predictor([weak, bundle(1, 1.2, 2.0), bundle(3, 1.0, 1.0)], "cpu").segment(array, np.eye(4)) == 200).all()
 
 
-def test_formats_and_names_are_the_scans(tmp_path: Path) -> None:
+def test_masks_have_the_formats_and_names_of_the_scans(tmp_path: Path) -> None:
     classes = blocks((9, 12, 10))
     source = tmp_path / "scan.nii.gz"
     nib.save(nib.Nifti1Image(classes.astype(np.int16), oblique((1, 0, 2), (1, -1, 1))), source)
@@ -106,14 +106,14 @@ def test_formats_and_names_are_the_scans(tmp_path: Path) -> None:
     scan = read_scan(source)
     for name in ("a.mha", "b.mhd", "c.nrrd", "d.nii"):
         write_mask(tmp_path / name, classes, scan)
-    found = list(
+    predicted = list(
         predictor.segment_files(
             find_scans([tmp_path / n for n in ("a.mha", "b.mhd", "c.nrrd", "d.nii")], ("MR",)),
             tmp_path / "out",
         )
     )
-    assert [p.mask.name for p in found if p.mask] == ["a.mha", "b.mhd", "c.nrrd", "d.nii"]
-    for prediction in found:
+    assert [p.mask.name for p in predicted if p.mask] == ["a.mha", "b.mhd", "c.nrrd", "d.nii"]
+    for prediction in predicted:
         mask = read_scan(prediction.mask)
         assert scan.grid.difference_to(mask.grid) is None
         np.testing.assert_array_equal(mask.image[0], np.array([0, *VALUES])[classes])
@@ -123,21 +123,21 @@ def test_several_files_make_one_scan_and_a_missing_channel_is_named(tmp_path: Pa
     for name in ("p1_0000", "p1_0001", "p2_t1", "p2_flair", "both"):
         shape = (4, 4, 4, 2) if name == "both" else (4, 4, 4)
         nib.save(nib.Nifti1Image(np.ones(shape, np.int16), np.eye(4)), tmp_path / f"{name}.nii.gz")
-    found = {scan.id: [p.name for p in scan.images] for scan in find_scans([tmp_path], ("FLAIR", "T1"))}
-    assert found == {
+    predicted = {scan.id: [p.name for p in scan.images] for scan in find_scans([tmp_path], ("FLAIR", "T1"))}
+    assert predicted == {
         "both": ["both.nii.gz"],
         "p1": ["p1_0000.nii.gz", "p1_0001.nii.gz"],
         "p2": ["p2_flair.nii.gz", "p2_t1.nii.gz"],
     }
     predictor = Predictor([identity_bundle(VALUES, (1, 1, 1), channels=("FLAIR", "T1"))], "cpu")
     scans = find_scans([tmp_path / "p1_0000.nii.gz", tmp_path / "both.nii.gz"], ("FLAIR", "T1"))
-    assert [path.name for path in scans[1].images] == ["p1_0000.nii.gz", "p1_0001.nii.gz"]  # found beside
+    assert [path.name for path in scans[1].images] == ["p1_0000.nii.gz", "p1_0001.nii.gz"]  # found next to it
     (tmp_path / "p1_0001.nii.gz").unlink()
     results = {p.case: p.error for p in predictor.segment_files(scans, tmp_path / "out")}
     assert "case p1: no image file p1_0001.nii.gz for channel 'T1'" in str(results["p1"])
 
 
-def test_wrong_scans_are_named_and_the_rest_is_done(tmp_path: Path) -> None:
+def test_an_error_of_one_scan_does_not_stop_the_rest(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.nii.gz", tmp_path / "bad.nii.gz"
     nib.save(nib.Nifti1Image(blocks((8, 8, 8)).astype(np.int16), np.eye(4)), good)
     bad.write_text("not a scan")
@@ -158,7 +158,7 @@ def test_a_mask_never_replaces_its_scan(tmp_path: Path) -> None:
     assert scan.read_bytes() == before
 
 
-def test_two_scans_of_one_name_and_paths_that_are_none(tmp_path: Path) -> None:
+def test_two_scans_of_one_name_and_paths_without_scans(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.int16), np.eye(4)), tmp_path / folder / "scan.nii.gz")
@@ -346,7 +346,7 @@ def test_a_network_of_whole_scans_is_not_cut(tmp_path: Path) -> None:
         )
 
 
-def test_windows_that_a_network_reaches_relative_to_stay_as_in_training() -> None:
+def test_windows_of_size_dependent_networks_stay_as_in_training() -> None:
     bundle = identity_bundle(VALUES, (1, 1, 1), window=(96, 96, 96))
     relative = replace(bundle, network=copy.copy(bundle.network))
     relative.network.size_dependent = True
@@ -358,7 +358,7 @@ def test_windows_that_a_network_reaches_relative_to_stay_as_in_training() -> Non
         Predictor([relative], "cpu").segment(scan, np.eye(4), max_memory=resident_bytes() + spare)
 
 
-def test_a_point_network_needs_no_room_for_the_features_of_a_whole_scan() -> None:
+def test_a_point_network_needs_no_memory_for_the_features_of_a_whole_scan() -> None:
     space = (200, 170, 140)
     network = point_network(8, stride=1, offsets=64)
     request = MemoryRequest(resident_bytes() + 1600 * 2**20, 1, 8, 1, space, space)
@@ -367,7 +367,7 @@ def test_a_point_network_needs_no_room_for_the_features_of_a_whole_scan() -> Non
         plan_memory(request, network, space, fixed_window=True)
 
 
-def test_scans_with_nan_are_refused_however_they_come(tmp_path: Path) -> None:
+def test_scans_with_infinite_values_are_refused(tmp_path: Path) -> None:
     array = np.ones((6, 6, 6), np.float32)
     array[2, 2, 2] = np.inf
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "odd.nii.gz")
@@ -376,7 +376,7 @@ def test_scans_with_nan_are_refused_however_they_come(tmp_path: Path) -> None:
         predictor.segment(tmp_path / "odd.nii.gz")
 
 
-def test_a_network_learned_on_z_scored_patches_is_given_z_scored_windows() -> None:
+def test_a_network_trained_on_normalised_patches_receives_normalised_windows() -> None:
     bundle = identity_bundle({1: "bright"}, (1, 1, 1), window=(8, 8, 8))
     inference = Inference(patch_size=(8, 8, 8), patch_normalization=True, blend="mean")
     bundle = replace(bundle, manifest=bundle.manifest.model_copy(update={"inference": inference}))
@@ -385,5 +385,5 @@ def test_a_network_learned_on_z_scored_patches_is_given_z_scored_windows() -> No
     scan[..., 4:8], scan[..., 12:] = 0.0, 0.0
     plain = Predictor([identity_bundle({1: "bright"}, (1, 1, 1), window=(8, 8, 8))], "cpu", overlap=0.0)
     assert not plain.segment(scan, np.eye(4)).any()
-    found = Predictor([bundle], "cpu", overlap=0.0).segment(scan, np.eye(4))
-    np.testing.assert_array_equal(found, scan[0] > 0)
+    predicted = Predictor([bundle], "cpu", overlap=0.0).segment(scan, np.eye(4))
+    np.testing.assert_array_equal(predicted, scan[0] > 0)

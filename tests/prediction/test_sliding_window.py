@@ -50,10 +50,10 @@ def test_where_windows_disagree_the_blend_is_their_weighted_mean() -> None:
         shape,
         window,
     )
-    found = torch.cat(list(parts), -1)[0, 0, 0]
+    blended = torch.cat(list(parts), -1)[0, 0, 0]
     weights = window_weights(window)[0, 0]
     middle = weights[:2] / (weights[:2] + weights[2:])
-    torch.testing.assert_close(found, torch.cat((torch.zeros(2), middle, torch.ones(2))))
+    torch.testing.assert_close(blended, torch.cat((torch.zeros(2), middle, torch.ones(2))))
 
 
 def test_a_plain_mean_weighs_overlapping_windows_alike() -> None:
@@ -67,8 +67,8 @@ def test_a_plain_mean_weighs_overlapping_windows_alike() -> None:
         overlap=0.5,
         blend="mean",
     )
-    found = torch.cat(list(parts), -1)[0, 1, 1]
-    assert found.tolist() == [0, 0, 0.5, 0.5, 1.5, 1.5, 2, 2]  # windows 0, 1 and 2 begin at 0, 2 and 4
+    blended = torch.cat(list(parts), -1)[0, 1, 1]
+    assert blended.tolist() == [0, 0, 0.5, 0.5, 1.5, 1.5, 2, 2]  # windows 0, 1 and 2 begin at 0, 2 and 4
 
 
 def test_a_slab_is_handed_on_before_the_rest_is_read() -> None:
