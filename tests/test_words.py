@@ -40,10 +40,10 @@ WORDS = {
     "package": r"house",
     "spheres": r"balls?|Balls|paint_balls",
     "preprocessing": r"Preparation|to_network_space|PreparedCase",
-    "the names of this release": r"CaseFiles|RunFiles|run_files|OpenScan|Scorer|ScoreStream|PatchFeed|PointFeed|fewer_cases"
-    r"|evaluate_pairs|make_document|recognises|sound_cases|length_settings|stream_scores|make_scorer|refine_scores"
-    r"|why_no_shortcut|z_scored|change_intensities|turning_matrices|draw_patch|draw_points|mean_of|voxel_sample|is_done"
-    r"|sound_grid|whole_files?|scan_stem|setting_value(?!=)",
+    "the names of this release": r"CaseFiles|RunFiles|run_files|OpenScan|Scorer|ScoreStream|PatchFeed|PointFeed"
+    r"|fewer_cases|evaluate_pairs|make_document|recognises|sound_cases|length_settings|stream_scores|make_scorer"
+    r"|refine_scores|why_no_shortcut|z_scored|change_intensities|turning_matrices|draw_patch|draw_points|mean_of"
+    r"|voxel_sample|is_done|sound_grid|whole_files?|scan_stem|setting_value(?!=)",
 }
 """Word to use → regular expression of the words that it replaced, each as a whole word."""
 

@@ -84,8 +84,8 @@ def test_a_bad_case_stops_training_before_it_starts(dataset: Path, tmp_path: Pat
     checked = farvox("check", dataset, "--json")
     assert checked.returncode == 1
     report = json.loads(checked.stdout)
-    assert [case["id"] for case in report["cases"] if case["problem"]] == ["case_1"]
-    assert word in next(case["problem"] for case in report["cases"] if case["problem"])
+    assert [case["id"] for case in report["cases"] if case["error"]] == ["case_1"]
+    assert word in next(case["error"] for case in report["cases"] if case["error"])
 
 
 def test_skip_bad_leaves_it_out_and_says_so(dataset: Path, tmp_path: Path) -> None:
@@ -106,17 +106,17 @@ def test_skip_bad_leaves_it_out_and_says_so(dataset: Path, tmp_path: Path) -> No
         (["--recipe", "nonsense"], 2, "no recipe 'nonsense'"),
         (["--budget", "0m"], 2, "budget '0m'"),
         (["--budget", "8"], 2, "budget '8'"),
-        (["--epochs", "0"], 2, "--epochs 0"),
+        (["--epochs", "0"], 2, "0 epochs"),
         (["--epochs", "1", "--budget", "1m"], 2, "both"),
         (["--device", "cuda:7"], 1, "device 'cuda:7' is not there"),
-        (["--fold", "9"], 2, "--fold 9"),
-        (["--folds", "1"], 2, "--all"),
-        (["--all", "--fold", "0"], 2, "one of them"),
+        (["--fold", "9"], 2, "fold 9"),
+        (["--folds", "1"], 2, "--all-cases"),
+        (["--all-cases", "--fold", "0"], 2, "one of them"),
         (["--fold"], 2, "--fold"),
         (["--colour", "red"], 2, "--colour"),
     ],
 )
-def test_wrong_options_are_told_before_anything_is_written(
+def test_wrong_options_are_refused_before_anything_is_written(
     sound: Path, tmp_path: Path, arguments: list[str], code: int, word: str
 ) -> None:
     length = [] if {"--budget", "--epochs"} & set(arguments) else ["--epochs", "1"]
@@ -132,7 +132,7 @@ def test_one_case_only(tmp_path: Path) -> None:
     done = farvox("train", dataset, "--out", tmp_path / "run", "--epochs", "1", *QUICK)
     assert done.returncode == 1
     assert "at least two" in done.stderr
-    assert "--all" in done.stderr
+    assert "--all-cases" in done.stderr
 
 
 def test_folders_that_are_no_dataset(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_folders_that_are_no_dataset(tmp_path: Path) -> None:
 def test_predict_and_evaluate_refuse_what_they_cannot_use(sound: Path, tmp_path: Path) -> None:
     scan = sound / "imagesTr" / "case_0.nii.gz"
     done = farvox("predict", tmp_path, scan, "--out", tmp_path / "out")
-    assert (done.returncode, "lacks weights" in done.stderr) == (1, True)
+    assert (done.returncode, "has no weights" in done.stderr) == (1, True)
     assert farvox("predict", tmp_path, "--out", tmp_path / "out").returncode == 2
     done = farvox("predict", tmp_path, scan, "--out", tmp_path / "out", "--max-memory", "lots")
     assert (done.returncode, "800M or 2G" in done.stderr) == (2, True)

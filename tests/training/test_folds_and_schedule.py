@@ -74,7 +74,7 @@ def test_the_cases_drawn_depend_on_the_seed() -> None:
     assert subsample_training_cases(fold, 5, seed=1) == subsample_training_cases(fold, 5, seed=1)
     assert len({subsample_training_cases(fold, 5, seed).training for seed in range(5)}) == 5
     for count in (0, 21):
-        with pytest.raises(UsageError, match=f"--train-cases {count}; expected: 1 to 20"):
+        with pytest.raises(UsageError, match=f"{count} training cases; expected: 1 to 20"):
             subsample_training_cases(fold, count)
 
 

@@ -86,7 +86,7 @@ def make_folds(cases: Sequence[str], folds: int, seed: int = 0, group: str | Non
         DataError: Fewer than two cases or groups.
     """
     if folds < 2:
-        raise UsageError(f"{folds} fold(s)", allowed="2 or more", hint="use --all to train on every case")
+        raise UsageError(f"{folds} fold(s)", allowed="2 or more", hint="train on every case with all_cases (--all-cases)")
     groups: dict[str, list[str]] = {}
     for case in sorted(cases):
         groups.setdefault(_group_of(case, group), []).append(case)
@@ -94,7 +94,7 @@ def make_folds(cases: Sequence[str], folds: int, seed: int = 0, group: str | Non
         raise DataError(
             f"{len(cases)} case(s) in {len(groups)} group(s)",
             allowed="at least two, one to train on and one to validate on",
-            hint="add labelled cases, or train without validation by --all",
+            hint="add labelled cases, or train without validation with all_cases (--all-cases)",
         )
     names = sorted(groups)
     np.random.default_rng(seed).shuffle(names)
@@ -124,7 +124,7 @@ def subsample_training_cases(fold: Fold, count: int, seed: int = 0) -> Fold:
     """
     if not 1 <= count <= len(fold.training):
         raise UsageError(
-            f"--train-cases {count}", allowed=f"1 to {len(fold.training)}, the training cases of fold {fold.name}"
+            f"{count} training cases", allowed=f"1 to {len(fold.training)}, the training cases of fold {fold.name}"
         )
     kept = np.random.default_rng(seed).permutation(len(fold.training))[:count]
     return replace(fold, training=tuple(fold.training[index] for index in sorted(kept)))
@@ -147,7 +147,7 @@ def check_coverage(fold: Fold, values: Mapping[str, set[int]], names: Mapping[in
         raise DataError(
             f"fold {fold.name}: no training case holds label {', '.join(missing)}",
             allowed="each label in at least one training case of each fold",
-            hint="use more folds or cases or another seed (--set train.seed=1), or take the label out of the table",
+            hint="use more folds or cases or another seed (--set train.seed=1), or remove the label from the table",
         )
 
 
@@ -157,7 +157,7 @@ def _group_of(case: str, expression: str | None) -> str:
     try:
         match = re.search(expression, case)
     except re.error as error:
-        raise UsageError(f"--group {expression}: {error}", allowed="a regular expression") from None
+        raise UsageError(f"group {expression}: {error}", allowed="a regular expression") from None
     if match is None:
-        raise UsageError(f"--group {expression} does not match case {case}", allowed="an expression all ids match")
+        raise UsageError(f"group {expression} does not match case {case}", allowed="an expression all ids match")
     return match[0]

@@ -26,7 +26,7 @@ def read(root: Path | None, images: str | None, labels: str | None) -> Dataset:
     the values in all label files. Images without label and labels without image become cases that fail to load.
     """
     if images is None or labels is None:
-        raise UsageError("only one of --images and --labels", hint="give both patterns, each in quotes")
+        raise UsageError("only one of images and labels", hint="give both patterns, each in quotes")
     if len(_WILD.findall(images)) != len(_WILD.findall(labels)):
         raise UsageError(
             f"'{images}' and '{labels}' have {len(_WILD.findall(images))} and {len(_WILD.findall(labels))} wildcards",
