@@ -86,7 +86,9 @@ def make_folds(cases: Sequence[str], folds: int, seed: int = 0, group: str | Non
         DataError: Fewer than two cases or groups.
     """
     if folds < 2:
-        raise UsageError(f"{folds} fold(s)", allowed="2 or more", hint="train on every case with all_cases (--all-cases)")
+        raise UsageError(
+            f"{folds} fold(s)", allowed="2 or more", hint="train on every case with all_cases (--all-cases)"
+        )
     groups: dict[str, list[str]] = {}
     for case in sorted(cases):
         groups.setdefault(_group_of(case, group), []).append(case)

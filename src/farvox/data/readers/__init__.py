@@ -140,7 +140,9 @@ def _read_folder(root: Path | None) -> Dataset:
     if root is None:
         raise UsageError("no dataset", hint="give a dataset folder, or patterns of images and labels")
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder", hint="give the folder of a dataset, or patterns of images and labels")
+        raise DataError(
+            f"{root} is not a folder", hint="give the folder of a dataset, or patterns of images and labels"
+        )
     for name, reader in _readers():
         if reader.matches(root):
             dataset = reader.read(root)
@@ -153,5 +155,7 @@ def _read_folder(root: Path | None) -> Dataset:
     raise DataError(
         f"{root} is in no known dataset layout; it holds {shown}",
         allowed="MSD or nnU-Net (dataset.json), BraTS (a folder a case), PROMISE12 (CaseNN.mhd)",
-        hint=f"give {below}" if below else "give the folder that contains dataset.json, or patterns of images and labels",
+        hint=f"give {below}"
+        if below
+        else "give the folder that contains dataset.json, or patterns of images and labels",
     )
