@@ -33,14 +33,14 @@ def run(
     from dataclasses import asdict
 
     from farvox.cli.common import print_json, progress_for, split_bundles_and_scans, stderr, stdout
-    from farvox.prediction import Predictor, parse_point_stride
+    from farvox.prediction import Predictor, parse_memory, parse_point_stride
 
-    stride = parse_point_stride(point_stride)
+    stride, memory = parse_point_stride(point_stride), parse_memory(max_memory) if max_memory else None
     bundles, scans = split_bundles_and_scans(paths, "farvox predict BUNDLE SCAN... --out DIR")
     predictor = Predictor.load(bundles, device=device, overlap=overlap, point_stride=stride, trust_code=trust_code)
     results = []
     with progress_for(as_json) as progress:
-        for result in predictor.segment_files(scans, out, max_memory=max_memory, progress=progress):
+        for result in predictor.segment_files(scans, out, max_memory=memory, progress=progress):
             results.append(result)
             for note in result.notes:
                 stderr().print(f"note: case {result.case}: {note}", markup=False)
