@@ -74,9 +74,3 @@ def test_moved_modules(old: str, new: str) -> None:
     assert moved is import_module(new)
     assert moved.__name__ == new
     assert {Path(warning.filename).name for warning in caught} <= {"test_deprecated.py", "__init__.py"}
-
-
-def test_functions_that_were_packages_are_no_modules() -> None:
-    for name in ("train", "evaluate", "compare", "locate", "register"):
-        with pytest.raises(ModuleNotFoundError):
-            import_module(f"farvox.{name}")

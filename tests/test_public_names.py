@@ -55,3 +55,44 @@ def test_help_takes_less_than_half_a_second() -> None:
     code = f"{script}\nimport time; print(time.process_time())"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(run.stdout.split()[-1]) < 0.5
+
+
+def test_functions_stay_callable_after_imports_of_the_packages_that_had_their_names() -> None:
+    code = """
+import inspect, sys, warnings
+import farvox
+warnings.simplefilter("always")
+record = warnings.catch_warnings(record=True).__enter__()
+if sys.argv[1] == "after":
+    before = {name: getattr(farvox, name) for name in ("train", "evaluate", "compare", "locate", "register")}
+import farvox.train.run, farvox.evaluate, farvox.compare, farvox.locate, farvox.register, farvox.predict
+import farvox.train.run as run
+from farvox.evaluate import evaluate_case
+from farvox.predict import Predictor
+from farvox.register import RegisterOptions
+from farvox.train.loop import Training
+from farvox import train
+messages = {str(warning.message) for warning in record}
+assert "the module farvox.train is now farvox.training" in messages
+assert "the module farvox.train.run is now farvox.training.fold" in messages
+import farvox.comparison.api, farvox.evaluation, farvox.localization, farvox.prediction, farvox.registration
+import farvox.training.api, farvox.training.fold, farvox.training.loop
+assert Predictor is farvox.Predictor is farvox.prediction.Predictor
+assert run is farvox.train.run is farvox.training.fold and Training is farvox.training.loop.Training
+assert evaluate_case is farvox.evaluation.evaluate_case
+assert RegisterOptions is farvox.registration.RegisterOptions
+functions = {"train": farvox.training.api, "evaluate": farvox.evaluation, "compare": farvox.comparison.api,
+             "locate": farvox.localization, "register": farvox.registration}
+for name, module in functions.items():
+    value = getattr(farvox, name)
+    assert callable(value) and inspect.signature(value) == inspect.signature(getattr(module, name)), name
+assert train is farvox.train and not hasattr(train, "nothing")
+try:
+    farvox.train("no-such-folder")
+except farvox.FarvoxError as error:
+    assert "no-such-folder" in str(error)
+else:
+    raise AssertionError("no error")
+"""
+    for when in ("first", "after"):
+        subprocess.run([sys.executable, "-c", code, when], check=True)

@@ -47,7 +47,7 @@ WORDS = {
 }
 """Word to use → regular expression of the words that it replaced, each as a whole word."""
 
-PARTICIPLES = {"found", "known", "seen", "held", "given", "wanted", "told"}
+PARTICIPLES = {"found", "known", "seen", "held", "given", "wanted", "told", "chosen", "picked"}
 """Names that tell how a value was obtained and not what it is."""
 
 

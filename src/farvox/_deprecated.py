@@ -18,11 +18,30 @@ _MOVED = {
     "farvox.data.phantom": "farvox.synthetic",
     "farvox.data.case": "farvox.data.dataset",
     "farvox.data.prepare": "farvox.preprocessing.preprocess",
+    "farvox.train": "farvox.training",
+    "farvox.train.run": "farvox.training.fold",
+    "farvox.evaluate": "farvox.evaluation",
+    "farvox.compare": "farvox.comparison",
+    "farvox.locate": "farvox.localization",
+    "farvox.register": "farvox.registration",
 }
-"""New name of each moved module. Packages whose name is now a function (train, evaluate, ...) are not among them."""
+"""New name of each moved module."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class CallableModule(ModuleType):
+    """A moved package whose old name is a function now: the package's names, and calls of the function."""
+
+    __wrapped__: Callable[..., object]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(import_module(_MOVED[self.__name__]), name)
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Call the function."""
+        return self.__wrapped__(*args, **kwargs)
 
 
 class MovedModules(MetaPathFinder, Loader):
@@ -30,15 +49,23 @@ class MovedModules(MetaPathFinder, Loader):
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """The spec of an old name; None for all other names."""
-        old = next((old for old in _MOVED if name == old or name.startswith(f"{old}.")), None)
+        old = max((old for old in _MOVED if name == old or name.startswith(f"{old}.")), key=len, default=None)
         return None if old is None else ModuleSpec(name, self, origin=_MOVED[old] + name.removeprefix(old))
 
     def exec_module(self, module: ModuleType) -> None:
-        """Replace the empty module by the one of the new name."""
+        """Replace the empty module by the one of the new name, or make it callable as the function of its name."""
         name, spec = module.__name__, module.__spec__
-        if spec is not None and spec.origin is not None:
-            warnings.warn(f"the module {name} is now {spec.origin}", DeprecationWarning, stacklevel=2)
-            sys.modules[name] = import_module(spec.origin)
+        if spec is None or spec.origin is None:
+            return
+        warnings.warn(f"the module {name} is now {spec.origin}", DeprecationWarning, stacklevel=2)
+        moved, function = import_module(spec.origin), name.removeprefix("farvox.")
+        home = sys.modules["farvox"].__dict__["_HOME"].get(function)
+        if home is None:
+            sys.modules[name] = moved
+        else:
+            module.__path__ = moved.__path__
+            module.__dict__["__wrapped__"] = getattr(import_module(home), function)
+            module.__class__ = CallableModule
 
 
 def renamed(module: str, **names: str) -> Callable[[str], object]:

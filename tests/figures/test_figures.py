@@ -1,4 +1,4 @@
-"""Overlays are to scale in mm, in radiological convention, with one colour per label; curves and boxes show all values."""
+"""Overlays are to scale in mm, in radiological convention, one colour per label; curves and boxes show all values."""
 
 from __future__ import annotations
 

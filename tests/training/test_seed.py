@@ -17,8 +17,11 @@ def test_fresh_weights_depend_on_the_seed_alone(tmp_path: Path) -> None:
     for number, (seed, before) in enumerate(((3, 0), (3, 1), (4, 0))):
         torch.manual_seed(before)
         settings = {
-            **{"model.options": {"widths": [4, 8]}, "patch.size": [8, 8, 8], "train.precision": "float32"},
-            **{"train.learning_rate": 1e-12, "train.seed": seed},
+            "model.options": {"widths": [4, 8]},
+            "patch.size": [8, 8, 8],
+            "train.precision": "float32",
+            "train.learning_rate": 1e-12,
+            "train.seed": seed,
         }
         out = tmp_path / str(number)
         farvox.train(dataset, settings=settings, epochs=1, all_cases=True, out=out, device="cpu", progress=False)

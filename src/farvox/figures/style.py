@@ -67,7 +67,7 @@ def style_axes(axes: Axes, grid: Literal["x", "y", "both"]) -> None:
 
 
 def svg(figure: Figure, title: str) -> Markup:
-    """The figure as an inline `<svg>` in the font and text colour of the page; `title` is its label for screen readers."""
+    """The figure as an inline `<svg>` in the font and text colour of the page; `title` labels it for screen readers."""
     import matplotlib
     from markupsafe import Markup
 

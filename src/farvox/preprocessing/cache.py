@@ -66,7 +66,7 @@ class CaseCache:
             if not (entry / "image.npy").exists():  # another process may have written the same entry
                 self._writable = False
                 self._progress.message(
-                    f"note: cannot write the cache {self.folder} ({error.strerror}); scans are read again for every fold"
+                    f"note: cannot write the cache {self.folder} ({error.strerror}); scans are read again in each fold"
                 )
 
     def load(self, case: CasePaths) -> LoadedCase:

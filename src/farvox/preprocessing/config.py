@@ -90,7 +90,7 @@ def subsample_voxels(channel: Array, limit: int = _STATISTICS_VOXELS) -> Array:
 
 
 def fit_fixed_normalization(values: Array) -> IntensityNormalization:
-    """Clip limits, mean and standard deviation from a sample of intensities, background at the minimum left out when large."""
+    """Clip limits, mean and standard deviation of sampled intensities, without a large background at the minimum."""
     darkest = values.min()
     if (values == darkest).mean() > 0.25 and (values > darkest).any():
         values = values[values > darkest]

@@ -43,13 +43,13 @@ def fingerprint(case: LoadedCase) -> Fingerprint:
     grid = Orient.to_canonical(case.grid).target
     assert case.classes is not None
     labelled = np.flatnonzero((case.classes > 0) & (case.classes != IGNORE))
-    chosen = labelled[:: max(1, labelled.size // _SAMPLE_VOXELS)]
+    sample = labelled[:: max(1, labelled.size // _SAMPLE_VOXELS)]
     flat = case.image.reshape(case.image.shape[0], -1)
     return Fingerprint(
         extent=np.array(grid.shape) * grid.spacing,
         spacing=grid.spacing,
         low_percentile=np.array([np.percentile(subsample_voxels(channel, 100_000), 0.5) for channel in case.image]),
-        foreground_values=flat[:, chosen].astype(np.float64),
+        foreground_values=flat[:, sample].astype(np.float64),
     )
 
 

@@ -18,8 +18,8 @@ def choose_centre(
 ) -> FloatArray:
     """Voxel (fractional) that becomes the middle of a patch of `shape`.
 
-    `class-balanced` puts a voxel of a class drawn uniformly among those present, background included, at a random position
-    of the patch's middle half; `uniform` draws among patches inside the scan. Either way a patch extends
+    `class-balanced` puts a voxel of a class drawn uniformly among those present, background included, at a random
+    position of the patch's middle half; `uniform` draws among patches inside the scan. In both cases a patch extends
     outside the scan only where the scan is smaller.
     """
     size, half = np.array(case.shape), np.array(shape) / 2

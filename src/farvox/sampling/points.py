@@ -30,8 +30,8 @@ def sample_points(
     if rule == "uniform":
         return rng.uniform(0, case.shape, (count, 3)) - 0.5
     present = [points for points in case.voxels_by_class if len(points)]
-    picked = rng.integers(len(present), size=count)
-    voxels = np.array([present[n][rng.integers(len(present[n]))] for n in picked]).reshape(-1, 3)
+    classes = rng.integers(len(present), size=count)
+    voxels = np.array([present[n][rng.integers(len(present[n]))] for n in classes]).reshape(-1, 3)
     return voxels + rng.uniform(-0.5, 0.5, (count, 3))
 
 

@@ -174,10 +174,10 @@ class PointSampler:
     def batch(self, step: int, rng: np.random.Generator) -> PointBatch:
         """Points of some cases, evenly shared out."""
         settings, change = self._recipe.points, self._recipe.augment
-        chosen = rng.permutation(len(self._cases))[: min(settings.cases_per_step, settings.count)]
+        case_indices = rng.permutation(len(self._cases))[: min(settings.cases_per_step, settings.count)]
         images, points, matrices, targets = [], [], [], []
-        for part, index in enumerate(chosen):
-            count = (settings.count * (part + 1)) // len(chosen) - (settings.count * part) // len(chosen)
+        for part, index in enumerate(case_indices):
+            count = (settings.count * (part + 1)) // len(case_indices) - (settings.count * part) // len(case_indices)
             case = self._cases[index]
             positions = sample_points(case, count, settings.sampling, rng)
             extent = np.array(case.shape) * self._spacing

@@ -90,17 +90,17 @@ def train(
         FarvoxError: Data, settings, device or folder cannot be used; the message says what to do.
     """
     reporter = resolve_progress(progress)
-    chosen = resolve_recipe_settings(recipe, settings, budget, epochs, model, loss)
+    resolved = resolve_recipe_settings(recipe, settings, budget, epochs, model, loss)
     resolve_device(device, devices)
     data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
-    create_model(chosen.model.name, len(data.channels), data.labels.classes, **chosen.model.options)
-    folder = Path(out) if out is not None else Path("runs") / f"{data.name.replace(' ', '_')}-{chosen.name}"
+    create_model(resolved.model.name, len(data.channels), data.labels.classes, **resolved.model.options)
+    folder = Path(out) if out is not None else Path("runs") / f"{data.name.replace(' ', '_')}-{resolved.name}"
     with temporary_cache(folder, data, reporter) as cache:
         checked = usable_cases(data, skip_bad, reporter, cache)
         every, selected = plan_folds(
             checked.dataset,
             checked.labels_by_case,
-            chosen.train.seed,
+            resolved.train.seed,
             folds,
             fold,
             leave_one_out=leave_one_out,
@@ -112,11 +112,11 @@ def train(
             for old in [folder / f"fold-{fold}"] if fold is not None else list(folder.glob("fold-*")):
                 require_unlocked(old)
                 shutil.rmtree(old, ignore_errors=True)
-        require_same_run(folder, checked.dataset, every, chosen)
+        require_same_run(folder, checked.dataset, every, resolved)
         return train_folds(
             checked.dataset,
             selected,
-            chosen,
+            resolved,
             folder,
             device,
             devices,
@@ -185,11 +185,11 @@ def resolve_recipe_settings(
         changes |= {"model.name": model if isinstance(model, str) else _importable_name(model)}
     if isinstance(loss, str):
         changes["loss.terms"] = (loss,)
-    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     for part in (settings, changes):
-        chosen = with_settings(chosen, part) if part else chosen
-    validate_recipe(chosen)
-    return chosen
+        resolved = with_settings(resolved, part) if part else resolved
+    validate_recipe(resolved)
+    return resolved
 
 
 def train_folds(
@@ -233,8 +233,9 @@ def train_folds(
         reset_peak_memory(fabric.device)
         result = run_fold(dataset, one, recipe, folder, progress, fabric, resume=resume, extras=extras, cache=cache)
         if result.stop_reason == "interrupted":
+            bundle = folder / f"fold-{one.name}" / "bundle"
             progress.message(
-                f"interrupted after {result.step} steps; the network so far is in {folder / f'fold-{one.name}' / 'bundle'}"
+                f"interrupted after {result.step} steps; the network so far is in {bundle}"
                 "; repeat the command with --resume (resume=True) to continue"
             )
             interrupted = True

@@ -56,12 +56,12 @@ def setup_fabric(recipe: Recipe, device: str = "auto", devices: int = 1) -> Fabr
     Fabric = import_optional("lightning_fabric", "train").Fabric
     for name in ("lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    picked = resolve_device(device, devices)
-    precision = resolve_precision(recipe.train.precision, picked)
+    first_device = resolve_device(device, devices)
+    precision = resolve_precision(recipe.train.precision, first_device)
     staged = hasattr(create_on_meta(recipe.model.name, recipe.model.options), "set_training_progress")
     fabric = Fabric(
-        accelerator=picked.type,
-        devices=[picked.index] if picked.index is not None else devices,
+        accelerator=first_device.type,
+        devices=[first_device.index] if first_device.index is not None else devices,
         # Weights that are not trained in a stage get no gradient; DDP must expect this.
         strategy="ddp_find_unused_parameters_true" if devices > 1 and staged else "auto",
         precision="bf16-mixed" if precision == "bfloat16" else "32-true",

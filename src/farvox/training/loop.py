@@ -267,9 +267,9 @@ class Training:
         """Dice of each label over a few validation cases together, in network space."""
         network.eval()
         predict_fn = make_predict_fn(network, self.fabric.device, self.precision, self.recipe.patch.normalize)
-        chosen = np.unique(np.linspace(0, len(self.validation) - 1, _VALIDATION_CASES).astype(int))
+        indices = np.unique(np.linspace(0, len(self.validation) - 1, _VALIDATION_CASES).astype(int))
         overlap, volume = np.zeros(self.labels.classes), np.zeros(self.labels.classes)
-        for index in chosen:
+        for index in indices:
             case = self.validation[index]
             parts = sliding_window_inference(
                 predict_fn,

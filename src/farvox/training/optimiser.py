@@ -14,9 +14,9 @@ def make_optimiser(network: nn.Module, settings: TrainSettings) -> torch.optim.O
     """Adam with the settings' learning rate and weight decay.
 
     Args:
-        network: Its parameters are optimised; with `weight_decay_on="convolutions"` only kernels of convolutions, transposed
-            ones included, decay: no bias, no norm, no offset.
-        settings: `adam` adds weight_decay · weight to the gradient (L2), `adamw` shrinks weights separately from the step.
+        network: Its parameters are optimised. With `weight_decay_on="convolutions"` weight decay applies to the kernels
+            of convolutions, transposed ones included, and not to biases, norms and offsets.
+        settings: `adam` adds weight_decay · weight to the gradient (L2); `adamw` shrinks the weights directly.
     """
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
