@@ -25,7 +25,7 @@ BLACK, LIGHT = "#0b0d10", "#c9d1d9"
 
 
 def most_foreground_slices(reference: Array, prediction: Array) -> tuple[int, int, int]:
-    """Index along each axis of the slice with most foreground (reference, else prediction), else of the middle slice."""
+    """Index along each axis of the slice with most foreground (reference, else prediction), else the middle."""
     mask = next((array > 0 for array in (reference, prediction) if np.any(array)), None)
     if mask is None:
         i, j, k = (n // 2 for n in reference.shape)
@@ -35,7 +35,7 @@ def most_foreground_slices(reference: Array, prediction: Array) -> tuple[int, in
 
 
 def foreground_box(foreground: Array, spacing: FloatArray) -> tuple[slice, slice, slice]:
-    """Bounding box of the foreground padded by about a third of its longest side; without foreground, the whole array."""
+    """Box of the foreground, padded by a third of its longest side; without foreground, the whole array."""
     if not foreground.any():
         i, j, k = (slice(0, n) for n in foreground.shape)
         return i, j, k
