@@ -186,7 +186,9 @@ def main() -> None:
         rows = [measure(run, root, options.limit, options.seeds) for run, root in pairs]
     show(rows)
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) | {"reached": row.reached} for row in rows], indent=1) + "\n")
+        options.json.write_text(
+            json.dumps([asdict(row) | {"reached": row.reached} for row in rows], indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class MemoryWatch(threading.Thread):
 
 
 def _status(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(key)).split()[1]) / 1024
 
 

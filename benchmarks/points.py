@@ -154,7 +154,7 @@ def main() -> None:
             sys.exit(f"error: {error}")
     show(found)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+        options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

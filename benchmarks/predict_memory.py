@@ -94,7 +94,7 @@ def main() -> None:
             print(f"{'×'.join(map(str, SHAPE))}, {CLASSES} classes, network at {spacing} mm: ", end="")
             print(f"peak {peak:.0f} MiB of {LIMIT} allowed, {seconds:.0f} s", flush=True)
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+        options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     sys.exit(any(row["peak_mb"] > row["limit_mb"] for row in rows))
 
 

@@ -236,7 +236,7 @@ def main() -> None:
             flush=True,
         )
     if options.out:
-        options.out.write_text(json.dumps({"pairs": names, "methods": results}, indent=1) + "\n")
+        options.out.write_text(json.dumps({"pairs": names, "methods": results}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

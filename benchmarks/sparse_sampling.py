@@ -138,7 +138,7 @@ def measure_memory() -> None:
     with torch.no_grad():
         network.logits_on_grid(torch.randn(1, 1, 24, 24, 24))  # compiled code and threads belong to the idle process
         image = torch.randn(1, 1, *SCAN)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
         idle = _status("VmRSS")
         network.logits_on_grid(image)
     print((_status("VmHWM") - idle) / 1024)
@@ -146,7 +146,7 @@ def measure_memory() -> None:
 
 def _status(key: str) -> int:
     """A size of this process, KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
@@ -257,7 +257,8 @@ def main() -> None:
     )
     if chosen.json:
         chosen.json.write_text(
-            json.dumps({"machine": machine, "torch": torch.__version__, "rows": as_json(rows)}, indent=1)
+            json.dumps({"machine": machine, "torch": torch.__version__, "rows": as_json(rows)}, indent=1),
+            encoding="utf-8",
         )
 
 

@@ -40,7 +40,7 @@ def on_files(files: Any, config: Any) -> Any:
         File.generated(
             config,
             f"{_NOTEBOOK}.md",
-            content=notebook_page(json.loads(notebook.read_text())),
+            content=notebook_page(json.loads(notebook.read_text(encoding="utf-8"))),
         )
     )
     return files

@@ -74,7 +74,7 @@ class Mutant:
 
 def mutants_of(path: Path) -> Iterator[tuple[Mutant, str]]:
     """Every mutant of a file, with the changed source."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     package = path.relative_to(SOURCE / "farvox").parts[0]
     nodes = list(_behaviour(tree))
     for index, node in enumerate(nodes):
@@ -141,7 +141,7 @@ def draw(count: int, seed: int, packages: list[str]) -> list[tuple[Mutant, str]]
 
 
 def _spots(path: Path) -> list[str]:
-    return [kind for node in _behaviour(ast.parse(path.read_text())) for kind, _ in _changes(node)]
+    return [kind for node in _behaviour(ast.parse(path.read_text(encoding="utf-8"))) for kind, _ in _changes(node)]
 
 
 def judge(mutant: Mutant, text: str) -> Mutant:
@@ -150,7 +150,7 @@ def judge(mutant: Mutant, text: str) -> Mutant:
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder) / "src"
         shutil.copytree(SOURCE, copied)  # with its caches of compiled kernels
-        (copied / mutant.file).write_text(text)
+        (copied / mutant.file).write_text(text, encoding="utf-8")
         tests = [f"tests/{name}" for name in TESTS[mutant.package]]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not long", "-p", "no:cacheprovider", *tests]
         environment = {**os.environ, "PYTHONPATH": str(copied), "OMP_NUM_THREADS": "1"}
@@ -184,7 +184,7 @@ def main() -> None:
                     flush=True,
                 )
     if options.json:
-        options.json.write_text(json.dumps([asdict(mutant) for mutant in done], indent=1) + "\n")
+        options.json.write_text(json.dumps([asdict(mutant) for mutant in done], indent=1) + "\n", encoding="utf-8")
     tried, killed = Counter(m.package for m in done), Counter(m.package for m in done if m.killed)
     for package in options.packages:
         print(f"{package:14} {killed[package]:4} of {tried[package]:4} killed")

@@ -30,10 +30,10 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_part(tmp_path: Path) ->
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.html"
     with atomic_file(path) as temporary:
-        temporary.write_text("complete")
+        temporary.write_text("complete", encoding="utf-8")
         assert not path.exists()
         assert temporary.name == path.name
-    assert path.read_text() == "complete"
+    assert path.read_text(encoding="utf-8") == "complete"
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
 
 
@@ -51,7 +51,7 @@ def test_a_reader_gets_a_complete_file_at_any_moment(tmp_path: Path) -> None:
     writer.start()
     numbers = []
     while not done.is_set():
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         assert len(content) == 50_000
         assert len(set(content)) == 1
         numbers.append(content[0])
@@ -60,7 +60,7 @@ def test_a_reader_gets_a_complete_file_at_any_moment(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ResourceError, match=r"cannot write .*file/a\.json: .*; hint: check the space and rights"):
         write_json(tmp_path / "file" / "a.json", 1)
     with pytest.raises(DataError, match=r"none\.json cannot be read"):
@@ -69,7 +69,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 def _fail(path: Path, error: BaseException) -> None:
     with atomic_file(path) as temporary:
-        temporary.write_text('{"dice": ')
+        temporary.write_text('{"dice": ', encoding="utf-8")
         raise error
 
 

@@ -37,7 +37,7 @@ SHORTER = [
 
 def blocks(page: Path, language: str) -> Iterator[tuple[str, bool]]:
     """Each block of a language, and whether it is to be run."""
-    for match in BLOCK.finditer(page.read_text()):
+    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
         if match[3] == language:
             yield textwrap.dedent(match[4]), not match[1]
 
@@ -92,7 +92,7 @@ def test_python_of_a_page_runs(
     shutil.copytree(scans, tmp_path / "page")
     monkeypatch.chdir(tmp_path / "page")
     if page == NOTEBOOK:
-        cells = json.loads(page.read_text())["cells"]
+        cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
         sources = [("".join(cell["source"]), True) for cell in cells if cell["cell_type"] == "code"]
     else:
         sources = list(blocks(page, "python"))
@@ -135,7 +135,7 @@ def has_setting(path: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_commands_and_settings_of_a_page_exist(page: Path) -> None:
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     options = commands()
     lines = [line for source, _ in blocks(page, "bash") for line in source.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`(farvox [^`]+)`", text)
@@ -154,7 +154,7 @@ def test_commands_and_settings_of_a_page_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_links_of_a_page_lead_to_files_and_headings(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)#\s]*(?:#[^)\s]*)?)\)", page.read_text()):
+    for link in re.findall(r"\]\(([^)#\s]*(?:#[^)\s]*)?)\)", page.read_text(encoding="utf-8")):
         target, _, heading = link.partition("#")
         if target.startswith(("http", "mailto")):
             stored = re.match(r"https://github.com/farvox/farvox/(?:blob|tree)/main/(.*)", target)
@@ -165,7 +165,7 @@ def test_links_of_a_page_lead_to_files_and_headings(page: Path) -> None:
             path = NOTEBOOK
         assert path.exists(), link
         if heading and path.suffix == ".md":
-            headings = re.findall(r"^#+ (.*)", path.read_text(), re.MULTILINE)
+            headings = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
             assert heading in {slug(text) for text in headings}, link
 
 
@@ -176,14 +176,14 @@ def slug(heading: str) -> str:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    navigation = (ROOT / "mkdocs.yml").read_text()
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = [*(ROOT / "docs").rglob("*.md"), NOTEBOOK.with_suffix(".md")]
     missing = [page for page in pages if f" {page.relative_to(ROOT / 'docs').as_posix()}" not in navigation]
     assert not missing
 
 
 def test_the_architecture_page_has_every_package() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text()
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| `")}
     listed = {name.strip(" `") for row in rows for name in row.split(",")}
     source = ROOT / "src" / "farvox"
@@ -194,7 +194,9 @@ def test_the_architecture_page_has_every_package() -> None:
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    reference = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference" / "api").glob("*.md"))
+    reference = "\n".join(
+        page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference" / "api").glob("*.md")
+    )
     described = set(re.findall(r"^::: farvox\.(\w+)$", reference, re.MULTILINE))
     assert set(farvox.__all__) - {"__version__"} == described - {"models", "ops", "blocks"}
 
@@ -205,7 +207,10 @@ def test_the_generated_reference_has_every_command_and_setting() -> None:
     assert spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    text = "\n".join(generate.on_page_markdown(page.read_text()) for page in (ROOT / "docs" / "reference").glob("*.md"))
+    text = "\n".join(
+        generate.on_page_markdown(page.read_text(encoding="utf-8"))
+        for page in (ROOT / "docs" / "reference").glob("*.md")
+    )
     for command, options in commands().items():
         assert f"## farvox {command}\n" in text
         missing = [option for option in options - {"--help", "-h"} if f"`{option}`" not in text]

@@ -69,7 +69,7 @@ ALLOWED = {
 def imported(path: Path) -> set[str]:
     """Packages of farvox that a file imports, inside functions too."""
     packages = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]

@@ -28,5 +28,5 @@ def write_tiny_dataset(folder: Path, cases: int = 6) -> Path:
             nib.save(nib.Nifti1Image(array, affine), folder / part / f"{name}.nii.gz")
     training = [{"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"} for name in names]
     description = {"name": "Shapes", "modality": {"0": "MRI"}, "labels": LABELS, "training": training, "test": []}
-    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return folder

@@ -50,7 +50,7 @@ def run_warm(
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired(["farvox", *arguments], timeout)
-        out, err = (path.read_text() for path in written)
+        out, err = (path.read_text(encoding="utf-8") for path in written)
     assert process.exitcode is not None
     return subprocess.CompletedProcess(["farvox", *arguments], process.exitcode, out, err)
 

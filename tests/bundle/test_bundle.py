@@ -51,13 +51,13 @@ def test_a_bundle_is_loaded_as_it_was_saved(saved: Path) -> None:
 
 
 def test_the_model_card_describes_the_bundle(saved: Path) -> None:
-    card = (saved / "README.md").read_text()
+    card = (saved / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# unet3d: a, b\n")
     assert "| Labels | 200 a, 600 b |" in card
     assert "| Resampled to | 1×1×2 mm, axes RAS |" in card
     assert "Validation" not in card
     add_metrics(saved, {"labels": {"200": {"dice": {"mean": 0.9123, "sd": 0.05, "cases": 7}}}})
-    assert "| a | 0.912 ± 0.050 | 7 |" in (saved / "README.md").read_text()
+    assert "| a | 0.912 ± 0.050 | 7 |" in (saved / "README.md").read_text(encoding="utf-8")
     assert load_bundle(saved).manifest.metrics == {
         "labels": {"200": {"dice": {"mean": 0.9123, "sd": 0.05, "cases": 7}}}
     }
@@ -68,7 +68,7 @@ def test_code_of_own_networks_runs_only_with_trust(
 ) -> None:
     module = "import farvox\n\ndef build(in_channels, classes, **options):\n"
     module += "    return farvox.create_model('unet3d', in_channels, classes, **options)\n"
-    (tmp_path / "own_network.py").write_text(module)
+    (tmp_path / "own_network.py").write_text(module, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     model = {"name": "own_network:build", "in_channels": 1, "classes": 3, "options": {"widths": [4, 8]}}
     _change_manifest(model=model)(saved)
@@ -82,7 +82,7 @@ def test_code_of_own_networks_runs_only_with_trust(
 
 def test_saving_again_replaces_the_bundle(saved: Path) -> None:
     bundle = load_bundle(saved)
-    (saved / "stray").write_text("x")
+    (saved / "stray").write_text("x", encoding="utf-8")
     save_bundle(saved, bundle.network, bundle.manifest.model_copy(update={"fold": "3"}), bundle.recipe)
     assert load_bundle(saved).manifest.fold == "3"
     assert not (saved / "stray").exists()
@@ -90,8 +90,8 @@ def test_saving_again_replaces_the_bundle(saved: Path) -> None:
 
 def _change_manifest(**changes: object) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        content = json.loads((folder / "manifest.json").read_text())
-        (folder / "manifest.json").write_text(json.dumps(content | changes))
+        content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        (folder / "manifest.json").write_text(json.dumps(content | changes), encoding="utf-8")
 
     return change
 
@@ -110,8 +110,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "has changed since it was saved",
     ),
     "weights a pickle": (_swap_weights_for_a_pickle, "do not match"),
-    "manifest not JSON": (lambda f: (f / "manifest.json").write_text("{"), "damaged"),
-    "manifest a list": (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json"),
+    "manifest not JSON": (lambda f: (f / "manifest.json").write_text("{", encoding="utf-8"), "damaged"),
+    "manifest a list": (lambda f: (f / "manifest.json").write_text("[]", encoding="utf-8"), "manifest.json"),
     "manifest binary": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), "damaged"),
     "newer": (_change_manifest(version=99, versions={"farvox": "7.1"}), "bundle format 99, written by farvox 7.1"),
     "unknown field": (_change_manifest(surprise=1), "surprise"),
@@ -123,7 +123,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         _change_manifest(model={"name": "unet3d", "in_channels": 1, "classes": 3, "options": {"widths": [8, 8]}}),
         "do not match",
     ),
-    "recipe broken": (lambda f: (f / "recipe.toml").write_text("[train"), "recipe.toml is damaged"),
+    "recipe broken": (lambda f: (f / "recipe.toml").write_text("[train", encoding="utf-8"), "recipe.toml is damaged"),
 }
 
 
@@ -217,11 +217,11 @@ def test_the_hint_matches_the_failure(error: Exception, word: str) -> None:
 def test_a_file_in_the_place_of_the_bundle_is_left_alone(saved: Path) -> None:
     bundle = load_bundle(saved)
     place = saved.parent / "thesis"
-    place.write_text("x")
+    place.write_text("x", encoding="utf-8")
     for folder in (place, place / "bundle"):
         with pytest.raises(ResourceError, match="cannot write bundle"):
             save_bundle(folder, bundle.network, bundle.manifest, bundle.recipe)
-    assert place.read_text() == "x"
+    assert place.read_text(encoding="utf-8") == "x"
 
 
 def test_a_link_to_a_bundle_stays_a_link(saved: Path) -> None:
@@ -260,16 +260,16 @@ def test_a_bundle_of_version_1_predicts_as_it_did(tmp_path: Path) -> None:
 
 def test_a_bundle_of_version_2_has_its_inference_values_in_the_recipe(saved: Path) -> None:
     expected = load_bundle(saved).manifest
-    content = json.loads((saved / "manifest.json").read_text())
+    content = json.loads((saved / "manifest.json").read_text(encoding="utf-8"))
     preparation = content.pop("preprocessing")
     preparation["pooled"] = preparation.pop("antialias_pooling")
     preparation["intensity"][0]["kind"] = "per-scan"
     content |= {"preparation": preparation, "made_with": content.pop("versions"), "version": 2, "window": [16, 16, 8]}
     content["training"] = {"reason": "epochs"}
     del content["inference"]
-    (saved / "manifest.json").write_text(json.dumps(content))
+    (saved / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
     recipe = '[patch]\nz_score = true\nblend = "mean"\n[train]\nprecision = "bfloat16"\n'
-    (saved / "recipe.toml").write_text('name = "old"\n' + recipe)
+    (saved / "recipe.toml").write_text('name = "old"\n' + recipe, encoding="utf-8")
     manifest = load_bundle(saved).manifest
     assert manifest.inference == Inference(
         patch_size=(16, 16, 8), blend="mean", patch_normalization=True, precision="bfloat16"
@@ -307,7 +307,7 @@ def save_bundle_of_version_1(folder: Path) -> Path:
         "made_with": {"farvox": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
         "weights_sha256": hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest(),
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     (folder / "recipe.toml").write_text(
         """name = "default"
 description = "A small 3D U-Net that fits itself to the scans: the first thing to try."
@@ -355,6 +355,7 @@ clip_gradient = 1.0
 seed = 0
 precision = "float32"
 checkpoint_seconds = 20.0
-"""
+""",
+        encoding="utf-8",
     )
     return folder

@@ -75,7 +75,7 @@ def test_labels_are_named_in_the_order_of_the_classes(tmp_path: Path, name: str)
     assert manifest.inference.patch_size is None
     assert "axis directions" in manifest.note
     lists = real_data("obelisk_original_weights") / ("TCIA_labels.txt" if "tcia" in name else "VISCERAL_labels.txt")
-    published = [line.split('"')[1] for line in lists.read_text().splitlines() if '"' in line]
+    published = [line.split('"')[1] for line in lists.read_text(encoding="utf-8").splitlines() if '"' in line]
     assert published[1:] == FILES[name]
 
 
@@ -179,7 +179,7 @@ FOREIGN_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda p: None, "no checkpoint file"),
     "folder": (lambda p: p.mkdir(), "no checkpoint file"),
     "empty": (lambda p: p.write_bytes(b""), "damaged"),
-    "text": (lambda p: p.write_text("hello"), "damaged"),
+    "text": (lambda p: p.write_text("hello", encoding="utf-8"), "damaged"),
     "truncated": (_truncated, "damaged"),
     "truncated legacy": (_truncated_legacy, "damaged"),
     "zip of something else": (_zip_of_text, "damaged"),
@@ -273,7 +273,7 @@ def test_other_precisions_and_large_weights_are_taken(tmp_path: Path) -> None:
 
 def test_the_recipe_says_no_more_than_is_known(tmp_path: Path) -> None:
     recipe = import_obelisk(weights("obeliskhybrid_visceral_fold1"), tmp_path / "b").recipe
-    assert tomllib.loads((tmp_path / "b" / "recipe.toml").read_text()) == {
+    assert tomllib.loads((tmp_path / "b" / "recipe.toml").read_text(encoding="utf-8")) == {
         "name": "published-obelisk-hybrid",
         "description": "Weights trained by the authors as described in their paper.",
         "source": "Heinrich, Oktay, Bouteldja: OBELISK-Net, Medical Image Analysis 54 (2019)",
@@ -309,8 +309,8 @@ def test_only_a_bundle_is_replaced(tmp_path: Path) -> None:
     import_obelisk(weights("obeliskhybrid_tcia_fold1"), out)
     import_obelisk(weights("allconvunet_tcia_fold1"), out)
     assert load_bundle(out).manifest.model.name == "unet-allconv"
-    (out / "thesis.docx").write_text("x")
+    (out / "thesis.docx").write_text("x", encoding="utf-8")
     for place in (out, tmp_path / "out" / "thesis.docx"):
         with pytest.raises(UsageError, match="not a bundle"):
             import_obelisk(weights("allconvunet_tcia_fold1"), place)
-    assert (out / "thesis.docx").read_text() == "x"
+    assert (out / "thesis.docx").read_text(encoding="utf-8") == "x"

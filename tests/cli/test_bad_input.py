@@ -50,7 +50,7 @@ SHAPE = (20, 18, 16)
 BAD_CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda f: _image(f).write_bytes(_image(f).read_bytes()[:2000]), "cut short"),
     "empty file": (lambda f: _image(f).write_bytes(b""), "empty"),
-    "text": (lambda f: _image(f).write_text("hello"), "case_1"),
+    "text": (lambda f: _image(f).write_text("hello", encoding="utf-8"), "case_1"),
     "NaN": (lambda f: _save(_image(f), np.where(_voxels(_image(f)) > 150, np.nan, 1.0)), "NaN"),
     "constant": (lambda f: _save(_image(f), np.full(SHAPE, 7, np.int16)), "constant"),
     "label shape": (lambda f: _save(_label(f), np.ones((9, 9, 9), np.uint8)), "shape 9×9×9 against 20×18×16"),
@@ -93,7 +93,7 @@ def test_skip_bad_leaves_it_out_and_says_so(dataset: Path, tmp_path: Path) -> No
     done = farvox("train", dataset, "--out", tmp_path / "run", "--fold", "0", "--epochs", "1", "--skip-bad", *QUICK)
     assert done.returncode == 0, done.stderr
     assert "left out: case case_1" in done.stderr
-    split = json.loads((tmp_path / "run" / "fold-0" / "split.json").read_text())
+    split = json.loads((tmp_path / "run" / "fold-0" / "split.json").read_text(encoding="utf-8"))
     assert "case_1" not in split["training_cases"] + split["validation_cases"]
 
 
@@ -159,9 +159,9 @@ def test_predict_and_evaluate_refuse_what_they_cannot_use(sound: Path, tmp_path:
 
 
 def test_a_label_that_no_case_has(dataset: Path, tmp_path: Path) -> None:
-    document = json.loads((dataset / "dataset.json").read_text())
+    document = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
     document["labels"]["9"] = "spleen"
-    (dataset / "dataset.json").write_text(json.dumps(document))
+    (dataset / "dataset.json").write_text(json.dumps(document), encoding="utf-8")
     done = farvox("train", dataset, "--out", tmp_path / "run", "--epochs", "1", *QUICK)
     assert done.returncode == 1
     assert "label 9 (spleen) occurs in no case" in done.stderr

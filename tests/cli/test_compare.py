@@ -38,7 +38,7 @@ def test_existing_runs_are_compared(tmp_path: Path) -> None:
     done = compare("--runs", *runs, "--out", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
-    assert document == json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert document == json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in document["recipes"]] == ["small", "large"]
     assert document["recipes"][1]["difference"]["mean"] == pytest.approx(0.05)
 
@@ -71,14 +71,16 @@ def test_wrong_usage_is_one_line_before_any_work(
 @pytest.mark.long
 def test_recipes_are_trained_on_the_same_folds_and_finished_ones_are_kept(dataset: Path, tmp_path: Path) -> None:
     for name, rate in (("slow", 0.001), ("fast", 0.02)):
-        (tmp_path / f"{name}.toml").write_text(f'[model]\nname = "unet3d"\n[train]\nlearning_rate = {rate}\n')
+        (tmp_path / f"{name}.toml").write_text(
+            f'[model]\nname = "unet3d"\n[train]\nlearning_rate = {rate}\n', encoding="utf-8"
+        )
     out = tmp_path / "out"
     command = ["compare", str(dataset), "--out", str(out), "--folds", "2", "--epochs", "2", *QUICK]
     recipes = ["--recipes", *(str(tmp_path / f"{name}.toml") for name in ("slow", "fast"))]
     first = farvox(*command, *recipes, "--fold", "1", "--train-cases", "1", "--seeds", "3")
     assert first.returncode == 0, first.stderr
     names = ["slow-seed-3", "fast-seed-3"]
-    splits = {name: json.loads((out / name / "fold-1" / "split.json").read_text()) for name in names}
+    splits = {name: json.loads((out / name / "fold-1" / "split.json").read_text(encoding="utf-8")) for name in names}
     assert len({tuple(split["validation_cases"]) for split in splits.values()}) == 1
     assert splits["slow-seed-3"]["training_cases"] == splits["fast-seed-3"]["training_cases"]
     assert len(splits["slow-seed-3"]["training_cases"]) == 1

@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_points_are_written_and_compared_and_a_bad_scan_does_not_stop_the_others(folder: Path) -> None:
-    (folder / "bad.nii.gz").write_text("hello")
+    (folder / "bad.nii.gz").write_text("hello", encoding="utf-8")
     scans = [folder / f"{name}.nii.gz" for name in ("bad", "s1", "s2")]
     options = ["--samples", "1200", "--reference", folder / "masks", "--out", folder / "out" / "points.csv"]
     done = farvox("locate", folder / "bundle", *scans, *options)
@@ -69,7 +69,7 @@ def test_points_are_written_and_compared_and_a_bad_scan_does_not_stop_the_others
     assert points["s1"]["apex"] == pytest.approx(tuple(APEX), abs=0.7)
     assert points["s1"]["base"] == pytest.approx(tuple(BASE), abs=0.7)
     assert list(points["s2"]) == ["apex"]
-    rows = (folder / "out" / "points.csv").read_text().splitlines()
+    rows = (folder / "out" / "points.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "case,landmark,x,y,z,confidence,samples,sample_fraction"
     assert rows[4].startswith("s2,base,,,,0.000")
     assert "not found" in done.stdout
@@ -106,7 +106,7 @@ def test_wrong_calls_are_one_line_and_write_nothing(case: str, folder: Path, tmp
     options, code, message = WRONG[case]
     write_landmarks(folder / "other.csv", [LandmarkRow("s1", "tip", (1.0, 2.0, 3.0))])
     write_landmarks(folder / "elsewhere.csv", [LandmarkRow("s9", "apex", (1.0, 2.0, 3.0))])
-    before = (folder / "known.csv").read_text()
+    before = (folder / "known.csv").read_text(encoding="utf-8")
     options = [str(folder / o) if o.endswith(".csv") else o for o in options]
     out = [] if "--out" in options else ["--out", str(tmp_path / "points.csv")]
     result = CliRunner().invoke(app, ["locate", str(folder / "bundle"), str(folder / "s1.nii.gz"), *options, *out])
@@ -114,7 +114,7 @@ def test_wrong_calls_are_one_line_and_write_nothing(case: str, folder: Path, tmp
     assert result.exception.exit_code == code
     assert message in str(result.exception)
     assert not (tmp_path / "points.csv").exists()
-    assert (folder / "known.csv").read_text() == before
+    assert (folder / "known.csv").read_text(encoding="utf-8") == before
 
 
 def test_a_network_is_trained_on_landmarks_and_locates_them(tmp_path: Path) -> None:
@@ -140,9 +140,9 @@ def test_a_network_is_trained_on_landmarks_and_locates_them(tmp_path: Path) -> N
         run,
     )
     assert done.returncode == 0, done.stderr
-    split = json.loads((run / "fold-0" / "split.json").read_text())
+    split = json.loads((run / "fold-0" / "split.json").read_text(encoding="utf-8"))
     assert split["landmark_radius_mm"] == 6
-    metrics = json.loads((run / "fold-0" / "metrics.json").read_text())
+    metrics = json.loads((run / "fold-0" / "metrics.json").read_text(encoding="utf-8"))
     for case in metrics["cases"]:
         assert Path(case["reference"]).parent == run / "fold-0" / "references"
         for figures in case["labels"].values():

@@ -28,7 +28,7 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = farvox("train", dataset, "--out", out, "--folds", "2", "--epochs", "40", "--json", *QUICK)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert summary == json.loads((out / "summary.json").read_text())
+    assert summary == json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert set(summary["folds"]) == {"0", "1"}
     assert summary["summary"]["foreground"]["dice"]["cases"] == 5
     return out
@@ -47,7 +47,7 @@ def test_check_tells_what_it_found(dataset: Path) -> None:
 
 def test_predictions_of_the_run_and_of_predict_are_the_same(dataset: Path, run: Path, tmp_path: Path) -> None:
     fold = run / "fold-0"
-    unseen = json.loads((fold / "split.json").read_text())["validation_cases"]
+    unseen = json.loads((fold / "split.json").read_text(encoding="utf-8"))["validation_cases"]
     scans = [dataset / "imagesTr" / f"{case}.nii.gz" for case in unseen]
     done = farvox("predict", fold / "bundle", *scans, "--out", tmp_path / "masks", "--json")
     assert done.returncode == 0, done.stderr
@@ -60,10 +60,10 @@ def test_predictions_of_the_run_and_of_predict_are_the_same(dataset: Path, run: 
         np.testing.assert_array_equal(mask.affine, nib.load(scan).affine)
     done = farvox("evaluate", tmp_path / "masks", dataset / "labelsTr", "--out", tmp_path / "metrics.json", "--json")
     assert done.returncode == 0, done.stderr
-    document, stored = json.loads(done.stdout), json.loads((fold / "metrics.json").read_text())
+    document, stored = json.loads(done.stdout), json.loads((fold / "metrics.json").read_text(encoding="utf-8"))
     assert document["summary"]["labels"] == stored["summary"]["labels"]
     assert [entry["name"] for entry in document["labels"]] == ["bright", "dark"]
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open(encoding="utf-8")))
     assert len(rows) == 2 * len(scans)
     assert float(rows[0]["dice"]) == pytest.approx(document["cases"][0]["labels"]["3"]["dice"])
 

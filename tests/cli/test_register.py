@@ -69,7 +69,7 @@ def test_results_and_metrics(
     assert document["files"]["field"] == str(tmp_path / "a" / "field.mha")
     assert [row["name"] for row in document["dice"]] == ["blob", "5"]
     assert all(row["after"] > row["before"] for row in document["dice"])
-    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["dice"] == document["dice"]
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text(encoding="utf-8"))["dice"] == document["dice"]
 
     assert run(monkeypatch, *arguments, *labels, "--out", tmp_path / "b", "--features", "penultimate") == 0
     output = capsys.readouterr()

@@ -51,10 +51,10 @@ def test_folds_of_other_runs_are_refused_and_nothing_is_changed(
 
 
 def test_the_network_of_all_cases_is_added_to_its_cross_validation(dataset: Path, run: Path) -> None:
-    cases = json.loads((run / "summary.json").read_text())["summary"]["foreground"]["dice"]["cases"]
+    cases = json.loads((run / "summary.json").read_text(encoding="utf-8"))["summary"]["foreground"]["dice"]["cases"]
     done = farvox("train", dataset, "--out", run, "--folds", "3", "--all-cases", "--epochs", "1", *QUICK)
     assert done.returncode == 0, done.stderr
-    summary = json.loads((run / "summary.json").read_text())
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert set(summary["folds"]) == {"0", "1", "2", "all"}
     assert summary["summary"]["foreground"]["dice"]["cases"] == cases == 6
 
@@ -65,7 +65,7 @@ def test_bundles_come_before_scans(run: Path, dataset: Path, tmp_path: Path) -> 
     assert done.returncode == 2
     assert "comes after a scan" in done.stderr
     (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "recipe.toml").write_text("")
+    (tmp_path / "damaged" / "recipe.toml").write_text("", encoding="utf-8")
     done = farvox("predict", bundle, tmp_path / "damaged", scan, "--out", tmp_path)
     assert done.returncode == 1
     assert "lacks weights.safetensors, manifest.json" in done.stderr
@@ -75,11 +75,11 @@ def test_a_run_of_an_earlier_release_is_continued(dataset: Path, run: Path, tmp_
     """`split.json` with the earlier keys, also in its recipe."""
     old = shutil.copytree(run, tmp_path / "run")
     path = old / "fold-0" / "split.json"
-    split = json.loads(path.read_text())
+    split = json.loads(path.read_text(encoding="utf-8"))
     split["training"], split["validation"] = split.pop("training_cases"), split.pop("validation_cases")
     split["recipe"] = [line.replace("gradient_clip_norm", "clip_gradient") for line in split["recipe"]]
     assert any("clip_gradient" in line for line in split["recipe"])
-    path.write_text(json.dumps(split))
+    path.write_text(json.dumps(split), encoding="utf-8")
     done = farvox("train", dataset, "--out", old, "--folds", "3", "--epochs", "1", "--resume", *QUICK)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is complete") == 3

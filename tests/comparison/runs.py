@@ -78,10 +78,10 @@ def write_run(
         fold_folder = folder / f"fold-{name}"
         (fold_folder / "bundle").mkdir(parents=True)
         for path, content in documents.items():
-            (fold_folder / path).write_text(json.dumps(content))
-        (fold_folder / "bundle" / "recipe.toml").write_text(dump_recipe(recipe))
+            (fold_folder / path).write_text(json.dumps(content), encoding="utf-8")
+        (fold_folder / "bundle" / "recipe.toml").write_text(dump_recipe(recipe), encoding="utf-8")
         (fold_folder / "log.jsonl").write_text(
-            "".join(json.dumps(event) + "\n" for event in _log(minutes, entries, model))
+            "".join(json.dumps(event) + "\n" for event in _log(minutes, entries, model)), encoding="utf-8"
         )
     return folder
 

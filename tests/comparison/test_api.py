@@ -56,7 +56,7 @@ def test_recipes_take_turns_and_a_failure_does_not_stop_the_others(
     assert [row.name for row in comparison.recipes] == ["default"]
     assert len(comparison.cases) == 4
     assert comparison.report == tmp_path / "out" / "report.html"
-    assert "the process was ended by signal 9" in comparison.report.read_text()
+    assert "the process was ended by signal 9" in comparison.report.read_text(encoding="utf-8")
     assert "<td>default</td>" in comparison._repr_html_()
 
 

@@ -75,7 +75,7 @@ def test_json_csv_and_page_hold_the_same_numbers(runs: list[Path], tmp_path: Pat
     document = compare_runs(runs, out)
     assert Comparison.read(out / "comparison.json") == document.model_copy(update={"report": None})
     assert document.report == out / "report.html"
-    text = (out / "comparison.csv").read_text()
+    text = (out / "comparison.csv").read_text(encoding="utf-8")
     assert text == document.csv()
     rows = list(csv.DictReader(io.StringIO(text)))
     for row, recipe in zip(rows, document.recipes, strict=True):
@@ -86,7 +86,7 @@ def test_json_csv_and_page_hold_the_same_numbers(runs: list[Path], tmp_path: Pat
         assert int(row["cases"]) == 4
     assert (rows[0]["p"], rows[0]["difference"]) == ("", "")
     assert float(rows[1]["p_holm"]) == document.recipes[1].difference.p_holm
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text(encoding="utf-8")
     assert re.search(r"<b>0\.725</b><small>", page)  # the better mean Dice, in bold
     assert "+0.050" in page
     assert "4 of 4" in page
@@ -206,8 +206,8 @@ def test_different_durations_and_training_cases_are_noted(tmp_path: Path) -> Non
     first = write_run(tmp_path / "first", FOLDS, options=SMALL)
     second = write_run(tmp_path / "second", FOLDS, options=SMALL, settings={"train.epochs": 30})
     path = second / "fold-0" / "split.json"
-    split = json.loads(path.read_text())
-    path.write_text(json.dumps({**split, "training_cases": ["c"]}))
+    split = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**split, "training_cases": ["c"]}), encoding="utf-8")
     notes = compare_runs([first, second], tmp_path / "out").notes
     assert "trained for different durations: first 8m; second 30 epochs" in notes
     assert "second and first were trained on different cases (for the predictions of a, b)" in notes
@@ -241,13 +241,13 @@ def test_files_of_version_1_are_read(runs: list[Path], tmp_path: Path) -> None:
             ("metrics.json", {"absent_rule": "rule", "ci_low": "low", "ci_high": "high"}),
             ("log.jsonl", {"fraction_done": "progress"}),
         ):
-            text = (fold / name).read_text()
+            text = (fold / name).read_text(encoding="utf-8")
             for key, old in keys.items():
                 text = text.replace(f'"{key}"', f'"{old}"')
-            (fold / name).write_text(text)
+            (fold / name).write_text(text, encoding="utf-8")
     assert compare_runs(runs, tmp_path / "out") == before
     row = {"name": "quick", "length": ["8m"], "training_minutes": 2.5, "difference": {"pairs": 2, "low": -1, "high": 1}}
-    (tmp_path / "comparison.json").write_text(json.dumps({"rule": "r", "recipes": [row]}))
+    (tmp_path / "comparison.json").write_text(json.dumps({"rule": "r", "recipes": [row]}), encoding="utf-8")
     comparison = Comparison.read(tmp_path / "comparison.json")
     (read,) = comparison.recipes
     assert (comparison.absent_rule, read.budget, read.training_seconds) == ("r", ("8m",), 150)

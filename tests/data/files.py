@@ -48,7 +48,7 @@ def save(path: Path, array: Array, affine: FloatArray | None = None) -> Path:
 def write_json(path: Path, content: object) -> Path:
     """Write JSON and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 

@@ -50,7 +50,7 @@ def test_a_written_table_is_read_back(tmp_path: Path) -> None:
     landmarks = read_landmarks(tmp_path / "out" / "points.csv")
     assert landmarks.names == ("left, upper", "apex")
     assert landmarks.points == {"a": {"left, upper": (-1.25, 2.0, 1000.1234)}, "b": {"apex": (0.0, -0.5, 7.0)}}
-    assert (tmp_path / "out" / "points.csv").read_text().splitlines()[2] == "a,apex,,,,0.1"
+    assert (tmp_path / "out" / "points.csv").read_text(encoding="utf-8").splitlines()[2] == "a,apex,,,,0.1"
 
 
 def test_columns_in_any_order_file_names_as_cases_and_a_byte_order_mark(tmp_path: Path) -> None:

@@ -253,10 +253,10 @@ def test_faulty_dataset_json(tmp_path: Path, fields: dict[str, object], words: s
 
 
 def test_dataset_json_that_is_no_json(tmp_path: Path) -> None:
-    (tmp_path / "dataset.json").write_text("{'name': 1}")
+    (tmp_path / "dataset.json").write_text("{'name': 1}", encoding="utf-8")
     with pytest.raises(DataError, match=r"dataset\.json is not valid JSON.*line 1"):
         read_dataset(tmp_path)
-    (tmp_path / "dataset.json").write_text("[1]")
+    (tmp_path / "dataset.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(DataError, match="holds a list; expected: a JSON object"):
         read_dataset(tmp_path)
 

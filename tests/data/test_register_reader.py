@@ -32,7 +32,7 @@ class Csv:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     msd(tmp_path / "inner", {"a": (noise((6, 5, 4)), blob((6, 5, 4), 1, 2))})
-    (tmp_path / "cases.csv").write_text("")
+    (tmp_path / "cases.csv").write_text("", encoding="utf-8")
     return tmp_path
 
 

@@ -252,7 +252,7 @@ def test_the_label_table_of_the_dataset_is_used(tmp_path):
         "labels": {"0": "background", "1": "inner", "4": "outer"},
         "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}],
     }
-    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     metrics = evaluate(tmp_path / "p", folder / "labelsTr")
     assert [label.name for label in metrics.labels] == ["inner", "outer"]
     assert not any("no label table" in note for note in metrics.notes)

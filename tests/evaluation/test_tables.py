@@ -63,7 +63,7 @@ def test_nan_is_refused_and_the_previous_file_is_kept(metrics, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to(metrics, tmp_path):
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(ResourceError, match="cannot write"):
         metrics.write(tmp_path / "file" / "metrics.json")
 
@@ -102,7 +102,7 @@ def test_files_of_version_1_are_read(tmp_path):
             "foreground": {"dice": {"mean": 0.5, "sd": 0.1, "low": 0.4, "high": 0.6, "cases": 2}},
         },
     }
-    (tmp_path / "metrics.json").write_text(json.dumps(old))
+    (tmp_path / "metrics.json").write_text(json.dumps(old), encoding="utf-8")
     metrics = Metrics.read(tmp_path / "metrics.json")
     assert metrics.absent_rule == "absent in both: left out"
     assert (metrics.cases[0].labels[3].dice, metrics.cases[0].mean.hd95_mm) == (0.5, None)

@@ -108,7 +108,7 @@ def test_gantry_tilt_is_in_the_affine_and_noted(tmp_path: Path) -> None:
 def test_files_are_found_whatever_their_names(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "s", volume())
     for number in range(8):
-        (folder / f"A{number}.txt").write_text("notes")
+        (folder / f"A{number}.txt").write_text("notes", encoding="utf-8")
     for file in list(folder.glob("*.dcm")):
         (folder / f"._{file.name}").write_bytes(b"\0\5\26\7" + b"\0" * 500)
         file.rename(folder / f"z{9 - int(file.stem[-1])}")

@@ -247,7 +247,7 @@ def damaged(tmp_path: Path, how: str) -> Path:
     elif how == "zero-byte":
         path.write_bytes(b"")
     elif how == "text as .nii.gz":
-        path.write_text("<html>not found</html>")
+        path.write_text("<html>not found</html>", encoding="utf-8")
     elif how == "gzipped text":
         path.write_bytes(gzip.compress(b"hello" * 200))
     elif how == "truncated":
@@ -344,7 +344,7 @@ def test_full_disk_leaves_the_old_mask_and_nothing_half_written(tmp_path: Path) 
 
 
 def test_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     scan = Scan(noise((1, *SHAPE)), Grid(SHAPE, np.eye(4)), Path("array"))
     with pytest.raises(ResourceError, match="cannot write"):
         write_mask(tmp_path / "file" / "mask.nii.gz", blob(SHAPE, 1), scan)

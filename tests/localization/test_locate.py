@@ -129,7 +129,7 @@ def test_landmarks_are_a_sequence_a_table_and_a_csv_file(tmp_path: Path) -> None
     assert repr(landmarks) == "Landmarks(s1: 1 of 2 found, 5.0% of the voxels sampled)"
     assert "<td>apex</td><td>1.2</td><td>-2.0</td><td>30.0</td><td>0.88</td>" in landmarks._repr_html_()
     landmarks.to_csv(str(tmp_path / "points.csv"))
-    assert (tmp_path / "points.csv").read_text().splitlines() == [
+    assert (tmp_path / "points.csv").read_text(encoding="utf-8").splitlines() == [
         "case,landmark,x,y,z,confidence,samples,sample_fraction",
         "s1,apex,1.2500,-2.0000,30.0000,0.8750,50,0.05000",
         "s1,b[ase],,,,0.2500,50,0.05000",

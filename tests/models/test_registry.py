@@ -123,9 +123,10 @@ def test_builders_by_their_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "    return torch.nn.Conv3d(in_channels, classes, width)\n"
         "def other(channels):\n"
         "    return None\n"
-        "number = 1\n"
+        "number = 1\n",
+        encoding="utf-8",
     )
-    (tmp_path / "their_broken.py").write_text("raise RuntimeError('no\\nsuch GPU')\n")
+    (tmp_path / "their_broken.py").write_text("raise RuntimeError('no\\nsuch GPU')\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert create_model("their_nets:build", 1, 3, width=1).out_channels == 3
     assert model_info("their_nets:build").builder == "their_nets:build"
@@ -150,7 +151,8 @@ def test_networks_of_installed_packages(tmp_path: Path, monkeypatch: pytest.Monk
         "def build(in_channels, classes):\n"
         "    return torch.nn.Conv3d(in_channels, classes, 1)\n"
         "def plain(in_channels, classes):\n"
-        "    return torch.nn.Conv3d(in_channels, classes, 3, padding=1)\n"
+        "    return torch.nn.Conv3d(in_channels, classes, 3, padding=1)\n",
+        encoding="utf-8",
     )
     monkeypatch.syspath_prepend(tmp_path)
     offers = [("decorated", "plugged_nets:build"), ("plain", "plugged_nets:plain"), ("broken", "plugged_not:build")]

@@ -140,7 +140,7 @@ def test_several_files_make_one_scan_and_a_missing_channel_is_named(tmp_path: Pa
 def test_an_error_of_one_scan_does_not_stop_the_rest(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.nii.gz", tmp_path / "bad.nii.gz"
     nib.save(nib.Nifti1Image(blocks((8, 8, 8)).astype(np.int16), np.eye(4)), good)
-    bad.write_text("not a scan")
+    bad.write_text("not a scan", encoding="utf-8")
     predictor = Predictor([identity_bundle(VALUES, (1, 1, 1))], "cpu")
     results = {p.case: p for p in predictor.segment_files(find_scans([bad, good], ("MR",)), tmp_path / "out")}
     assert results["good"].mask

@@ -175,7 +175,7 @@ gradient_clip_norm = 2.0
 
 def test_keys_of_earlier_releases_are_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(OLD)
+    path.write_text(OLD, encoding="utf-8")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         recipe = parse_recipe(NEW, "new")
@@ -193,7 +193,7 @@ def test_keys_of_earlier_releases_are_read(tmp_path: Path) -> None:
 
 def test_an_unknown_key_in_a_file_comes_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('description = "mine"\n\n[train]\nbatch = 2\nlerning_rate = 0.1\n')
+    path.write_text('description = "mine"\n\n[train]\nbatch = 2\nlerning_rate = 0.1\n', encoding="utf-8")
     with pytest.raises(RecipeError) as error:
         load_recipe(str(path))
     assert f"{path}, line 5" in str(error.value)
@@ -202,7 +202,7 @@ def test_an_unknown_key_in_a_file_comes_with_its_line(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text("[train\nbatch = 2")
+    path.write_text("[train\nbatch = 2", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"not valid TOML.*line 1"):
         load_recipe(str(path))
 

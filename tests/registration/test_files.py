@@ -85,7 +85,7 @@ def test_itk_makes_the_same_scan_from_the_field(tmp_path: Path, fixed_name: str,
     assert (written.transpose(2, 1, 0) == propagated).mean() > 0.999
     assert set(np.unique(written)) == {0, 4, 9}
 
-    document = json.loads(outcome.files["metrics"].read_text())
+    document = json.loads(outcome.files["metrics"].read_text(encoding="utf-8"))
     assert [row["value"] for row in document["dice"]] == [4, 9]
     assert all(row["after"] > row["before"] + 0.03 for row in document["dice"])
     assert document["jacobian"]["folding_fraction"] == 0
@@ -145,11 +145,11 @@ def test_a_run_into_a_full_folder_replaces_what_it_writes_and_nothing_else(tmp_p
     pair = read_pair(fixed, fixed, predictor)
     out = tmp_path / "out"
     out.mkdir()
-    (out / "notes.txt").write_text("mine")
-    (out / "metrics.json").write_text("old")
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
+    (out / "metrics.json").write_text("old", encoding="utf-8")
     register_to_folder(pair, predictor, out, RegisterOptions(iterations=0))
-    assert (out / "notes.txt").read_text() == "mine"
-    assert json.loads((out / "metrics.json").read_text())["displacement_mm"] == {"mean": 0, "max": 0}
+    assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["displacement_mm"] == {"mean": 0, "max": 0}
     assert {path.name for path in tmp_path.iterdir()} == {"a.nii.gz", "out"}
 
 

@@ -60,7 +60,7 @@ def write_run(
         **_common(names),
         "summary": statistics(entries),
     }
-    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     return run
 
 
@@ -150,7 +150,7 @@ def _write_fold(
     bundle = folder / "bundle"
     bundle.mkdir(parents=True)
     (bundle / "recipe.toml").write_text(
-        'name = "default"\n\n[model]\nname = "unet3d"\nwidth = 16\n\n[train]\nbudget = "8m"\n'
+        'name = "default"\n\n[model]\nname = "unet3d"\nwidth = 16\n\n[train]\nbudget = "8m"\n', encoding="utf-8"
     )
     (bundle / "manifest.json").write_text(
         json.dumps(
@@ -159,10 +159,11 @@ def _write_fold(
                 "preprocessing": {"spacing": [1.25, 1.25, 7.7]},
                 "versions": {"torch": "2.7.1"},
             }
-        )
+        ),
+        encoding="utf-8",
     )
     metrics = {"format": "farvox-metrics/2", **_common(names), "cases": entries, "summary": statistics(entries)}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     start = {"model": "unet3d", "parameters": 1459921, "device": "cpu", "precision": "bf16-mixed", "threads": 2}
     ids = {"training_cases": ["a", "b"], "validation_cases": [entry["case"] for entry in entries]}
     events: list[dict[str, Any]] = [{"event": "start", "fold": fold, **start, **ids}]
@@ -174,7 +175,7 @@ def _write_fold(
             events.append({"event": "validation", **at, "dice": {}, "mean": 0.88 - 0.6 * float(np.exp(-epoch / 6))})
     end = {"epoch": 24, "step": 960, "seconds": 480.3 + fold, "peak_memory_mb": 1430.0}
     events.append({"event": "end", "stop_reason": "budget", **end})
-    (folder / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    (folder / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
 
 
 def _common(names: Mapping[int, str]) -> dict[str, Any]:

@@ -90,10 +90,10 @@ def test_sd_is_in_millimetres(tmp_path: Path) -> None:
 
 def test_the_report_states_distances_before_and_after(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {1: "Liver"}, folds=2)
-    before = write_report(run).read_text()
+    before = write_report(run).read_text(encoding="utf-8")
     assert "Learned offsets" not in before
     write_offsets(run / "fold-1" / "offsets.npz")
-    page = write_report(run).read_text()
+    page = write_report(run).read_text(encoding="utf-8")
     (rows,) = [table for table in Cells(page).tables if table[0][:2] == ["layer", "offsets"]]
     assert rows[0][2:] == ["median (mm)", "95th percentile (mm)", "farthest (mm)", "field of view"]
     assert rows[1] == ["sparse", "2", "10.0 → 50.0", "10.0 → 50.0", "10.0 → 50.0", "200 × 100 × 400 mm"]
@@ -142,7 +142,7 @@ def test_damaged_files_leave_notes_and_the_rest_of_the_page(tmp_path: Path) -> N
     run = write_run(tmp_path / "run", {1: "Liver"}, folds=2)
     (run / "fold-0" / "offsets.npz").write_bytes(b"not a file of arrays")
     np.savez(run / "fold-1" / "offsets.npz", step=np.arange(2))
-    page = write_report(run).read_text()
+    page = write_report(run).read_text(encoding="utf-8")
     assert page.count("offsets.npz cannot be read") == 2
     assert "How to read the numbers" in page
-    assert json.loads((run / "summary.json").read_text())["dataset"]["name"] in page
+    assert json.loads((run / "summary.json").read_text(encoding="utf-8"))["dataset"]["name"] in page

@@ -62,9 +62,9 @@ def text(page: str) -> str:
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text(encoding="utf-8"))
     change(document)
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(document), encoding="utf-8")
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def copied_run(run: Path, tmp_path: Path) -> Path:
 
 
 def test_table_by_label_repeats_the_summary(run: Path, page: str) -> None:
-    summary = json.loads((run / "summary.json").read_text())["summary"]
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))["summary"]
     head, *rows = Cells(page).tables[0]
     assert [row[0] for row in rows] == [*NAMES.values(), "mean of labels"]
     blocks = [*(summary["labels"][str(value)] for value in NAMES), summary["foreground"]]
@@ -91,13 +91,15 @@ def test_table_by_label_repeats_the_summary(run: Path, page: str) -> None:
 
 
 def test_headline_is_the_mean_foreground_dice_with_its_interval(run: Path, page: str) -> None:
-    dice = json.loads((run / "summary.json").read_text())["summary"]["foreground"]["dice"]
+    dice = json.loads((run / "summary.json").read_text(encoding="utf-8"))["summary"]["foreground"]["dice"]
     shown = f"<b>{dice['mean']:.3f}</b><small>95 % interval<br>{dice['ci_low']:.3f}–{dice['ci_high']:.3f}</small>"
     assert shown in page
 
 
 def test_table_by_case_lists_all_from_worst_to_best(run: Path, page: str) -> None:
-    entries = [e for f in (0, 1) for e in json.loads((run / f"fold-{f}/metrics.json").read_text())["cases"]]
+    entries = [
+        e for f in (0, 1) for e in json.loads((run / f"fold-{f}/metrics.json").read_text(encoding="utf-8"))["cases"]
+    ]
     entries.sort(key=lambda entry: entry["mean"]["dice"])
     rows = Cells(page).tables[1][1:]
     assert [row[0] for row in rows] == [entry["case"] for entry in entries]
@@ -138,8 +140,8 @@ def test_case_ids_and_documents_are_escaped(copied_run: Path) -> None:
         document["cases"][0]["case"] = "<script>alert(1)</script>"
 
     edit(copied_run / "fold-0" / "metrics.json", spoil)
-    (copied_run / "fold-0" / "bundle" / "recipe.toml").write_text('note = "</pre><script>"\n')
-    page = write_report(copied_run).read_text()
+    (copied_run / "fold-0" / "bundle" / "recipe.toml").write_text('note = "</pre><script>"\n', encoding="utf-8")
+    page = write_report(copied_run).read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
 
@@ -162,7 +164,7 @@ def test_undefined_numbers_are_dashes(copied_run: Path) -> None:
     for fold in (0, 1):
         edit(copied_run / f"fold-{fold}" / "metrics.json", undefine)
     edit(copied_run / "summary.json", forget)
-    page = write_report(copied_run).read_text()
+    page = write_report(copied_run).read_text(encoding="utf-8")
     tables = Cells(page).tables
     assert tables[0][3][:2] == ["Spleen", "–"]
     assert [row[3] for row in tables[1][1:]] == ["–"] * 3
@@ -180,7 +182,7 @@ def test_a_missing_scan_leaves_a_note_and_the_other_pictures(copied_run: Path) -
         gone.append(document["cases"][0]["case"])
 
     edit(copied_run / "fold-0" / "metrics.json", move)
-    page = write_report(copied_run).read_text()
+    page = write_report(copied_run).read_text(encoding="utf-8")
     assert "No picture: the scan is no longer at /nowhere/scan.nii.gz." in text(page)
     assert page.count("<img") == 2
 
@@ -199,7 +201,7 @@ def test_a_damaged_scan_and_one_on_another_grid_leave_notes(copied_run: Path, tm
 
     edit(copied_run / "fold-0" / "metrics.json", damage)
     edit(copied_run / "fold-1" / "metrics.json", misplace)
-    page = write_report(copied_run).read_text()
+    page = write_report(copied_run).read_text(encoding="utf-8")
     assert page.count("No picture:") == 2
     assert "prediction and scan have different grids" in page
     assert page.count("<img") == 1
@@ -208,7 +210,7 @@ def test_a_damaged_scan_and_one_on_another_grid_leave_notes(copied_run: Path, tm
 def test_a_run_that_was_moved_finds_its_predictions(run: Path, tmp_path: Path) -> None:
     source = write_run(tmp_path / "before" / "run", {1: "Atrium"}, folds=1)
     moved = shutil.move(source, tmp_path / "after")
-    assert write_report(moved).read_text().count("<img") == 3
+    assert write_report(moved).read_text(encoding="utf-8").count("<img") == 3
 
 
 def test_failed_cases_and_notes_of_the_evaluation_are_shown(copied_run: Path) -> None:
@@ -218,7 +220,7 @@ def test_failed_cases_and_notes_of_the_evaluation_are_shown(copied_run: Path) ->
             copied_run / f"fold-{fold}" / "metrics.json",
             lambda d: d.update(failed=[failed], notes=["surface tolerance"]),
         )
-    page = write_report(copied_run).read_text()
+    page = write_report(copied_run).read_text(encoding="utf-8")
     assert page.count("Not evaluated: case case_009: label holds the value(s) &lt;7&gt;") == 1
     assert page.count("Note: surface tolerance") == 1
 
@@ -226,7 +228,7 @@ def test_failed_cases_and_notes_of_the_evaluation_are_shown(copied_run: Path) ->
 def test_a_single_case_has_no_interval(copied_run: Path) -> None:
     alone = {"mean": 0.8125, "sd": None, "ci_low": None, "ci_high": None, "cases": 1}
     edit(copied_run / "summary.json", lambda document: document["summary"]["foreground"].update(dice=alone))
-    page = write_report(copied_run).read_text()
+    page = write_report(copied_run).read_text(encoding="utf-8")
     assert "<b>0.812</b><small>one case, no interval</small>" in page
     assert Cells(page).tables[0][-1][1] == "0.812"
 
@@ -235,7 +237,7 @@ def test_pictures_do_not_depend_on_the_axis_order_of_the_files(tmp_path: Path) -
     pictures = []
     for code in ("RAS", "PIL"):
         folder = write_run(tmp_path / code / "run", {1: "Liver", 2: "Spleen"}, folds=1, code=code)
-        pictures.append(re.findall(r'src="([^"]+)"', write_report(folder).read_text()))
+        pictures.append(re.findall(r'src="([^"]+)"', write_report(folder).read_text(encoding="utf-8")))
     assert len(pictures[0]) == 3
     assert pictures[0] == pictures[1]
 
@@ -244,7 +246,7 @@ def test_without_validation_cases_the_page_says_so(copied_run: Path) -> None:
     shutil.rmtree(copied_run / "fold-1")
     (copied_run / "fold-0" / "metrics.json").unlink()
     edit(copied_run / "summary.json", lambda document: document.update(summary={}, folds={"0": {"seconds": 61}}))
-    page = write_report(copied_run).read_text()
+    page = write_report(copied_run).read_text(encoding="utf-8")
     assert "No case was validated" in page
     assert "1 min 1 s" in page
     assert "training loss" in page
@@ -253,25 +255,25 @@ def test_without_validation_cases_the_page_says_so(copied_run: Path) -> None:
 def test_an_unfinished_run_shows_its_folds(copied_run: Path) -> None:
     (copied_run / "summary.json").unlink()
     log = copied_run / "fold-0" / "log.jsonl"
-    lines = log.read_text().splitlines()
-    log.write_text("\n".join(lines[:9]) + '\n{"event": "epo')
+    lines = log.read_text(encoding="utf-8").splitlines()
+    log.write_text("\n".join(lines[:9]) + '\n{"event": "epo', encoding="utf-8")
     shutil.rmtree(copied_run / "fold-1" / "bundle")
-    words = text(write_report(copied_run).read_text())
+    words = text(write_report(copied_run).read_text(encoding="utf-8"))
     assert "the run is not finished" in words
-    assert "not ended" in Cells((copied_run / "report.html").read_text()).tables[1][1]
+    assert "not ended" in Cells((copied_run / "report.html").read_text(encoding="utf-8")).tables[1][1]
     assert "case_001" in words
 
 
 def test_one_label_has_no_mean_row_and_the_same_files_give_the_same_page(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", {1: "Atrium"}, folds=1)
-    page = write_report(folder).read_text()
+    page = write_report(folder).read_text(encoding="utf-8")
     assert [row[0] for row in Cells(page).tables[0]] == ["label", "Atrium"]
-    assert write_report(folder).read_text() == page
+    assert write_report(folder).read_text(encoding="utf-8") == page
 
 
 def test_many_labels_keep_the_page_small(tmp_path: Path) -> None:
     names = {value: f"structure {value}" for value in range(1, 38)}
-    page = write_report(write_run(tmp_path / "run", names, folds=2, extra_cases=40)).read_text()
+    page = write_report(write_run(tmp_path / "run", names, folds=2, extra_cases=40)).read_text(encoding="utf-8")
     assert len(page) < 3_000_000
     assert [row[0] for row in Cells(page).tables[0][1:-1]] == list(names.values())
     assert "<details><summary>43 cases" in page
@@ -280,6 +282,6 @@ def test_many_labels_keep_the_page_small(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="contains no run"):
         write_report(tmp_path)
-    (tmp_path / "summary.json").write_text("{")
+    (tmp_path / "summary.json").write_text("{", encoding="utf-8")
     with pytest.raises(FarvoxError, match="is not JSON"):
         write_report(tmp_path)

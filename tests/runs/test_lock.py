@@ -43,17 +43,17 @@ def test_the_lock_of_a_dead_process_is_taken_over_with_a_note(tmp_path: Path) ->
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     owner = {"host": socket.gethostname(), "pid": ended.pid, "started": "today"}
-    (tmp_path / NAME).write_text(json.dumps(owner))
+    (tmp_path / NAME).write_text(json.dumps(owner), encoding="utf-8")
     messages = Messages()
     with locked(tmp_path, messages):
-        assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / NAME).read_text(encoding="utf-8"))["pid"] == os.getpid()
     assert messages.lines == [
         f"note: took over {tmp_path} from process {ended.pid} on {socket.gethostname()}, which has ended"
     ]
 
 
 def test_a_lock_of_another_machine_is_stale_when_it_is_not_renewed(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "today"}))
+    (tmp_path / NAME).write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "today"}), encoding="utf-8")
     with pytest.raises(UsageError, match="process 1 on elsewhere, since today"), locked(tmp_path, NullProgress()):
         pass
     before = time.time() - 400
@@ -65,6 +65,6 @@ def test_a_lock_of_another_machine_is_stale_when_it_is_not_renewed(tmp_path: Pat
 
 
 def test_a_lock_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ResourceError, match="cannot write the lock"), locked(tmp_path / "file", NullProgress()):
         pass

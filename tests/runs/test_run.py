@@ -25,7 +25,7 @@ def test_metrics_are_those_of_all_folds(folder: Path) -> None:
     run = Run.read(str(folder))
     assert [fold.name for fold in run.folds] == ["0", "1"]
     assert [case.case for case in run.metrics.cases] == ["case_000", "case_002", "case_001"]
-    summary = json.loads((folder / "summary.json").read_text())["summary"]
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["summary"]
     assert run.metrics.summary.foreground.dice.mean == summary["foreground"]["dice"]["mean"]
     assert [label.name for label in run.metrics.labels] == ["Liver", "Spleen"]
     assert run.folds[0].metrics is not None
@@ -64,7 +64,7 @@ def test_logs_give_curves_and_the_last_lines(folder: Path) -> None:
 
 def test_lines_of_a_log_that_cannot_be_read_are_skipped(tmp_path: Path) -> None:
     lines = ['{"event": "epoch", "seconds": 1.5, "progress": 0.5}', '{"event": "other"}', "[1]", '{"event": "epo']
-    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    (tmp_path / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
     (event,) = read_log(tmp_path / "log.jsonl")
     assert isinstance(event, EpochEvent)
     assert (event.seconds, event.fraction_done) == (1.5, 0.5)
@@ -118,6 +118,6 @@ def test_a_split_of_version_1_equals_its_new_form() -> None:
 
 def test_unexpected_content_names_file_and_key(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "fold-0").mkdir()
-    (tmp_path / "fold-0" / "metrics.json").write_text('{"cases": 3}')
+    (tmp_path / "fold-0" / "metrics.json").write_text('{"cases": 3}', encoding="utf-8")
     with pytest.raises(FarvoxError, match=r"metrics\.json has an unexpected value at cases"):
         Run.read(tmp_path)

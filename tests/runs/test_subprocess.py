@@ -32,7 +32,7 @@ def die() -> None:
 def wait_politely(started: str) -> str:
     """Wait for an interrupt, as a training does."""
     with graceful_interrupt() as interrupted:
-        Path(started).write_text(str(os.getpid()))
+        Path(started).write_text(str(os.getpid()), encoding="utf-8")
         return "interrupted" if interrupted.wait(60) else "not interrupted"
 
 
@@ -59,7 +59,7 @@ def test_the_process_ends_when_its_parent_is_interrupted_or_killed(tmp_path: Pat
         if __name__ == "__main__":
             print(run_in_subprocess(wait_politely, {str(started)!r}))
     """)
-    (tmp_path / "script.py").write_text(script)
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
@@ -68,16 +68,18 @@ def test_the_process_ends_when_its_parent_is_interrupted_or_killed(tmp_path: Pat
         [sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, text=True, env=environment
     )
     deadline = time.monotonic() + 60
-    while not started.exists() or not started.read_text():
+    while not started.exists() or not started.read_text(encoding="utf-8"):
         assert time.monotonic() < deadline, "the process did not start its work"
         time.sleep(0.05)
     first.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
     out, _ = first.communicate(timeout=60)
     assert out.strip() == ("interrupted" if how == "interrupt" else "")
-    child = int(started.read_text())
+    child = int(started.read_text(encoding="utf-8"))
     for _ in range(400):
         # A process that has ended is a zombie until its parent waits for it.
-        if not Path(f"/proc/{child}").exists() or "State:\tZ" in Path(f"/proc/{child}/status").read_text():
+        if not Path(f"/proc/{child}").exists() or "State:\tZ" in Path(f"/proc/{child}/status").read_text(
+            encoding="utf-8"
+        ):
             break
         time.sleep(0.05)
     else:

@@ -180,7 +180,7 @@ def test_grids_exercise_geometry() -> None:
 
 def test_written_folder_is_a_decathlon_dataset(tmp_path) -> None:
     folder = write_phantoms(tmp_path / "set", training=2, testing=1, seed=5)
-    described = json.loads((folder / "dataset.json").read_text())
+    described = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert described["modality"] == {"0": "CT"}
     assert described["labels"] == {str(v): n for v, n in zip(PHANTOM_LABELS.values, PHANTOM_LABELS.names, strict=True)}
     assert (described["numTraining"], described["numTest"]) == (2, 1)

@@ -42,7 +42,7 @@ def make_dataset(folder: Path, cases: int = 4, shape: tuple[int, int, int] = (20
         "labels": {"0": "background", "3": "bright", "7": "dark"},
         "training": training,
     }
-    (folder / "dataset.json").write_text(json.dumps(document))
+    (folder / "dataset.json").write_text(json.dumps(document), encoding="utf-8")
     return folder
 
 

@@ -171,7 +171,7 @@ def test_a_run_at_points_learns_and_is_repeatable(tmp_path: Path) -> None:
     more += ["--set", "model.options={smoothing=[3], offsets=64, stride=1}", "--set", "points.count=384"]
     whole = farvox("train", dataset, "--out", tmp_path / "a", *more)
     assert whole.returncode == 0, whole.stderr
-    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text(encoding="utf-8"))
     assert summary["summary"]["foreground"]["dice"]["mean"] > 0.7
     with np.load(tmp_path / "a" / "fold-0" / "offsets.npz") as track:
         moved = np.abs(track["offsets/obelisk"][-1] - track["offsets/obelisk"][0])

@@ -127,7 +127,7 @@ def test_a_damaged_entry_is_made_again_with_a_message(tmp_path: Path, name: str)
 
 def test_a_cache_that_cannot_be_written_is_bypassed_with_a_message(tmp_path: Path) -> None:
     cache, dataset, messages = _cache(tmp_path)
-    (tmp_path / "cache").write_text("a file where the folder would be")
+    (tmp_path / "cache").write_text("a file where the folder would be", encoding="utf-8")
     for case in dataset:
         assert cache.preprocessed(case, SPACE, tmp_path / "instead").shape == (10, 9, 11)
     assert len(messages.lines) == 1

@@ -36,7 +36,7 @@ def uninterrupted(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def _events(fold: Path) -> list[dict]:
-    return [json.loads(line) for line in (fold / "log.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (fold / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def _repeatable(fold: Path) -> list[dict]:
@@ -128,15 +128,15 @@ def test_other_settings_on_resume_are_refused_by_name(dataset: Path, tmp_path: P
 def test_what_a_run_leaves_behind(uninterrupted: Path) -> None:
     names = {path.name for path in uninterrupted.iterdir()}
     assert names == {"bundle", "result.json", "log.jsonl", "metrics.csv", "metrics.json", "predictions", "split.json"}
-    metrics = json.loads((uninterrupted / "metrics.json").read_text())
+    metrics = json.loads((uninterrupted / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["summary"]["foreground"]["dice"]["mean"] > 0.8
-    assert [case["case"] for case in metrics["cases"]] == json.loads((uninterrupted / "split.json").read_text())[
-        "validation_cases"
-    ]
+    assert [case["case"] for case in metrics["cases"]] == json.loads(
+        (uninterrupted / "split.json").read_text(encoding="utf-8")
+    )["validation_cases"]
     manifest = load_bundle(uninterrupted / "bundle").manifest
     assert manifest.metrics == metrics["summary"]
     assert [entry.value for entry in manifest.labels] == [0, 3, 7]
-    summary = json.loads((uninterrupted.parent / "summary.json").read_text())
+    summary = json.loads((uninterrupted.parent / "summary.json").read_text(encoding="utf-8"))
     assert summary["folds"]["0"]["dice"] == metrics["summary"]["foreground"]["dice"]["mean"]
     assert (uninterrupted.parent / "report.html").stat().st_size > 10_000
     events = [event["event"] for event in _events(uninterrupted)]

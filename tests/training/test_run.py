@@ -32,7 +32,7 @@ def test_two_processes_share_a_fold_and_one_of_them_writes(dataset: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["folds"]["0"]["dice"] > 0.5
-    events = [json.loads(line) for line in (out / "fold-0" / "log.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (out / "fold-0" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert events[0]["devices"] == 2
     # Three cases, two at a time: two steps an epoch.
     assert [event["step"] for event in events if event["event"] == "epoch"] == list(range(2, 62, 2))
@@ -72,7 +72,7 @@ def test_all_cases_without_validation(dataset: Path, tmp_path: Path) -> None:
 def test_a_short_budget_is_kept_and_leave_one_out_covers_every_case(dataset: Path, tmp_path: Path) -> None:
     done = farvox("train", dataset, "--out", tmp_path, "--leave-one-out", "--budget", "1s", *QUICK)
     assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert set(summary["folds"]) == {"0", "1", "2", "3"}
     assert all(1 <= fold["seconds"] < 3 for fold in summary["folds"].values())
     assert summary["summary"]["foreground"]["dice"]["cases"] == 4

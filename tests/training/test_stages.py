@@ -63,7 +63,7 @@ def test_resumed_in_either_stage_gives_the_same_weights_to_the_bit(dataset: Path
         process = start_farvox(*_train(dataset, tmp_path / "parts", 0.5, "--resume"))
         until = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < until:
-            if log.exists() and log.read_text().count('"event": "epoch"') >= epochs:
+            if log.exists() and log.read_text(encoding="utf-8").count('"event": "epoch"') >= epochs:
                 break
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
@@ -83,6 +83,9 @@ def test_two_processes_leave_alone_what_rests(dataset: Path, tmp_path: Path, sha
         *("--set", "train.weight_decay=0.1"),  # would move weights whose gradient is zero rather than missing
     )
     assert done.returncode == 0, done.stderr
-    events = [json.loads(line) for line in (tmp_path / "run" / "fold-0" / "log.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "fold-0" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert events[-1]["step"] == 2 * EPOCHS
     assert _moved(tmp_path / "run") == ({"views"} if share == 1 else {"views", *FUSION})
