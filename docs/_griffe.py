@@ -19,4 +19,5 @@ class Doctests(griffe.Extension):
             fenced = _EXAMPLE.sub(
                 lambda match: f"```pycon\n{match[0]}\n```", obj.docstring.value
             )
+            fenced = re.sub(r" *# doctest: .*", "", fenced)
             obj.docstring.value = fenced

@@ -95,7 +95,7 @@ def read_dataset(
     Args:
         path: Folder in MSD, nnU-Net raw, BraTS or PROMISE12 layout; with patterns, what they are relative to.
         images: Pattern such as 'scans/*_img.nii.gz'.
-        labels: Pattern with as many '*'; image and label belong together when their '*' match the same text.
+        labels: Pattern with as many `*`; image and label belong together when their `*` match the same text.
         landmarks: CSV file of points that are used instead of labels; see `farvox.data.landmarks`.
         radius: Radius of the spheres that landmarks become, mm; None chooses one that suits the scans.
 
