@@ -15,7 +15,8 @@ from farvox.data import Check, Dataset, check, read_dataset
 from farvox.data.folds import Fold, plan_folds
 from farvox.devices import reset_peak_memory, resolve_device
 from farvox.errors import UsageError
-from farvox.models import create_model
+from farvox.losses import Loss
+from farvox.models import check_network, create_model
 from farvox.preprocessing.cache import CaseCache
 from farvox.preprocessing.planning import validate_recipe
 from farvox.progress import Progress, resolve_progress
@@ -93,7 +94,9 @@ def train(
     resolved = resolve_recipe_settings(recipe, settings, budget, epochs, model, loss)
     resolve_device(device, devices)
     data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
-    create_model(resolved.model.name, len(data.channels), data.labels.classes, **resolved.model.options)
+    network = create_model(resolved.model.name, len(data.channels), data.labels.classes, **resolved.model.options)
+    if model is not None:
+        check_network(network, len(data.channels), data.labels.classes)
     folder = Path(out) if out is not None else Path("runs") / f"{data.name.replace(' ', '_')}-{resolved.name}"
     with temporary_cache(folder, data, reporter) as cache:
         checked = usable_cases(data, skip_bad, reporter, cache)
@@ -189,6 +192,7 @@ def resolve_recipe_settings(
     for part in (settings, changes):
         resolved = with_settings(resolved, part) if part else resolved
     validate_recipe(resolved)
+    Loss(resolved.loss.terms)  # an unknown name is an error now and not after the preprocessing
     return resolved
 
 
