@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,9 +181,11 @@ class Registration:
 
     def to_sitk(self) -> SimpleITK.DisplacementFieldTransform:
         """The field as a SimpleITK transform, for `SimpleITK.Resample(moving, fixed, transform)`; 2D for 2D images."""
-        import SimpleITK as sitk
-
-        return sitk.DisplacementFieldTransform(sitk.Cast(self.field_image(), sitk.sitkVectorFloat64))
+        sitk: Any = import_module("SimpleITK")  # its functions have no types
+        transform: SimpleITK.DisplacementFieldTransform = sitk.DisplacementFieldTransform(
+            sitk.Cast(self.field_image(), sitk.sitkVectorFloat64)
+        )
+        return transform
 
     def field_image(self) -> SimpleITK.Image:
         """The field as a SimpleITK image: float32 vectors in mm along left, posterior and superior (x and y in 2D)."""
@@ -193,11 +196,12 @@ class Registration:
         placement = header if isinstance(header, Placement) else Placement.from_grid(self.grid)
         two_dimensional = len(placement.spacing) == 2
         vectors = lps[:, :, 0, :2].swapaxes(0, 1) if two_dimensional else lps.swapaxes(0, 2)
-        image = sitk.GetImageFromArray(np.ascontiguousarray(vectors, dtype=np.float32), isVector=True)
+        image: Any = sitk.GetImageFromArray(np.ascontiguousarray(vectors, dtype=np.float32), isVector=True)
         image.SetSpacing(placement.spacing)
         image.SetOrigin(placement.origin)
         image.SetDirection(placement.direction)
-        return image
+        field: SimpleITK.Image = image
+        return field
 
     def show(self, fixed_labels: ImageLike | None = None, moving_labels: ImageLike | None = None) -> Figure:
         """A figure with the differences before and after, the labels if given, and the displacement field.
