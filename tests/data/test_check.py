@@ -125,7 +125,7 @@ def test_notes_absent_labels_and_progress(tmp_path: Path) -> None:
     )
     assert (t.id, t.error, t.labels, t.notes) == ("t", None, None, ("a single slice", "no label"))
     assert ticks == [0.5, 1.0]
-    assert result.absent_labels == [(2, "spleen")]
+    assert result.labels_never_present == [(2, "spleen")]
 
 
 def test_real_labels_stored_as_floats_are_only_noted() -> None:

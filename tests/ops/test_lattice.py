@@ -23,8 +23,8 @@ def voxels(*spans: range, shift: float = 0.0) -> torch.Tensor:
     return torch.stack(axes, -1).reshape(-1, len(spans)) + shift
 
 
-def normalised(places: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    return (2 * places + 1) / torch.tensor(shape) - 1
+def normalised(positions: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    return (2 * positions + 1) / torch.tensor(shape) - 1
 
 
 @pytest.mark.parametrize("shape", [(13, 9, 11), (6, 1, 7), (5, 8, 1), (3, 2, 40), (9, 12)])
@@ -45,8 +45,8 @@ def test_runs_give_the_references_answers(
 
     monkeypatch.setattr(_cpu_points, "find_lattice", seen)
     monkeypatch.setattr(_cpu_lattice, "_LARGEST_COPY", 1000)  # offsets are far larger here than they are learned
-    places = voxels(*(range(-2, size + 3, step) for size in shape), shift=shift)
-    points = normalised(places, shape).expand(2, -1, -1)
+    positions = voxels(*(range(-2, size + 3, step) for size in shape), shift=shift)
+    points = normalised(positions, shape).expand(2, -1, -1)
     weight = noise(6, channels * 40, seed=2) / 10
     answer = sparse_conv(image, offsets, weight, points=points, backend="cpu")
     torch.testing.assert_close(
@@ -88,8 +88,8 @@ def test_what_makes_runs() -> None:
     image, reads = torch.zeros(1, 40, 40, 40), noise(3, 2000).numpy()
     rows = voxels(range(3, 9), range(2, 8), range(10, 16), shift=0.25).numpy()
 
-    def found(places: np.ndarray, offsets: np.ndarray = reads) -> Lattice | None:
-        return find_lattice(image, places, offsets, 2)
+    def found(positions: np.ndarray, offsets: np.ndarray = reads) -> Lattice | None:
+        return find_lattice(image, positions, offsets, 2)
 
     for step in (1, 2, 3, 4):
         lattice = found(rows * step)

@@ -283,6 +283,6 @@ def _shifted_channels(channels: int, alpha: float) -> tuple[int, int]:
     if affected < 4:
         raise ModelError(
             f"{channels} channels are too few for a depth shift with alpha={alpha}",
-            allowed="alpha · channels of 4 or more, so that one channel goes in each direction",
+            allowed="alpha · channels of 4 or more, so that one channel is shifted in each direction",
         )
     return affected, affected // 4

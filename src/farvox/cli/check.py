@@ -30,7 +30,7 @@ def run(
     console.print(
         f"labels: {', '.join(f'{value} {name}' for _, value, name in checked.labels.foreground)}", markup=False
     )
-    absent = [f"label {value} ({name}) occurs in no case" for value, name in result.absent_labels]
+    absent = [f"label {value} ({name}) occurs in no case" for value, name in result.labels_never_present]
     for note in (*checked.notes, *absent):
         console.print(f"note: {note}", markup=False)
     console.print(result.table())

@@ -63,7 +63,7 @@ class Check:
         return [case for case in self.cases if case.error]
 
     @property
-    def absent_labels(self) -> list[tuple[int, str]]:
+    def labels_never_present(self) -> list[tuple[int, str]]:
         """(value, name) of the labels that occur in no case: nothing can be learned of them."""
         present = {value for case in self.cases for value in case.labels or ()}
         return [(value, name) for _, value, name in self.dataset.labels.foreground if value not in present]
@@ -104,7 +104,7 @@ class Check:
         dataset = replace(self.dataset, cases=cases, unlabelled=())
         labelled = {case.id for case in cases}
         check = Check(dataset, tuple(case for case in self.cases if case.id in labelled))
-        if absent := check.absent_labels:
+        if absent := check.labels_never_present:
             raise DataError(
                 f"label {', '.join(f'{value} ({name})' for value, name in absent)} occurs in no case",
                 allowed="each label of the table in at least one case",
@@ -120,7 +120,7 @@ class Check:
             "channels": list(self.dataset.channels),
             "labels": dict(zip(self.dataset.labels.values, self.dataset.labels.names, strict=True)),
             "notes": list(self.dataset.notes),
-            "labels_in_no_case": [{"value": value, "name": name} for value, name in self.absent_labels],
+            "labels_in_no_case": [{"value": value, "name": name} for value, name in self.labels_never_present],
             "cases": [asdict(case) for case in self.cases],
             "bad": len(self.problems),
         }

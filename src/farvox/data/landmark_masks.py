@@ -64,7 +64,7 @@ def _within(point: FloatArray, centre: FloatArray, landmark_radius_mm: float, gr
 
 
 def _require_inside(spheres: LandmarkSpheres, points: FloatArray, grid: Grid, case: str | None) -> None:
-    """Raise if a landmark is outside the scan, and say under which convention all would be inside."""
+    """Raise if a landmark is outside the scan, and name the convention under which all would be inside."""
     outside = ~_inside(points, grid)
     if not outside.any():
         return

@@ -1,4 +1,4 @@
-"""Bring one case into memory, or say in one line why it cannot be used."""
+"""Load one case into memory; an error states in one line why it cannot be used."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _masks(path: Path) -> dict[str, list[Path]]:
 
 
 def _reference_name(case: str, available: dict[str, list[Path]]) -> str | None:
-    """Names with a suffix come first: without one it may be the scan, if scans and references share a folder."""
+    """Names with a suffix are tried first: one without may be the scan, if scans and references share a folder."""
     stems = dict.fromkeys((case, _strip_suffix(case)))
     names = (stem + suffix for stem in stems for suffix in (*_REFERENCE_SUFFIXES, ""))
     return next((name for name in names if name in available), None)

@@ -106,7 +106,7 @@ class Resample:
         """Linear interpolation of (..., I, J, K) to target slices [start, stop) along K, float32.
 
         Args:
-            array: On the source grid, or only its slices from `offset` on, as far as `source_range` says.
+            array: On the source grid, or only its slices from `offset` on, those of `source_range`.
             start: First target slice along K.
             stop: One past the last; None for all.
             offset: Source index of the array's first slice along K.

@@ -291,7 +291,7 @@ def _angle(orientation: FloatArray, other: FloatArray) -> float:
 
 
 def _require_one_stack(slices: Sequence[_Slice], heights: FloatArray) -> None:
-    """Raise where several slices are at one position, and say what the series is then."""
+    """Raise where several slices are at one position and name the kind of the series."""
     steps = np.diff(heights)
     moved = steps[steps > 1e-4]
     if not len(moved):

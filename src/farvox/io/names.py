@@ -32,7 +32,7 @@ def case_id_from_path(path: Path) -> str:
     return name[: len(name) - len(suffix(path))]
 
 
-def known_suffix(path: Path) -> str:
+def mask_suffix(path: Path) -> str:
     """The suffix of a mask for this scan: the scan's own, or .nii.gz for a DICOM folder."""
     return path.name[len(case_id_from_path(path)) :] or ".nii.gz"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     PlanOptions = Callable[[Sequence[float], Mapping[str, object]], dict[str, object]]
 
 _INDEX = resources.files("farvox.models") / "index.json"
-"""What the shipped networks' decorators say; `python -m farvox.models` writes it."""
+"""Information on the shipped networks from their decorators; `python -m farvox.models` writes it."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def plan_options(name: str, options: Mapping[str, object], spacing: Sequence[flo
 
 
 def create_on_meta(name: str, options: Mapping[str, object]) -> nn.Module:
-    """Build a network without memory for its weights, to ask for its properties before training."""
+    """Build a network without memory for its weights, to read its properties before training."""
     import torch
 
     with torch.device("meta"):

@@ -103,7 +103,7 @@ class CaseCache:
 
         Args:
             case: The case.
-            preprocessing: How it is brought there.
+            preprocessing: The transforms to network space.
             instead: Folder for the arrays where the cache cannot be written.
 
         Raises:

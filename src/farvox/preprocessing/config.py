@@ -1,4 +1,4 @@
-"""How scans are brought to the network: axes, spacing and intensities, as stored in a bundle's manifest."""
+"""Preprocessing of scans for the network: axes, spacing and intensities, as stored in a bundle's manifest."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class IntensityNormalization(BaseModel):
 
 
 class Preprocessing(BaseModel):
-    """Everything needed to bring a scan to network space again; part of the bundle's manifest."""
+    """Everything needed to transform a scan to network space; part of the bundle's manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

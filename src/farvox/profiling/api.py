@@ -137,7 +137,7 @@ def profile(
     from farvox.models import count_parameters, create_model, model_info
     from farvox.profiling import cost
 
-    place, bundle, weights = resolve_device(device), None, None
+    resolved, bundle, weights = resolve_device(device), None, None
     changes = {"in_channels": in_channels, "classes": classes}
     arguments = {**(options or {}), **{key: value for key, value in changes.items() if value is not None}}
     if isinstance(model, torch.nn.Module):
@@ -168,13 +168,13 @@ def profile(
             return copy.deepcopy(weights).to(torch.get_default_device())
         return create_model(name, **arguments)  # type: ignore[arg-type]
 
-    free = psutil.virtual_memory().available if place.type != "cuda" else torch.cuda.mem_get_info(place)[0]
+    free = psutil.virtual_memory().available if resolved.type != "cuda" else torch.cuda.mem_get_info(resolved)[0]
     try:
         # Checked first: initialising weights that do not fit takes long, and the system may kill the process.
         if cost.minimum_bytes(make, channels, size) > free:
             raise MemoryError
         products = cost.multiply_adds(make, channels, size)
-        network = make().to(place).eval()
+        network = make().to(resolved).eval()
         timing = cost.measure_time_and_memory(network, channels, size, repeats)
         # A pass in float64 with gradients takes twice the bytes.
         fits = 2 * cost.activation_bytes(make, channels, size) < 0.6 * psutil.virtual_memory().available
@@ -190,7 +190,7 @@ def profile(
         name,
         arguments,
         size,
-        str(place),
+        str(resolved),
         count_parameters(network),
         round(products / prod(size), 2),
         timing.seconds,

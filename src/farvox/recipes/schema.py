@@ -203,13 +203,15 @@ def recipe_error(error: ValidationError, source: str, text: str = "", section: t
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     key = ".".join(part for part in path if part in text or not text) or ".".join(path)
-    place = source if (line := _line_of(text, path)) is None else f"{source}, line {line}"
+    location = source if (line := _line_of(text, path)) is None else f"{source}, line {line}"
     if first["type"] == "extra_forbidden":
         for part in path[:-1]:
             section = type(section.model_fields[part].default)
         where = f"in section [{'.'.join(path[:-1])}]" if path[:-1] else "at the top level"
-        return RecipeError(f"{place}: unknown key '{path[-1]}' {where}", hint=suggest(path[-1], section.model_fields))
-    return RecipeError(f"{place}: {key} = {first['input']!r}", allowed=first["msg"].removeprefix("Input should be "))
+        return RecipeError(
+            f"{location}: unknown key '{path[-1]}' {where}", hint=suggest(path[-1], section.model_fields)
+        )
+    return RecipeError(f"{location}: {key} = {first['input']!r}", allowed=first["msg"].removeprefix("Input should be "))
 
 
 def _line_of(text: str, path: Sequence[str]) -> int | None:

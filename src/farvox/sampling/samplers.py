@@ -164,7 +164,7 @@ class PointSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """As many as the recipe says."""
+        """The number that the recipe sets."""
         return self._recipe.points.steps_per_epoch
 
     def forward(self, network: Any, batch: PointBatch) -> Outputs:

@@ -23,7 +23,7 @@ from farvox.devices import resolve_device, resolve_precision
 from farvox.errors import ResourceError, UsageError
 from farvox.evaluation import Metrics, default_tolerance_mm, evaluate_files
 from farvox.io import write_mask
-from farvox.io.names import known_suffix
+from farvox.io.names import mask_suffix
 from farvox.models import count_parameters, create_model, create_on_meta
 from farvox.prediction import Predictor
 from farvox.preprocessing.cache import CaseCache
@@ -276,7 +276,7 @@ def _evaluate(
     pairs, scans, seconds = [], {}, {}
     for number, case in enumerate((dataset.cases_by_id[id] for id in fold.validation), start=1):
         scan, started = cache.scan(case), time.monotonic()
-        mask = out / f"{case.id}{known_suffix(case.images[0])}"
+        mask = out / f"{case.id}{mask_suffix(case.images[0])}"
         write_mask(mask, predictor.segment(scan, progress=False), scan)
         seconds[case.id] = round(time.monotonic() - started, 3)
         pairs.append((case.id, mask, label_path(case, folder / "references" / mask.name)))

@@ -212,7 +212,7 @@ class Training:
         return outcome
 
     def _emit(self, log: JsonLinesLog, method: str, event: LogEvent) -> None:
-        """Write an event to the log and hand it to the callbacks."""
+        """Write an event to the log and call the callbacks with it."""
         log.write(event)
         self._notify(method, event)
 

@@ -304,7 +304,7 @@ def adjoint_rows(
     rows, pitch = slab.shape[3:]
     reads, flat, flat_grad = order.shape[0], slab.reshape(-1), slab_grad.reshape(-1)
     at, w, d = np.empty(4, np.int64), np.empty(4, np.float32), np.zeros(4, np.float32)
-    row, spread = np.empty(pitch, np.float32), np.empty(pitch, np.float32)
+    row, fan_out = np.empty(pitch, np.float32), np.empty(pitch, np.float32)
     width = low_k.shape[1]
     for part in range(reads):
         for k in order[part]:
@@ -324,12 +324,12 @@ def adjoint_rows(
                     source = grad[k, start : start + width]
                     fi, fj = frac_i[r, i], frac_j[r, j]
                     _row_corners(rows, pitch, low_i[r, i], low_j[r, j], fi, fj, begin, at, w)
-                    spread[begin:end] = 0
+                    fan_out[begin:end] = 0
                     for t in range(ka, kb):
                         left, part_k = low_k[r, t], sign * source[t] * frac_k[r, t]
-                        spread[left] += sign * source[t] - part_k
-                        spread[left + 1] += part_k
-                    run = spread[begin:end]
+                        fan_out[left] += sign * source[t] - part_k
+                        fan_out[left + 1] += part_k
+                    run = fan_out[begin:end]
                     n = len(run)
                     if len(moves):
                         _dots4(run, flat, at, d)

@@ -33,7 +33,7 @@ class Lattice:
 
     Args:
         image: (C, i, j, k).
-        places: (S, 3), voxels.
+        positions: (S, 3), voxels.
         cells: (S, 3) whole voxels from the first point.
         step: Voxels from one point of a run to the next.
         reads: (3, R) offsets, voxels; all first offsets of pairs before all second ones.
@@ -44,9 +44,9 @@ class Lattice:
     """
 
     def __init__(
-        self, image: torch.Tensor, places: FloatArray, cells: IntArray, step: int, reads: FloatArray, pairs: int
+        self, image: torch.Tensor, positions: FloatArray, cells: IntArray, step: int, reads: FloatArray, pairs: int
     ) -> None:
-        at = places[0][:, None] + reads  # (3, R)
+        at = positions[0][:, None] + reads  # (3, R)
         with np.errstate(invalid="ignore"):
             at = np.where(np.abs(at) < _FARTHEST, at, np.float32(-_FARTHEST))  # NaN is outside as well
         low = np.floor(at)
@@ -70,9 +70,9 @@ class Lattice:
         plane, line, phase = int(shape[1] * shape[2]), int(shape[2]), int(shape[2] // step)
         self._volume = int(np.prod(shape))
         self._corners = np.array((0, line, plane, plane + line))
-        place = low - self._low[:, None]
-        rows = place[0] * plane + place[1] * line
-        near, far = (rows + (k % step) * phase + k // step for k in (place[2], place[2] + 1))
+        cell = low - self._low[:, None]
+        rows = cell[0] * plane + cell[1] * line
+        near, far = (rows + (k % step) * phase + k // step for k in (cell[2], cell[2] + 1))
         self._shifts = np.stack((near, far), 1)
         i, j, k = (np.stack((1 - f, f)) for f in frac)
         weights = k[:, None, None] * i[None, :, None] * j[None, None]  # (k, i, j, R)
@@ -98,13 +98,15 @@ class Lattice:
         return out
 
 
-def find_lattice(image: torch.Tensor, places: FloatArray, reads: FloatArray, pairs: int) -> Lattice | None:
+def find_lattice(image: torch.Tensor, positions: FloatArray, reads: FloatArray, pairs: int) -> Lattice | None:
     """Points (S, 3), voxels, of an image (C, i, j, k) as runs; None if runs would not be faster."""
     sizes = np.array(image.shape[1:])
-    if len(places) < 2 or reads.shape[1] * len(places) < image[0].numel():  # too few points for a copy of the image
+    if (
+        len(positions) < 2 or reads.shape[1] * len(positions) < image[0].numel()
+    ):  # too few points for a copy of the image
         return None
     with np.errstate(invalid="ignore"):
-        away = places - places[0]
+        away = positions - positions[0]
     cells = np.rint(away)
     whole = (np.abs(away - cells) <= _ROUNDING * sizes) & (np.abs(cells) < _FARTHEST)
     if not whole.all():  # NaN included
@@ -114,10 +116,10 @@ def find_lattice(image: torch.Tensor, places: FloatArray, reads: FloatArray, pai
     if not along.any():
         return None
     step = int(apart[along, 2].min())
-    runs = len(places) - int((along & (apart[:, 2] == step)).sum())
-    if len(places) < _MIN_LENGTH * runs or (cells[:, 2] % step).any():
+    runs = len(positions) - int((along & (apart[:, 2] == step)).sum())
+    if len(positions) < _MIN_LENGTH * runs or (cells[:, 2] % step).any():
         return None
-    lattice = Lattice(image, places, cells.astype(np.int64), step, reads, pairs)
+    lattice = Lattice(image, positions, cells.astype(np.int64), step, reads, pairs)
     return lattice if lattice.small else None
 
 

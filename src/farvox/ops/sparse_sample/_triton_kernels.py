@@ -1,7 +1,7 @@
 """The GPU kernels of `triton.py`: sampling, sampling with weights, and one backward for both.
 
 Every program holds a tile of rows (r = c·K + k, within its group) by output positions. A row or position beyond the end
-gets an infinite coordinate, a place without voxels: one mask, that of the voxels inside the image, serves everything.
+gets an infinite coordinate, where no voxels are: the mask of the voxels inside the image serves everything.
 2D images come with a first axis of size 1 that is never read; the names x0, a0, ... are then not used.
 """
 
@@ -14,11 +14,11 @@ import triton.language as tl
 @triton.jit
 def _cell(x, size, CORNERS: tl.constexpr):
     """Normalised coordinate → index of the lower voxel and weight of the upper one."""
-    place = (x + 1) * (size - 1) * 0.5 if CORNERS else ((x + 1) * size - 1) * 0.5
+    position = (x + 1) * (size - 1) * 0.5 if CORNERS else ((x + 1) * size - 1) * 0.5
     # At -2 neither voxel is inside. Replaced before the cast to int, which is undefined for NaN and 1e30.
-    place = tl.where((place > -1) & (place < size), place, -2.0)
-    low = tl.floor(place)
-    return low.to(tl.int32), place - low
+    position = tl.where((position > -1) & (position < size), position, -2.0)
+    low = tl.floor(position)
+    return low.to(tl.int32), position - low
 
 
 @triton.jit
@@ -147,28 +147,28 @@ def _features(
 @triton.jit
 def sample_kernel(
     out, image, offsets, positions,
-    rows, places, tiles, position_batch,
+    rows, n_positions, tiles, position_batch,
     image_batch, image_channel, stride0, stride1, stride2, size0, size1, size2,
     COUNT: tl.constexpr, DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """out (B, C·K, S); programs: (batch and tile of S, block of rows)."""
     batch = (tl.program_id(0) // tiles).to(tl.int64)
-    place = tl.program_id(0) % tiles * BLOCK_S + tl.arange(0, BLOCK_S)
+    position = tl.program_id(0) % tiles * BLOCK_S + tl.arange(0, BLOCK_S)
     row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
-    p0, p1, p2 = _coordinates(positions + batch * position_batch, place, place < places, DIMS)
+    p0, p1, p2 = _coordinates(positions + batch * position_batch, position, position < n_positions, DIMS)
     value = _features(
         image + batch * image_batch, offsets, row, row < rows, p0, p1, p2, image_channel,
         stride0, stride1, stride2, size0, size1, size2, COUNT, DIMS, PAIRS, CORNERS, WIDE,
     )  # fmt: skip
-    at = out + (batch * rows + row[:, None]) * places + place[None, :]
-    tl.store(at, value.to(out.dtype.element_ty), mask=(row < rows)[:, None] & (place < places)[None, :])
+    at = out + (batch * rows + row[:, None]) * n_positions + position[None, :]
+    tl.store(at, value.to(out.dtype.element_ty), mask=(row < rows)[:, None] & (position < n_positions)[None, :])
 
 
 @triton.jit
 def conv_kernel(
     out, image, offsets, weight, positions,
-    rows, outputs, groups, places, tiles, position_batch,
+    rows, outputs, groups, n_positions, tiles, position_batch,
     image_batch, image_channel, stride0, stride1, stride2, size0, size1, size2,
     COUNT: tl.constexpr, DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
     OPERAND: tl.constexpr, PRECISION: tl.constexpr,
@@ -176,11 +176,11 @@ def conv_kernel(
 ):  # fmt: skip
     """out (B, O, S); programs: (batch and tile of S, group and block of outputs); `rows`, `outputs` of one group."""
     batch = (tl.program_id(0) // tiles).to(tl.int64)
-    place = tl.program_id(0) % tiles * BLOCK_S + tl.arange(0, BLOCK_S)
+    position = tl.program_id(0) % tiles * BLOCK_S + tl.arange(0, BLOCK_S)
     blocks = tl.cdiv(outputs, BLOCK_O)
     group = tl.program_id(1) // blocks
     output = tl.program_id(1) % blocks * BLOCK_O + tl.arange(0, BLOCK_O)
-    p0, p1, p2 = _coordinates(positions + batch * position_batch, place, place < places, DIMS)
+    p0, p1, p2 = _coordinates(positions + batch * position_batch, position, position < n_positions, DIMS)
     weight_row = weight + (group * outputs + output)[:, None] * rows
     total = tl.zeros((BLOCK_O, BLOCK_S), tl.float32)
     for start in range(0, rows, BLOCK_R):
@@ -192,15 +192,15 @@ def conv_kernel(
         weights = tl.load(weight_row + row[None, :], mask=(output < outputs)[:, None] & (row < rows)[None, :], other=0)
         features = features.to(weights.dtype)
         total = tl.dot(weights.to(OPERAND), features.to(OPERAND), total, input_precision=PRECISION)
-    at = out + ((batch * groups + group) * outputs + output[:, None]) * places + place[None, :]
-    tl.store(at, total.to(out.dtype.element_ty), mask=(output < outputs)[:, None] & (place < places)[None, :])
+    at = out + ((batch * groups + group) * outputs + output[:, None]) * n_positions + position[None, :]
+    tl.store(at, total.to(out.dtype.element_ty), mask=(output < outputs)[:, None] & (position < n_positions)[None, :])
 
 
 @triton.jit
 def backward_kernel(
     image_grad, offset_parts, weight_parts, grad, image, offsets, weight, positions,
-    rows, outputs, groups, batches, places, tiles, run_tiles, position_batch,
-    grad_batch, grad_row, grad_place,
+    rows, outputs, groups, batches, n_positions, tiles, run_tiles, position_batch,
+    grad_batch, grad_row, grad_position,
     image_batch, image_channel, stride0, stride1, stride2, size0, size1, size2,
     COUNT: tl.constexpr, DIMS: tl.constexpr, PAIRS: tl.constexpr, CORNERS: tl.constexpr, WIDE: tl.constexpr,
     PRODUCT: tl.constexpr, FOR_IMAGE: tl.constexpr, FOR_OFFSETS: tl.constexpr, FOR_WEIGHT: tl.constexpr,
@@ -243,11 +243,11 @@ def backward_kernel(
     weight_total = tl.zeros((BLOCK_O, BLOCK_R), tl.float32)
     for tile in range(run * run_tiles, tl.minimum((run + 1) * run_tiles, batches * tiles)):
         batch = (tile // tiles).to(tl.int64)
-        place = tile % tiles * BLOCK_S + tl.arange(0, BLOCK_S)
-        p0, p1, p2 = _coordinates(positions + batch * position_batch, place, place < places, DIMS)
+        position = tile % tiles * BLOCK_S + tl.arange(0, BLOCK_S)
+        p0, p1, p2 = _coordinates(positions + batch * position_batch, position, position < n_positions, DIMS)
         grads = tl.load(
-            grad + batch * grad_batch + grad_index + place.to(tl.int64)[None, :] * grad_place,
-            mask=grad_live & (place < places)[None, :], other=0,
+            grad + batch * grad_batch + grad_index + position.to(tl.int64)[None, :] * grad_position,
+            mask=grad_live & (position < n_positions)[None, :], other=0,
         )  # fmt: skip
         if PRODUCT:
             feature_grad = tl.dot(weights, grads.to(OPERAND), input_precision=PRECISION)  # (R, S)

@@ -63,14 +63,14 @@ def sample(image: torch.Tensor, offsets: torch.Tensor, positions: torch.Tensor, 
     Returns:
         (B, C, K, S), the image's dtype. Zero wherever a coordinate is not finite or outside the image.
     """
-    batch, channels, count, places = image.shape[0], image.shape[1], offsets.shape[0], positions.shape[1]
-    out = image.new_empty(batch, channels, count, places)
+    batch, channels, count, n_positions = image.shape[0], image.shape[1], offsets.shape[0], positions.shape[1]
+    out = image.new_empty(batch, channels, count, n_positions)
     if out.numel():
-        tiles, rows = _blocks(places, _POSITIONS), channels * count
+        tiles, rows = _blocks(n_positions, _POSITIONS), channels * count
         with torch.cuda.device_of(image):
             _kernels().sample_kernel[(batch * tiles, _blocks(rows, _ROWS))](
                 out, image, offsets.contiguous(), positions.contiguous(),
-                rows, places, tiles, _position_stride(positions), *_layout(image),
+                rows, n_positions, tiles, _position_stride(positions), *_layout(image),
                 **_kind(image, offsets, align_corners), BLOCK_R=_ROWS, BLOCK_S=_POSITIONS, **_LAUNCH,
             )  # fmt: skip
     return out
@@ -97,15 +97,15 @@ def conv(
     Returns:
         (B, O, S), the image's dtype.
     """
-    batch, places, (all_outputs, rows) = image.shape[0], positions.shape[1], weight.shape
-    out = image.new_empty(batch, all_outputs, places)
+    batch, n_positions, (all_outputs, rows) = image.shape[0], positions.shape[1], weight.shape
+    out = image.new_empty(batch, all_outputs, n_positions)
     if out.numel():
-        outputs, tiles = all_outputs // groups, _blocks(places, _POSITIONS)
+        outputs, tiles = all_outputs // groups, _blocks(n_positions, _POSITIONS)
         block = _power(outputs, _MAX_OUTPUTS)
         with torch.cuda.device_of(image):
             _kernels().conv_kernel[(batch * tiles, groups * _blocks(outputs, block))](
                 out, image, offsets.contiguous(), weight.contiguous(), positions.contiguous(),
-                rows, outputs, groups, places, tiles, _position_stride(positions), *_layout(image),
+                rows, outputs, groups, n_positions, tiles, _position_stride(positions), *_layout(image),
                 **_kind(image, offsets, align_corners), **_product(image),
                 BLOCK_O=block, BLOCK_R=_ROWS, BLOCK_S=_POSITIONS, **_LAUNCH,
             )  # fmt: skip
@@ -194,9 +194,9 @@ def _backward(
             "the triton backend adds up the gradient for the image in no fixed order",
             hint="torch.use_deterministic_algorithms(False)",
         )
-    batch, channels, places = image.shape[0], image.shape[1], positions.shape[1]
+    batch, channels, n_positions = image.shape[0], image.shape[1], positions.shape[1]
     block = _power(outputs, _BACKWARD_OUTPUTS)
-    tiles, row_blocks = _blocks(places, _BACKWARD_POSITIONS), groups * _blocks(rows, _ROWS)
+    tiles, row_blocks = _blocks(n_positions, _BACKWARD_POSITIONS), groups * _blocks(rows, _ROWS)
     output_blocks = _blocks(outputs, block)
     # Runs of whole tiles, at least one each.
     run_tiles = max(1, _blocks(batch * tiles * row_blocks * output_blocks, _PROGRAMS))
@@ -213,7 +213,7 @@ def _backward(
                 weight_parts if needs[2] else offsets,
                 grad, image, offsets.contiguous(), image if weight is None else weight.contiguous(),
                 positions.contiguous(),
-                rows, outputs, groups, batch, places, tiles, run_tiles, _position_stride(positions),
+                rows, outputs, groups, batch, n_positions, tiles, run_tiles, _position_stride(positions),
                 *grad.stride(), *_layout(image),
                 **_kind(image, offsets, align_corners), **_product(image), PRODUCT=weight is not None,
                 FOR_IMAGE=needs[0], FOR_OFFSETS=needs[1], FOR_WEIGHT=needs[2],
