@@ -11,7 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = sorted((ROOT / "src").rglob("*.py"))
-PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
+PAGES = [
+    *(path for suffix in ("md", "toml", "j2", "html", "css") for path in sorted((ROOT / "src").rglob(f"*.{suffix}"))),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CITATION.cff")),
+]
 
 WORDS = {
     "hint, fix": r"remedy|remedies|mend(ing|ed|s)?",
@@ -43,7 +47,10 @@ WORDS = {
     "the names of this release": r"CaseFiles|RunFiles|run_files|OpenScan|Scorer|ScoreStream|PatchFeed|PointFeed"
     r"|fewer_cases|evaluate_pairs|make_document|recognises|sound_cases|length_settings|stream_scores|make_scorer"
     r"|refine_scores|why_no_shortcut|z_scored|change_intensities|turning_matrices|draw_patch|draw_points|mean_of"
-    r"|voxel_sample|is_done|sound_grid|whole_files?|scan_stem|setting_value(?!=)",
+    r"|voxel_sample|is_done|sound_grid|whole_files?|scan_stem|setting_value(?!=)|share_out|even_parts|run_alone|leave_processes"
+    r"|open_fabric|MissingLibrary|TrainingFailed|answers_points|open_scan|prepared_image|few_channels?|absent_labels"
+    r"|known_suffix|pick_device|pick_precision|class_at|read_any|write_any|lines_of|undeformed|roughness"
+    r"|even_places|estimate_mass|certainty|mean_extent|blend_weights|borrow|give_back|why_not",
 }
 """Word to use → regular expression of the words that it replaced, each as a whole word."""
 
