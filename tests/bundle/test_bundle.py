@@ -101,6 +101,12 @@ def _swap_weights_for_a_pickle(folder: Path) -> None:
     _change_manifest(weights_sha256="")(folder)
 
 
+def _from_the_future(folder: Path) -> None:
+    _change_manifest(version=99, versions=["8.0"])(folder)
+    recipe = folder / "recipe.toml"
+    recipe.write_text(recipe.read_text(encoding="utf-8") + "\n[unheard_of]\nx = 1\n", encoding="utf-8")
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda f: (f / "weights.safetensors").unlink(), "has no weights.safetensors"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "has no manifest.json"),
@@ -114,6 +120,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest a list": (lambda f: (f / "manifest.json").write_text("[]", encoding="utf-8"), "manifest.json"),
     "manifest binary": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), "damaged"),
     "newer": (_change_manifest(version=99, versions={"farvox": "7.1"}), "bundle format 99, written by farvox 7.1"),
+    "newer, with other keys": (_from_the_future, "bundle format 99, written by a newer release"),
+    "version 0": (_change_manifest(version=0), "version"),
     "unknown field": (_change_manifest(surprise=1), "surprise"),
     "unknown model": (
         _change_manifest(model={"name": "unet9d", "in_channels": 1, "classes": 3, "options": {}}),

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,18 @@ def test_without_a_common_case_there_is_nothing_to_compare(runs: list[Path]) -> 
         make_comparison(compared, notes)
     with pytest.raises(UsageError, match="no finished fold"):
         make_comparison([], [])
+
+
+def test_the_code_of_a_runs_network_is_not_imported(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strangers_network.py").write_text("def build(in_channels, classes): ...\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    stranger = write_run(tmp_path / "theirs", FOLDS, model="strangers_network:build", parameters=7, minutes=3, memory=9)
+    document = compare_runs([runs[0], stranger], tmp_path / "out")
+    assert "strangers_network" not in sys.modules
+    assert document.recipes[1].multiply_adds_per_voxel is None
+    assert any("'strangers_network:build' is not registered" in line for line in document.notes)
 
 
 def test_missing_files_leave_values_undefined(runs: list[Path], tmp_path: Path) -> None:

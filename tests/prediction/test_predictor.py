@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from farvox.io import read_scan, write_mask
 from farvox.prediction import Predictor, parse_memory
 from farvox.prediction.files import find_scans
 from farvox.prediction.memory import MemoryRequest, plan_memory, resident_bytes
+from farvox.prediction.sliding_window import sliding_window_inference
 from tests.geometry.test_steps import ORDERS, oblique
 from tests.prediction.networks import Steps, identity_bundle, point_network
 
@@ -186,6 +188,7 @@ def test_memory_texts() -> None:
     assert parse_memory("2G") == 2 * 2**30
     assert parse_memory("1.5GB") == int(1.5 * 2**30)
     assert parse_memory("800m") == 800 * 2**20
+    assert parse_memory(2e9) == parse_memory(np.int64(2_000_000_000)) == 2_000_000_000  # type: ignore[arg-type]
     for text in ("2", "", "0G", "-1G", "two"):
         with pytest.raises(UsageError, match="800M or 2G"):
             parse_memory(text)
@@ -219,6 +222,48 @@ def test_an_array_needs_a_valid_affine_and_nothing_else_takes_one(tmp_path: Path
     for scan in (tmp_path / "scan.nii.gz", [tmp_path / "scan.nii.gz"], read_scan(tmp_path / "scan.nii.gz")):
         with pytest.raises(UsageError, match="an affine for a scan that has one"):
             predictor.segment(scan, np.eye(4))
+    for image in (nib.Nifti1Image(array, np.eye(4)), sitk.GetImageFromArray(array)):
+        with pytest.raises(UsageError, match="an affine for a scan that has one"):
+            predictor.segment(image, np.eye(4))
+
+
+def test_other_objects_than_scans_are_refused_in_one_line() -> None:
+    predictor = Predictor([identity_bundle(VALUES, (1, 1, 1))], "cpu")
+    array = blocks((9, 9, 9)).astype(np.float32)
+    for kind in (complex, object, str):
+        with pytest.raises(DataError, match="expected: real numbers"):
+            predictor.segment(array.astype(kind), np.eye(4))
+    with pytest.raises(UsageError, match="a list that is not of paths"):
+        predictor.segment((array, np.eye(4)))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="the image has 0 channels"):
+        predictor.segment([])
+    half = torch.from_numpy(array).bfloat16()
+    np.testing.assert_array_equal(predictor.segment(half, np.eye(4)), predictor.segment(array, np.eye(4)))
+
+
+def test_the_manifest_decides_how_windows_are_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = identity_bundle(VALUES, (1, 1, 1))
+    inference = Inference(patch_size=(6, 6, 6), overlap=0.25, blend="mean", precision="bfloat16")
+    bundle = replace(bundle, manifest=bundle.manifest.model_copy(update={"inference": inference}))
+    used: list[object] = []
+
+    def spy(predict, slab, shape, window, overlap, batch, blend):  # type: ignore[no-untyped-def]
+        used.extend((window, overlap, blend))
+        return sliding_window_inference(predict, slab, shape, window, overlap, batch, blend)
+
+    def context(precision, device):  # type: ignore[no-untyped-def]
+        used.append(precision)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr("farvox.prediction.predictor.sliding_window_inference", spy)
+    monkeypatch.setattr("farvox.prediction.predictor.autocast_context", context)
+    array = blocks((9, 9, 9)).astype(np.float32)
+    Predictor([bundle], "cpu").segment(array, np.eye(4))
+    assert used[:3] == [(6, 6, 6), 0.25, "mean"]
+    assert set(used[3:]) == {"bfloat16"}
+    used.clear()
+    Predictor([bundle], "cpu", overlap=0.75).segment(array, np.eye(4))
+    assert used[1] == 0.75
 
 
 @pytest.mark.parametrize("channels", [("MR",), ("FLAIR", "T1")])
@@ -322,6 +367,16 @@ def test_former_names_work_with_a_warning() -> None:
     with pytest.warns(DeprecationWarning, match="predict_points"):
         former = predictor.at(prepared, [[1, 1, 1]])
     np.testing.assert_array_equal(former.labels, predictor.predict_points(prepared, [[1, 1, 1]]).labels)
+
+
+def test_the_warning_about_a_former_name_is_shown_at_the_callers_line(tmp_path: Path) -> None:
+    network = create_model("unet3d", 1, 4, widths=[4, 8])
+    bundle = identity_bundle(VALUES, (1, 1, 1))
+    model = ModelEntry(name="unet3d", in_channels=1, classes=4, options={"widths": [4, 8]})
+    save_bundle(tmp_path / "b", network, bundle.manifest.model_copy(update={"model": model}), bundle.recipe)
+    with pytest.warns(DeprecationWarning, match="point_stride") as caught:
+        Predictor.load(tmp_path / "b", device="cpu", sampling="network")
+    assert [Path(warning.filename).name for warning in caught] == ["test_predictor.py"]
 
 
 def test_a_network_with_an_output_of_another_shape_is_named() -> None:

@@ -83,7 +83,7 @@ class Manifest(_Part):
     """
 
     format: Literal["farvox-bundle"] = "farvox-bundle"
-    version: int = FORMAT_VERSION
+    version: int = Field(FORMAT_VERSION, ge=1)
     model: ModelEntry
     parameters: int
     preprocessing: Preprocessing

@@ -22,7 +22,7 @@ from farvox.bundle.manifest import FORMAT_VERSION, Manifest, upgrade_manifest
 from farvox.bundle.model_card import model_card
 from farvox.errors import BundleError, FarvoxError, ResourceError
 from farvox.models import create_model
-from farvox.models.registry import is_registered
+from farvox.models.registry import imports_code
 from farvox.recipes import Recipe, dump_recipe, parse_recipe
 from farvox.types import PathLike
 
@@ -114,20 +114,21 @@ def load_bundle(folder: PathLike, *, trust_code: bool = False) -> Bundle:
         inner = sorted(str(path.parent) for path in folder.glob("**/bundle/manifest.json"))
         hint = f"did you mean {inner[0]}?" if inner else "train again or copy the whole folder"
         raise BundleError(f"{folder} has no {', '.join(missing)}", allowed="a complete bundle", hint=hint)
+    content = _read_manifest(folder / MANIFEST)
     try:
         recipe = parse_recipe((folder / RECIPE).read_text(encoding="utf-8"), str(folder / RECIPE))
     except (FarvoxError, UnicodeDecodeError, OSError) as error:
         raise BundleError(f"{folder / RECIPE} is damaged: {error}", hint="copy the bundle again") from None
-    manifest = _read_manifest(folder / MANIFEST, recipe)
+    manifest = _validated_manifest(folder / MANIFEST, content, recipe)
     if manifest.weights_sha256 and manifest.weights_sha256 != _sha256(folder / WEIGHTS):
         raise BundleError(
             f"{folder / WEIGHTS} has changed since it was saved (another SHA-256)", hint="copy the bundle again"
         )
     entry = manifest.model
-    if not (trust_code or ":" not in entry.name or is_registered(entry.name)):
+    if not trust_code and imports_code(entry.name):
         raise BundleError(
             f"{folder} names the own network '{entry.name}', whose module would be imported",
-            hint="if you trust the bundle, use trust_code=True (--trust-code)",
+            hint="if you trust the bundle, use Predictor.load(..., trust_code=True), or farvox predict --trust-code",
         )
     try:
         network = create_model(entry.name, in_channels=entry.in_channels, classes=entry.classes, **entry.options)
@@ -193,19 +194,26 @@ def _hint(error: Exception) -> str:
     return "give another folder"
 
 
-def _read_manifest(path: Path, recipe: Recipe) -> Manifest:
+def _read_manifest(path: Path) -> object:
+    """The JSON document, if this program knows its version."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise BundleError(f"{path} is damaged: {error}", hint="copy the bundle again") from None
     version = content.get("version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
-        writer = content.get("versions", {}).get("farvox", "a newer farvox")
+        versions = content.get("versions")
+        is_named = isinstance(versions, dict) and "farvox" in versions
+        writer = f"farvox {versions['farvox']}" if is_named else "a newer release"
         raise BundleError(
-            f"{path.parent} has bundle format {version}, written by farvox {writer}",
+            f"{path.parent} has bundle format {version}, written by {writer}",
             allowed=f"up to {FORMAT_VERSION}",
             hint="update farvox",
         )
+    return content
+
+
+def _validated_manifest(path: Path, content: object, recipe: Recipe) -> Manifest:
     try:
         return Manifest.model_validate(upgrade_manifest(content, recipe) if isinstance(content, dict) else content)
     except ValidationError as error:

@@ -102,9 +102,13 @@ def _multiply_adds(recipe: RecipeResult, notes: list[str]) -> tuple[float | None
         notes.append(f"{recipe.name}: multiply-adds are not counted because there is no bundle")
         return None, None
     from farvox.models import create_model, model_info
+    from farvox.models.registry import imports_code
     from farvox.profiling.cost import multiply_adds
 
     name, channels, classes, options = manifest.model, manifest.in_channels, manifest.classes, manifest.options
+    if imports_code(name):  # the run may be somebody else's
+        notes.append(f"{recipe.name}: multiply-adds are not counted because the network '{name}' is not registered")
+        return None, None
     try:
         size = manifest.patch_size or manifest.shape or model_info(name).reference_size
         count = multiply_adds(lambda: create_model(name, channels, classes, **options), channels, size)

@@ -57,7 +57,7 @@ def read_scan_for(channels: Sequence[str], paths: Sequence[PathLike], case: str 
         DataError: A file is missing or damaged, the number of channels differs, or the channels are on different grids.
     """
     files = [Path(path) for path in paths]
-    if len(files) > 1 and len(files) != len(channels):
+    if len(files) != 1 and len(files) != len(channels):
         raise _channel_count(channels, len(files), case)
     scans: list[Scan] = []
     for index, path in enumerate(files):

@@ -50,9 +50,14 @@ def as_scan(image: ImageLike, affine: FloatArray | None = None) -> Scan:
         voxels, affine = np.asanyarray(image.dataobj), image.affine
         voxels = np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels
     else:
-        voxels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+        if hasattr(image, "detach"):
+            image = image.detach().cpu()
+            image = image.float() if "bfloat16" in str(image.dtype) else image  # numpy has no such type
+        voxels = np.asarray(image)
     if voxels.ndim not in (3, 4):
         raise DataError(f"an array of {voxels.ndim} dimensions", allowed="(I, J, K) or (C, I, J, K)")
+    if voxels.dtype.kind not in "biuf":
+        raise DataError(f"an array of type {voxels.dtype}", allowed="real numbers")
     if affine is None:
         raise DataError("an array without affine", hint="give the 4×4 affine from voxel index to mm, RAS+, or a Scan")
     voxels = voxels if voxels.ndim == 4 else voxels[None]

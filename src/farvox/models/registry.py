@@ -152,6 +152,11 @@ def is_registered(name: str) -> bool:
     return name in _REGISTRY.names() or name in builders
 
 
+def imports_code(name: str) -> bool:
+    """Whether `create_model(name)` would import a module only because the name says so: "package.module:function"."""
+    return ":" in name and not is_registered(name)
+
+
 def model_info(name: str) -> ModelInfo:
     """Information about a network: a name out of `list_models()`, or "package.module:function".
 

@@ -82,8 +82,8 @@ def parse_memory(size: str | int) -> int:
     Raises:
         UsageError: Another text, or a size that is not above zero.
     """
-    if isinstance(size, int):
-        number = size
+    if not isinstance(size, str):
+        number = int(size)
     else:
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT])i?B?\s*", size, flags=re.IGNORECASE)
         number = int(float(match[1]) * 1024 ** ("KMGT".index(match[2].upper()) + 1)) if match else 0

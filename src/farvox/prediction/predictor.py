@@ -97,9 +97,7 @@ class Predictor:
     ) -> None:
         if not bundles:
             raise BundleError("no bundle given", allowed="one or more bundle folders")
-        if sampling is not None:
-            warnings.warn("Predictor(sampling=...) is now point_stride=...", DeprecationWarning, stacklevel=2)
-            point_stride = "native" if sampling == "network" else sampling
+        point_stride = _point_stride(point_stride, sampling)
         first = bundles[0].manifest
         for other in bundles[1:]:
             manifest = other.manifest
@@ -147,12 +145,13 @@ class Predictor:
         Raises:
             BundleError: A bundle is missing, damaged, newer than this program, or needs `trust_code`.
         """
+        point_stride = _point_stride(point_stride, sampling)
         flat: list[PathLike] = []
         for item in paths:
             flat.extend([item] if isinstance(item, (str, os.PathLike)) else item)
         folders = [folder for path in flat for folder in _bundle_folders(Path(path))]
         bundles = [load_bundle(folder, trust_code=trust_code) for folder in folders]
-        return cls(bundles, device, overlap, point_stride, sampling=sampling)
+        return cls(bundles, device, overlap, point_stride)
 
     def __repr__(self) -> str:
         networks = ", ".join(dict.fromkeys(bundle.manifest.model.name for bundle in self.bundles))
@@ -357,11 +356,18 @@ class Predictor:
 
     def _as_scan(self, scan: ImageLike | Sequence[PathLike], affine: FloatArray | None) -> Scan:
         """The scan in memory, with the channels of the networks and valid intensities."""
-        if affine is not None and (isinstance(scan, (str, os.PathLike, list, tuple, Scan)) or hasattr(scan, "GetSize")):
+        if affine is not None and (
+            isinstance(scan, (str, os.PathLike, list, tuple, Scan))
+            or hasattr(scan, "GetSize")
+            or hasattr(scan, "dataobj")
+        ):
             raise UsageError("an affine for a scan that has one", hint="give an affine with an array only")
         if isinstance(scan, (str, os.PathLike)):
             read = read_scan_for(self.channels, [scan])
         elif isinstance(scan, (list, tuple)):
+            if not all(isinstance(path, (str, os.PathLike)) for path in scan):
+                hint = "give one file a channel; for an array, use segment(array, affine)"
+                raise UsageError("a list that is not of paths", hint=hint)
             read = read_scan_for(self.channels, scan)
         else:
             read = as_scan(scan, affine)  # type: ignore[arg-type]
@@ -527,6 +533,14 @@ def make_predict_fn(
             return probabilities
 
     return predict
+
+
+def _point_stride(stride: PointStride, former: PointStride | Literal["network"] | None) -> PointStride:
+    """The stride, or the one that was given by the former keyword `sampling`."""
+    if former is None:
+        return stride
+    warnings.warn("sampling=... of Predictor is now point_stride=...", DeprecationWarning, stacklevel=3)
+    return "native" if former == "network" else former
 
 
 def _with_stride(bundle: Bundle, stride: PointStride) -> Bundle:
