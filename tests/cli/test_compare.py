@@ -54,7 +54,7 @@ def test_existing_runs_are_compared(tmp_path: Path) -> None:
         (["DATA", "--recipes", "quick", "--budget", "1m", "--epochs", "2"], UsageError, "both a budget and epochs"),
         (["--recipes", "quick"], UsageError, "no dataset given"),
         (["DATA", "--recipes", "quick", "--folds", "2", "--fold", "2"], UsageError, "fold 2"),
-        (["DATA", "--recipes", "quick", "--folds", "2", "--train-cases", "3"], UsageError, "--train-cases 3"),
+        (["DATA", "--recipes", "quick", "--folds", "2", "--train-cases", "3"], UsageError, "3 training cases"),
         (["--runs", "/nowhere/run"], UsageError, "contains no run"),
     ],
 )

@@ -68,7 +68,7 @@ def test_bundles_come_before_scans(run: Path, dataset: Path, tmp_path: Path) -> 
     (tmp_path / "damaged" / "recipe.toml").write_text("", encoding="utf-8")
     done = farvox("predict", bundle, tmp_path / "damaged", scan, "--out", tmp_path)
     assert done.returncode == 1
-    assert "lacks weights.safetensors, manifest.json" in done.stderr
+    assert "has no weights.safetensors, manifest.json" in done.stderr
 
 
 def test_a_run_of_an_earlier_release_is_continued(dataset: Path, run: Path, tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def progress_for(as_json: bool = False) -> Iterator[Progress]:
 def print_run(run: Run, as_json: bool) -> None:
     """Print the metrics of a run and the path of its report, or its summary as JSON."""
     if as_json:
-        print_json(run.summary.model_dump(mode="json", exclude_none=True) | {"interrupted": run.interrupted})
+        interrupted = {"interrupted": True} if run.interrupted else {}
+        print_json(run.summary.model_dump(mode="json", exclude_none=True) | interrupted)
         return
     if run.statistics:
         stdout().print(run.metrics.table())

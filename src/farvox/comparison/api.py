@@ -231,6 +231,7 @@ class _Training:
                 self.resume,
                 show,
                 self.out / "cache",
+                number == len(run.folds) - 1,
             )
         except KeyboardInterrupt:
             return _INTERRUPTED
@@ -258,13 +259,23 @@ class _Training:
 
 
 def _train_fold(
-    dataset: Dataset, fold: Fold, recipe: Recipe, folder: Path, device: str, resume: bool, show: bool, cache: Path
+    dataset: Dataset,
+    fold: Fold,
+    recipe: Recipe,
+    folder: Path,
+    device: str,
+    resume: bool,
+    show: bool,
+    cache: Path,
+    report: bool,
 ) -> str | None:
-    """Train a fold as `farvox.train` does; "interrupted" if it was."""
+    """Train a fold as `farvox.train` does; "interrupted" if it was. The report shows scans: once, after the last fold."""
     from farvox.preprocessing.cache import CaseCache
     from farvox.training.api import train_folds
 
     progress = resolve_progress(show)
     cases = CaseCache(cache, dataset, progress)
-    run = train_folds(dataset, [fold], recipe, folder, device, resume=resume, cache=cases, progress=progress)
+    run = train_folds(
+        dataset, [fold], recipe, folder, device, resume=resume, cache=cases, report=report, progress=progress
+    )
     return "interrupted" if run.interrupted else None

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 from zipfile import BadZipFile
@@ -64,10 +65,7 @@ class CaseCache:
                 shutil.rmtree(scratch, ignore_errors=True)
         except OSError as error:
             if not (entry / "image.npy").exists():  # another process may have written the same entry
-                self._writable = False
-                self._progress.message(
-                    f"note: cannot write the cache {self.folder} ({error.strerror}); scans are read again in each fold"
-                )
+                self._give_up(error)
 
     def load(self, case: CasePaths) -> LoadedCase:
         """The case with its voxels and classes."""
@@ -118,28 +116,36 @@ class CaseCache:
             except (OSError, ValueError, KeyError, BadZipFile):
                 self._progress.message(f"note: the cache of case {case.id} is damaged and is made again")
                 shutil.rmtree(folder, ignore_errors=True)
-        loaded = self.load(case)
-        target = folder if self._writable and entry.exists() else instead
-        scratch = target.with_name(f"{target.name}-{os.getpid()}") if target == folder else target
-        try:
-            result = preprocess_case(loaded, preprocessing, self._dataset.labels.classes, scratch)
-            if target == folder:
+        loaded, classes = self.load(case), self._dataset.labels.classes
+        if self._writable and entry.exists():
+            scratch = folder.with_name(f"{digest}-{os.getpid()}")
+            try:
+                preprocess_case(loaded, preprocessing, classes, scratch)
                 (scratch / "done").touch()
-                try:
+                with suppress(OSError):  # another process was first
                     os.replace(scratch, folder)
-                except OSError:  # another process was first
-                    shutil.rmtree(scratch, ignore_errors=True)
-                result = open_preprocessed(folder, case.id)
+                return open_preprocessed(folder, case.id)
+            except OSError as error:
+                self._give_up(error)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            return preprocess_case(loaded, preprocessing, classes, instead)
         except OSError as error:
-            shutil.rmtree(scratch, ignore_errors=True)
             raise ResourceError(
-                f"cannot write to {target}: {error.strerror}", hint="free space or choose another --out"
+                f"cannot write to {instead}: {error.strerror}", hint="free space or choose another --out"
             ) from None
-        return result
 
     def remove(self) -> None:
         """Delete all entries."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _give_up(self, error: OSError) -> None:
+        """Write nothing more, and say so once."""
+        self._writable = False
+        self._progress.message(
+            f"note: cannot write the cache {self.folder} ({error.strerror}); scans are read again for every fold"
+        )
 
     def _read(self, case: CasePaths) -> LoadedCase:
         """Read the files of a case, and keep what was read."""

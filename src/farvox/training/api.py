@@ -207,6 +207,7 @@ def train_folds(
     resume: bool = False,
     extras: Extras | None = None,
     cache: CaseCache | None = None,
+    report: bool = True,
     progress: Progress,
 ) -> Run:
     """Train folds one after the other, then write the summary and the report.
@@ -221,6 +222,7 @@ def train_folds(
         resume: Keep complete folds and continue interrupted ones.
         extras: Loss, augmentation and callbacks of the user.
         cache: Cases that were read before.
+        report: Write the HTML report.
         progress: Receives the progress.
     """
     from farvox.report import write_report
@@ -251,7 +253,7 @@ def train_folds(
             )
     destroy_process_group(fabric)
     summarise_run(folder, dataset, recipe)
-    if not interrupted:
+    if report and not interrupted:
         progress.update("write report", 0.0)
         write_report(folder)
         progress.update("write report", 1.0)

@@ -135,9 +135,9 @@ class Training:
         counts = torch.from_numpy(class_counts(self.cases))
         weights = class_weights(counts).float() if self.recipe.loss.class_weights else None
         own_loss: Any = self.extras.loss
-        loss_function = own_loss or Loss(self.recipe.loss.terms, weights, self.recipe.loss.keep_fraction).to(
-            self.fabric.device
-        )
+        loss_function = own_loss or Loss(self.recipe.loss.terms, weights, self.recipe.loss.keep_fraction)
+        if isinstance(loss_function, torch.nn.Module):
+            loss_function.to(self.fabric.device)
         log = JsonLinesLog(self.folder / "log.jsonl", stored.log_bytes if stored else 0, self.fabric.is_global_zero)
         if not stored:
             self._emit(log, "on_start", start)
