@@ -269,7 +269,7 @@ def _train_fold(
     cache: Path,
     report: bool,
 ) -> str | None:
-    """Train a fold as `farvox.train` does; "interrupted" if it was. The report shows scans: once, after the last fold."""
+    """Train a fold as `farvox.train` does; "interrupted" if it was."""
     from farvox.preprocessing.cache import CaseCache
     from farvox.training.api import train_folds
 
