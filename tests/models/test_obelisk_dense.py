@@ -102,7 +102,7 @@ def test_inference_without_gradients_answers_as_with_them(monkeypatch: pytest.Mo
     whole = network(image).detach()
     for points in (1, 65, 1 << 17):  # slabs of one, two and all rows of 5 × 6 grid points
         monkeypatch.setattr("farvox.models.obelisk_dense._SLAB_POINTS", points)
-        monkeypatch.setattr("farvox.ops.pointwise.cpu._PIECE", 1 + points // 3)
+        monkeypatch.setattr("farvox.ops.pointwise.cpu._CHUNK", 1 + points // 3)
         with torch.no_grad():
             torch.testing.assert_close(network(image), whole, rtol=0, atol=1e-5)
 

@@ -101,11 +101,11 @@ def test_a_second_run_does_not_touch_the_first(dataset: Path, uninterrupted: Pat
     before = (uninterrupted / "bundle" / "weights.safetensors").read_bytes()
     again = farvox(*_train(dataset, run))
     assert again.returncode == 2
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
     assert "--resume" in again.stderr
     resumed = farvox(*_train(dataset, run, "--resume"))
     assert resumed.returncode == 0
-    assert "fold 0 is done" in resumed.stderr
+    assert "fold 0 is complete" in resumed.stderr
     assert (uninterrupted / "bundle" / "weights.safetensors").read_bytes() == before
 
 

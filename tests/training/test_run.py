@@ -36,7 +36,7 @@ def test_two_processes_share_a_fold_and_one_of_them_writes(dataset: Path, tmp_pa
     assert events[0]["devices"] == 2
     # Three cases, two at a time: two steps an epoch.
     assert [event["step"] for event in events if event["event"] == "epoch"] == list(range(2, 62, 2))
-    assert done.stderr.count("3 cases to train on") == 1
+    assert done.stderr.count("3 training cases") == 1
 
 
 def test_a_full_disk_ends_in_one_line_and_no_bundle(dataset: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_resumed_in_either_stage_gives_the_same_weights_to_the_bit(dataset: Path
         process = start_farvox(*_train(dataset, tmp_path / "parts", 0.5, "--resume"))
         until = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < until:
-            if log.exists() and log.read_text(encoding="utf-8").count('"event": "epoch"') >= epochs:
+            if log.exists() and log.read_text(encoding="utf-8").count('"event":"epoch"') >= epochs:
                 break
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)

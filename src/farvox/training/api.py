@@ -19,7 +19,7 @@ from farvox.losses import Loss
 from farvox.models import check_network, create_model
 from farvox.preprocessing.cache import CaseCache
 from farvox.preprocessing.planning import validate_recipe
-from farvox.progress import Progress, resolve_progress
+from farvox.progress import NullProgress, Progress, resolve_progress
 from farvox.recipes import Recipe, load_recipe, with_settings
 from farvox.runs.identity import require_same_run
 from farvox.runs.lock import is_locked, require_unlocked
@@ -230,6 +230,8 @@ def train_folds(
     import_optional("matplotlib", "train")  # for the report: better missing now than after the training
     interrupted = False
     fabric = setup_fabric(recipe, device, devices)
+    if not fabric.is_global_zero:
+        progress = NullProgress()
     for one in folds:
         if resume and is_complete(folder, one):
             progress.message(f"fold {one.name} is complete")
