@@ -27,6 +27,7 @@ from farvox.io.names import mask_suffix
 from farvox.models import count_parameters, create_model, create_on_meta
 from farvox.prediction import Predictor
 from farvox.preprocessing.cache import CaseCache
+from farvox.preprocessing.cases import PreprocessedCase
 from farvox.preprocessing.config import Preprocessing
 from farvox.preprocessing.planning import resolve
 from farvox.progress import Progress
@@ -150,13 +151,10 @@ def _run_fold(
     try:
         if fabric.is_global_zero:
             fold_identity(dataset, fold, recipe).write(folder / "split.json")
-            _preprocess(dataset, fold, preprocessing, cache, prepared, progress)
+            opened = _preprocess(dataset, fold, preprocessing, cache, prepared, progress)
         fabric.barrier()
-        cases = dataset.cases_by_id
-        training_cases, validation_cases = (
-            [cache.preprocessed(cases[case], preprocessing, prepared) for case in part]
-            for part in (fold.training, fold.validation)
-        )
+        if not fabric.is_global_zero:  # these find what the first process wrote
+            opened = _preprocess(dataset, fold, preprocessing, cache, prepared, progress)
         precision = resolve_precision(resolved.train.precision, fabric.device)
         start = schema.StartEvent(
             fold=fold.name,
@@ -176,8 +174,8 @@ def _run_fold(
                 resolved,
                 preprocessing,
                 dataset.labels,
-                training_cases,
-                validation_cases,
+                [opened[case] for case in fold.training],
+                [opened[case] for case in fold.validation],
                 folder,
                 fabric,
                 precision,
@@ -253,11 +251,13 @@ def _manifest(
 
 def _preprocess(
     dataset: Dataset, fold: Fold, preprocessing: Preprocessing, cache: CaseCache, folder: Path, progress: Progress
-) -> None:
-    cases, ids = dataset.cases_by_id, (*fold.training, *fold.validation)
-    for number, case in enumerate(ids, start=1):
-        cache.preprocessed(cases[case], preprocessing, folder)
-        progress.update("preprocess scans", number / len(ids))
+) -> dict[str, PreprocessedCase]:
+    """Every case of the fold on the network's grid, by id."""
+    cases, opened = dataset.cases_by_id, {}
+    for case in (*fold.training, *fold.validation):
+        opened[case] = cache.preprocessed(cases[case], preprocessing, folder)
+        progress.update("preprocess scans", len(opened) / (len(fold.training) + len(fold.validation)))
+    return opened
 
 
 def _evaluate(
