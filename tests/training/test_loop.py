@@ -257,3 +257,29 @@ def test_events_reach_callbacks_and_log_alike(tmp_path: Path) -> None:
     assert logged[0] == "start"
     assert logged[-1] == "end"
     assert logged.count("epoch") == 2
+
+
+def test_every_step_is_reported_with_its_epoch_and_fraction(tmp_path: Path) -> None:
+    loop = training(tmp_path, {"train.epochs": 3, "train.batch": 1})
+    states: list[Any] = []
+    loop.on_progress = states.append
+    loop.fit(network(), START)
+    assert [state.step for state in states] == [1, 2, 3, 4, 5, 6]
+    assert [state.epoch for state in states] == [0, 1, 1, 2, 2, 3]
+    np.testing.assert_allclose([state.fraction_done for state in states], np.arange(1, 7) / 6)
+
+
+def test_learned_offsets_are_recorded_twenty_times_and_at_both_ends(tmp_path: Path) -> None:
+    class Sparse(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.offsets = nn.Parameter(torch.zeros(4, 3))
+            self.layer = network()
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.layer(image) + self.offsets.sum()
+            return logits
+
+    training(tmp_path, {"train.epochs": 40, "train.batch": 1}).fit(Sparse(), START)
+    with np.load(tmp_path / "offsets.npz") as stored:
+        assert stored["step"].tolist() == list(range(0, 81, 4))
