@@ -31,7 +31,10 @@ TESTS = {
     "training": ["training"],
     "prediction": ["prediction"],
     "sampling": ["sampling", "training"],
-    "preprocessing": ["preprocessing", "sampling", "prediction/test_predictor.py"],
+    "preprocessing": [
+        *("preprocessing", "sampling", "prediction/test_predictor.py"),
+        *("training/test_reads.py", "training/test_points.py", "training/test_loop.py"),
+    ],
     "losses": ["losses"],
     "evaluation": ["evaluation"],
 }

@@ -125,3 +125,15 @@ def test_the_affine_change_has_the_spread_it_is_given() -> None:
     draws = random_matrices(2000, 0.1, (1, 1, 1), rng) - np.eye(3)
     assert draws.std() == pytest.approx(0.1 * 0.955, rel=0.05)  # normal draws clipped at two standard deviations
     assert np.abs(draws).max() <= 0.2 + 1e-12
+
+
+def test_gamma_is_drawn_with_the_standard_deviation_of_the_recipe() -> None:
+    """The logarithm of the exponent is normal with the given standard deviation."""
+    rng = np.random.default_rng(0)
+    image = torch.tensor([0.0, 0.25, 1.0]).reshape(1, 3, 1, 1)
+    logs = []
+    for _ in range(400):
+        changed = augment_intensities(image, contrast=0, brightness=0, gamma=0.2, noise=0, rng=rng)
+        logs.append(np.log(np.log(float(changed[0, 1])) / np.log(0.25)))
+    assert np.std(logs) == pytest.approx(0.2, rel=0.12)
+    assert np.mean(logs) == pytest.approx(0, abs=0.04)

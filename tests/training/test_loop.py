@@ -184,6 +184,12 @@ def test_validation_takes_at_most_a_twentieth_of_a_time_budget(tmp_path: Path) -
     assert count(0.0, tmp_path / "fast") >= 3
 
 
+def test_an_epoch_has_at_least_one_step(tmp_path: Path) -> None:
+    for count, steps in ((1, 1), (2, 1), (3, 2), (6, 3)):
+        sampler = training(tmp_path, {}, [case(f"c{number}") for number in range(count)])._sampler(None)
+        assert sampler.steps_per_epoch == steps
+
+
 def test_every_case_is_used_once_an_epoch_in_another_order(tmp_path: Path) -> None:
     cases = [case(f"c{number}", value=float(number)) for number in range(6)]
     sampler = training(tmp_path, {"train.batch": 1}, cases)._sampler(None)
