@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from farvox.cli.train import train_folds
 from farvox.data import Dataset, read_dataset
 from farvox.data.folds import Fold
 from farvox.data.load import load_case
@@ -32,6 +31,7 @@ from farvox.progress import NullProgress
 from farvox.recipes import load_recipe
 from farvox.runs.schema import FoldIdentity
 from farvox.synthetic import write_phantoms
+from farvox.training.api import temporary_cache, train_folds
 
 TARGET = "at most 5 % of the samples, and a median error at most 1 voxel above exhaustive"
 
@@ -68,9 +68,9 @@ def phantom_run(folder: Path) -> tuple[Path, Path]:
     dataset = read_dataset(root)
     ids = [case.id for case in dataset.cases]
     recipe = load_recipe("obelisk-dense", ['train.budget="120s"'])
-    train_folds(
-        dataset, [Fold("0", tuple(ids[:12]), tuple(ids[12:]))], recipe, folder / "run", device="cpu", quiet=True
-    )
+    fold, run, progress = Fold("0", tuple(ids[:12]), tuple(ids[12:])), folder / "run", NullProgress()
+    with temporary_cache(run, dataset, progress) as cache:
+        train_folds(dataset, [fold], recipe, run, "cpu", cache=cache, progress=progress)
     return folder / "run", root
 
 

@@ -26,7 +26,7 @@ def run(
     from farvox.devices import resolve_device
     from farvox.errors import UsageError
     from farvox.synthetic import write_phantoms
-    from farvox.training.api import resolve_recipe_settings, train_folds
+    from farvox.training.api import resolve_recipe_settings, temporary_cache, train_folds
 
     recipe = resolve_recipe_settings("quick", budget=budget)
     resolve_device(device)
@@ -39,7 +39,8 @@ def run(
         dataset = read_dataset(write_phantoms(out / "phantoms", training=_TRAINING + _VALIDATION, testing=0))
         ids = [case.id for case in dataset.cases]
         fold = Fold("0", tuple(ids[:_TRAINING]), tuple(ids[_TRAINING:]))
-        result = train_folds(dataset, [fold], recipe, out, device, progress=progress)
+        with temporary_cache(out, dataset, progress) as cache:
+            result = train_folds(dataset, [fold], recipe, out, device, cache=cache, progress=progress)
     print_run(result, as_json)
     if not as_json and not result.interrupted:
         dice = result.metrics.summary.foreground.dice.mean

@@ -9,6 +9,7 @@ from pathlib import Path
 from farvox.data import CasePaths
 from farvox.errors import DataError, FarvoxError
 from farvox.io import case_id_from_path, count_channels, is_scan, mask_name
+from farvox.io.names import mask_suffix
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _group(files: Sequence[Path], channels: Sequence[str]) -> list[CasePaths]:
             groups.setdefault(stem[:cut], {})[index] = file
     for name, by_channel in groups.items():
         first = next(iter(by_channel.values()))
-        expected = [first.with_name(f"{name}_{index:04d}{_suffix(first)}") for index in range(len(channels))]
+        expected = [first.with_name(f"{name}_{index:04d}{mask_suffix(first)}") for index in range(len(channels))]
         scans.append(CasePaths(name, tuple(by_channel.get(index, expected[index]) for index in range(len(channels)))))
     return scans
 
@@ -101,8 +102,4 @@ def _has_all_channels(path: Path, channels: Sequence[str]) -> bool:
 
 def mask_file(scan: CasePaths) -> str:
     """Name of the mask of a scan."""
-    return mask_name(scan.images[0]) if len(scan.images) == 1 else scan.id + _suffix(scan.images[0])
-
-
-def _suffix(path: Path) -> str:
-    return path.name[len(case_id_from_path(path)) :] or ".nii.gz"
+    return mask_name(scan.images[0]) if len(scan.images) == 1 else scan.id + mask_suffix(scan.images[0])

@@ -206,7 +206,7 @@ def train_folds(
     *,
     resume: bool = False,
     extras: Extras | None = None,
-    cache: CaseCache | None = None,
+    cache: CaseCache,
     report: bool = True,
     progress: Progress,
 ) -> Run:

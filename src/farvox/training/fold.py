@@ -91,7 +91,7 @@ def run_fold(
     *,
     resume: bool = False,
     extras: Extras | None = None,
-    cache: CaseCache | None = None,
+    cache: CaseCache,
 ) -> TrainingResult:
     """Train one fold into `run/fold-<name>/`: log, bundle, predictions and metrics of its validation cases.
 
@@ -104,7 +104,7 @@ def run_fold(
         fabric: As from `setup_fabric`; its first process alone writes.
         resume: Continue from the fold's checkpoint if there is one.
         extras: Loss, augmentation and callbacks of the user.
-        cache: Cases that were read before; one in the fold's folder by default.
+        cache: Cases that were read before; it outlives the fold.
 
     Raises:
         UsageError: The fold exists and `resume` is not set.
@@ -124,7 +124,7 @@ def _run_fold(
     fabric: Fabric,
     resume: bool,
     extras: Extras,
-    cache: CaseCache | None,
+    cache: CaseCache,
 ) -> TrainingResult:
     exists = any((folder / name).exists() for name in ("checkpoint.pt", "bundle")) or read_result(folder)
     if exists and not resume:
@@ -137,7 +137,6 @@ def _run_fold(
             f"note: no left/right partner for {', '.join(dataset.labels.unpaired_sides)}; they are mirrored as they are"
         )
     prepared = folder / "prepared"
-    cache = cache or CaseCache(prepared / "cache", dataset, progress)
     resolved, preprocessing = _plan(dataset, fold, recipe, cache, progress)
     entry = ModelEntry(
         name=resolved.model.name,
